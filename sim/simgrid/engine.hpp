@@ -1,0 +1,126 @@
+// The engine of the simulated world: a clock, actors, a heap of device completions and a contended network.
+//
+// SimGrid runs the actors and shares the links; this interface names none of its types. Time is an integer count of
+// picoseconds. An instant has two phases, repeated until nothing more happens at it:
+//   phase 1  every heap entry and every finished flow of the instant, in (time, rank, stream, ordinal) order, is
+//            delivered to EngineClient::due, which may schedule more at the same instant;
+//   phase 2  every actor that is runnable when the phase begins runs, in (rank, flow) order, until it blocks or ends.
+// No actor runs before every completion of the instant so far has been delivered. Requested flows start when the instant
+// is over, all together. Equal calls give equal orders and equal times, bit for bit.
+//
+// One engine per process: simulations are separated by fork. Nothing here is thread-safe; everything runs in the thread
+// that calls run() (the actors on their own stacks).
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "backend/core/units.hpp"
+
+namespace orrery::sim {
+
+// The order of completions within one instant. Entries with equal keys are delivered in the order they were scheduled
+// only if their ordinals differ; give each completion of a stream its own ordinal.
+struct Key {
+  std::uint32_t rank = 0;
+  std::uint16_t stream = 0;
+  std::uint64_t ordinal = 0;
+  auto operator<=>(const Key&) const = default;
+};
+
+// A link of the network: all flows that cross it share its bandwidth (max-min fairly).
+struct LinkId {
+  std::uint32_t value = 0;
+  auto operator<=>(const LinkId&) const = default;
+};
+
+// An actor: one host flow of a rank program.
+struct ActorId {
+  std::uint32_t value = 0;
+  auto operator<=>(const ActorId&) const = default;
+};
+inline constexpr ActorId no_actor{~std::uint32_t{0}};
+
+// What the engine calls, always outside any actor. An exception that leaves one of these fails the run (Engine::fail).
+class EngineClient {
+ public:
+  virtual ~EngineClient() = default;
+
+  // Phase 1: a heap entry is due or a flow has finished. May schedule, request flows, spawn and make actors runnable.
+  virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
+
+  // Nothing is left to happen, yet actors are blocked. The client throws a diagnosis, or marks what failed and makes
+  // actors runnable so that they throw it. To do neither is an internal error.
+  virtual void stuck() = 0;
+};
+
+struct EngineOptions {
+  std::uint32_t actors = 0;      // how many actors to expect; with stack_bytes 0 it decides the stack size
+  std::uint32_t stack_bytes = 0; // per actor, a multiple of 1,024; 0: 256 KiB up to 50,000 actors, 32 KiB above
+  bool measure_stacks = false;   // EngineCounters::deepest_stack is filled, at some cost when each actor ends
+};
+
+struct EngineCounters {
+  std::uint64_t completions = 0;   // calls of EngineClient::due
+  std::uint64_t wake_ups = 0;      // times an actor was let run
+  std::uint64_t flows = 0;         // flows finished (those of no bytes are not counted)
+  std::uint64_t rounds = 0;        // times SimGrid was entered; what a simulation should keep low
+  std::uint32_t most_live_flows = 0;
+  std::uint32_t deepest_stack = 0; // bytes used by the actor that used most; 0 if not measured
+};
+
+class Engine {
+ public:
+  // Throws Error{internal} if this process has made an engine before, even one destroyed since.
+  explicit Engine(EngineClient& client, const EngineOptions& options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Network. A link has no latency: latencies are paid by a heap entry before the flow starts. Before run() only.
+  LinkId add_link(BytesPerSecond bandwidth);
+
+  // Actors. Each runs `body` on its own stack, first in phase 2 of the present instant (or of time 0, before run()).
+  ActorId spawn(std::uint32_t rank, std::uint32_t flow, std::function<void()> body);
+  // Inside an actor: lets others run until make_runnable. Waiting is a loop: `while (!ready()) engine.block();`
+  // Throws an internal exception (not a std::exception) when the run has failed, so that the stack unwinds; it must be
+  // let through. Destructors must not block.
+  void block();
+  // The actor runs in the next phase 2. Without effect on an actor that is not blocked.
+  void make_runnable(ActorId actor);
+  // The actor that runs now; no_actor in the client's callbacks and outside run().
+  ActorId current() const;
+
+  // Delivers (key, payload) to the client at `when`, which must not be before now().
+  void schedule(Time when, const Key& key, std::uint64_t payload);
+  // Moves `size` bytes over `path` from now on, sharing each link; the end is delivered as (key, payload). A flow of no
+  // bytes ends at this instant. Throws Error{internal} if the path is empty, or names a link twice or an unknown one.
+  // Cost: about 4 us each up to 1,000 live flows, then growing with their number (SimGrid 3.32 searches a list).
+  void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload);
+
+  Time now() const;
+  std::uint32_t live_flows() const;   // requested and not yet finished
+  std::uint32_t live_actors() const;  // spawned and not yet ended
+
+  // Simulates until the last actor has ended; entries and flows still under way then are dropped. If no actor is ever
+  // spawned, until nothing is left to happen. Rethrows what failed the run. Can be called once.
+  void run();
+
+  // Ends the run: keeps `error` unless the run has failed already, drops all completions and flows, and makes block()
+  // throw in every actor. What leaves an actor body or a client's callback comes here too; within one phase 2 that is
+  // the error of the lowest (rank, flow).
+  void fail(std::exception_ptr error);
+  bool failed() const;
+
+  const EngineCounters& counters() const;
+
+  class Impl;
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace orrery::sim
