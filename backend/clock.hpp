@@ -1,0 +1,51 @@
+// Vector clocks over the streams of one rank, in issue order.
+//
+// `Clock[i]` is the highest operation of stream i that is known to be ordered before some point. They decide hazards and
+// refunds, never time: no simulated or measured clock enters, so every world decides alike.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "backend/event.hpp"
+
+namespace orrery {
+
+inline constexpr std::size_t max_streams = 32;  // per rank
+
+class Clock {
+ public:
+  std::uint32_t operator[](std::size_t stream) const { return seen_[stream]; }
+  void raise(std::size_t stream, std::uint32_t ordinal) {
+    if (seen_[stream] < ordinal) seen_[stream] = ordinal;
+  }
+  void merge(const Clock& o, std::size_t streams) {
+    for (std::size_t i = 0; i < streams; ++i) raise(i, o.seen_[i]);
+  }
+
+ private:
+  std::array<std::uint32_t, max_streams> seen_{};
+};
+
+// The clock of one stream and as much of its past as an event can still ask for.
+class StreamClock {
+ public:
+  const Clock& now() const { return now_; }
+  // What an operation after `ordinal` of this stream knows.
+  const Clock& at(std::uint32_t ordinal) const;
+  // The stream's operation `ordinal` (a fence, or the first after a host wait) learned `clock`.
+  void learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams);
+  // Everything up to `ordinal` is known to every later operation of the rank: older snapshots are not asked for again.
+  void forget_before(std::uint32_t ordinal);
+
+ private:
+  struct Snapshot {
+    std::uint32_t ordinal;
+    Clock clock;
+  };
+  Clock now_;
+  std::vector<Snapshot> history_;  // ascending; the clock from that ordinal on
+};
+
+}  // namespace orrery
