@@ -1,0 +1,150 @@
+#include "sim/simgrid/actors.hpp"
+
+#include <alloca.h>
+
+#include <algorithm>
+#include <simgrid/Exception.hpp>
+#include <string>
+#include <utility>
+
+#include "backend/core/error.hpp"
+#include "sim/simgrid/exception_state.hpp"
+
+namespace orrery::sim {
+
+namespace {
+
+// Thrown by block() when the run has failed. Not a std::exception, so that handlers in rank programs let it pass.
+struct Unwind {};
+
+// The unused end of a stack that SimGrid needs to switch away from it.
+constexpr std::uint32_t stack_reserve = 2048;
+
+}  // namespace
+
+ActorId Actors::spawn(std::uint32_t rank, std::uint32_t flow, std::function<void()> body) {
+  if (unwinding_) return no_actor;
+  const auto id = static_cast<std::uint32_t>(actors_.size());
+  Actor& actor = actors_.emplace_back();
+  actor.place = (std::uint64_t{rank} << 32) | flow;
+  actor.body = std::move(body);
+  runnable_.push_back(id);
+  ++live_;
+  return ActorId{id};
+}
+
+void Actors::make_runnable(ActorId actor) {
+  ORRERY_ASSERT(actor.value < actors_.size(), "no such actor");
+  Actor& a = actors_[actor.value];
+  if (a.state != State::blocked || unwinding_) return;
+  a.state = State::runnable;
+  runnable_.push_back(actor.value);
+}
+
+void Actors::block() {
+  ORRERY_ASSERT(current_ != no_actor, "block() outside an actor");
+  if (unwinding_) throw Unwind{};
+  const ActorId self = current_;
+  Actor& actor = actors_[self.value];
+  if (static_cast<const char*>(__builtin_frame_address(0)) < actor.stack_limit) {
+    throw Error(Category::internal, "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
+  }
+  actor.state = State::blocked;
+  {
+    const ExceptionState own = ExceptionState::exchange({});
+    simgrid::s4u::this_actor::suspend();
+    ExceptionState::exchange(own);
+  }
+  current_ = self;
+  if (unwinding_) throw Unwind{};
+}
+
+void Actors::release_runnable() {
+  batch_.swap(runnable_);
+  release(batch_);
+}
+
+bool Actors::release_blocked() {
+  runnable_.clear();
+  batch_.clear();
+  for (std::uint32_t id = 0; id < actors_.size(); ++id) {
+    Actor& actor = actors_[id];
+    if (actor.state == State::ended) continue;
+    if (actor.handle) {
+      batch_.push_back(id);
+    } else {   // it never began
+      actor.state = State::ended;
+      actor.body = nullptr;
+      --live_;
+    }
+  }
+  const bool any = !batch_.empty();
+  release(batch_);
+  return any;
+}
+
+void Actors::release(std::vector<std::uint32_t>& batch) {
+  const auto earlier = [this](std::uint32_t a, std::uint32_t b) {
+    return std::pair(actors_[a].place, a) < std::pair(actors_[b].place, b);
+  };
+  if (!std::is_sorted(batch.begin(), batch.end(), earlier)) std::sort(batch.begin(), batch.end(), earlier);
+  for (const std::uint32_t id : batch) {
+    Actor& actor = actors_[id];
+    actor.state = State::running;
+    if (actor.handle) {
+      actor.handle->resume();
+    } else {
+      actor.handle = simgrid::s4u::Actor::create("", host_, [this, id] { top(id); });
+    }
+  }
+  counters_.wake_ups += batch.size();
+  batch.clear();
+}
+
+void Actors::top(std::uint32_t id) {
+  const auto* const stack_top = static_cast<const char*>(__builtin_frame_address(0));
+  // Stacks lie at equal distances in memory, so that the same frame of every actor falls into the same cache sets.
+  // Starting each at another line of a page spreads them.
+  if (stack_bytes_ != 0) {
+    actors_[id].stack_limit = stack_top - stack_bytes_ + stack_reserve;
+    auto* const shift = static_cast<volatile char*>(alloca(((id * 5) % 16) * 64 + 16));
+    shift[0] = 0;
+  }
+  run_body(id);
+  check_stack(id, stack_top);
+  actors_[id].state = State::ended;
+  --live_;
+}
+
+__attribute__((noinline)) void Actors::run_body(std::uint32_t id) {
+  current_ = ActorId{id};
+  try {
+    const std::function<void()> body = std::move(actors_[id].body);
+    if (!unwinding_) body();
+  } catch (const simgrid::ForcefulKillException&) {
+    throw;   // SimGrid's own
+  } catch (const Unwind&) {
+  } catch (...) {
+    on_error(std::current_exception());
+  }
+}
+
+// SimGrid hands out stacks that are zero, so what is not zero has been used. A stack has no guard page (there may be more
+// stacks than the kernel allows mappings); its last words are looked at when the actor ends.
+void Actors::check_stack(std::uint32_t id, const char* stack_top) {
+  if (stack_bytes_ == 0) return;
+  const auto* word = reinterpret_cast<const std::uint64_t*>(
+      reinterpret_cast<std::uintptr_t>(actors_[id].stack_limit) & ~std::uintptr_t{7});
+  if (*word != 0) {
+    on_error(std::make_exception_ptr(
+        Error(Category::internal, "an actor used up its stack; EngineOptions::stack_bytes gives it more")
+            .with("rank", std::to_string(actors_[id].place >> 32))
+            .with("flow", std::to_string(actors_[id].place & 0xffffffff))));
+  }
+  if (!measure_stacks_) return;
+  while (*word == 0) ++word;   // ends at the frame of this function at the latest
+  const auto used = static_cast<std::uint32_t>(stack_top - reinterpret_cast<const char*>(word));
+  counters_.deepest_stack = std::max(counters_.deepest_stack, used);
+}
+
+}  // namespace orrery::sim
