@@ -228,30 +228,24 @@ std::optional<Source> Reader::source(const Node& node, const std::string& path) 
 Leaf Reader::leaf(const Node& node, const std::string& path, bool sourced, bool number) {
   if (!sourced && !sources_required()) return {&node, std::nullopt};
   Leaf out{&node, inherited_};
+  const Node* own = nullptr;
   if (node.is_map()) {
     for (const Node& child : node.children)
       if (child.key != "value" && child.key != "source")
         unknown_key(child, path, {"value", "source"});
     out.value = node.find("value");
+    own = node.find("source");
     if (out.value == nullptr)
       error(node.where(), fmt::format("missing key 'value'{}", in_section(path)),
             "write a number or {value: ..., source: ...}");
-    if (const Node* given = node.find("source")) {
-      out.source = source(*given, join_path(path, "source"));
-      if (!out.source) return out;
-    }
   }
-  if (out.value == nullptr || out.source || !sources_required() || !number) {
-    if (out.value != nullptr && is_setting(out.value->mark) && !node.is_map())
-      out.source = Source{};
-    if (out.source && out.value && is_setting(out.value->mark) && !node.is_map())
-      out.source->note = fmt::format("--set {}", out.value->mark.source->text);
-    return out;
-  }
-  if (is_setting(out.value->mark)) {
-    out.source = Source{};
+  if (own != nullptr) {
+    out.source = source(*own, join_path(path, "source"));
+  } else if (out.value != nullptr && is_setting(out.value->mark)) {
+    out.source = Source{};  // the source written above it speaks of another number
     out.source->note = fmt::format("--set {}", out.value->mark.source->text);
-  } else if (!out.value->is_null()) {
+  } else if (out.value != nullptr && !out.source && sources_required() && number &&
+             !out.value->is_null()) {
     error(out.value->mark, fmt::format("no source for {}", path),
           "give {value: ..., source: {kind: ...}}, or a 'source' in a mapping around it");
   }
