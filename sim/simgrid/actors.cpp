@@ -17,8 +17,9 @@ namespace {
 // Thrown by block() when the run has failed. Not a std::exception, so that handlers in rank programs let it pass.
 struct Unwind {};
 
-// The unused end of a stack that SimGrid needs to switch away from it.
-constexpr std::uint32_t stack_reserve = 2048;
+// What SimGrid's frames above and below ours may take of a stack, and what it takes to throw an error from its depth.
+constexpr std::uint32_t simgrid_frames = 1024;
+constexpr std::uint32_t stack_reserve = 6 * 1024;
 
 }  // namespace
 
@@ -46,7 +47,7 @@ void Actors::block() {
   if (unwinding_) throw Unwind{};
   const ActorId self = current_;
   Actor& actor = actors_[self.value];
-  if (static_cast<const char*>(__builtin_frame_address(0)) < actor.stack_limit) {
+  if (reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) < actor.stack_end + stack_reserve) {
     throw Error(Category::internal, "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
   }
   actor.state = State::blocked;
@@ -102,11 +103,11 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
 }
 
 void Actors::top(std::uint32_t id) {
-  const auto* const stack_top = static_cast<const char*>(__builtin_frame_address(0));
+  const auto stack_top = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   // Stacks lie at equal distances in memory, so that the same frame of every actor falls into the same cache sets.
   // Starting each at another line of a page spreads them.
   if (stack_bytes_ != 0) {
-    actors_[id].stack_limit = stack_top - stack_bytes_ + stack_reserve;
+    actors_[id].stack_end = (stack_top - stack_bytes_ + simgrid_frames) & ~std::uintptr_t{7};
     auto* const shift = static_cast<volatile char*>(alloca(((id * 5) % 16) * 64 + 16));
     shift[0] = 0;
   }
@@ -131,10 +132,9 @@ __attribute__((noinline)) void Actors::run_body(std::uint32_t id) {
 
 // SimGrid hands out stacks that are zero, so what is not zero has been used. A stack has no guard page (there may be more
 // stacks than the kernel allows mappings); its last words are looked at when the actor ends.
-void Actors::check_stack(std::uint32_t id, const char* stack_top) {
+void Actors::check_stack(std::uint32_t id, std::uintptr_t stack_top) {
   if (stack_bytes_ == 0) return;
-  const auto* word = reinterpret_cast<const std::uint64_t*>(
-      reinterpret_cast<std::uintptr_t>(actors_[id].stack_limit) & ~std::uintptr_t{7});
+  const auto* word = reinterpret_cast<const std::uint64_t*>(actors_[id].stack_end);
   if (*word != 0) {
     on_error(std::make_exception_ptr(
         Error(Category::internal, "an actor used up its stack; EngineOptions::stack_bytes gives it more")
@@ -143,7 +143,7 @@ void Actors::check_stack(std::uint32_t id, const char* stack_top) {
   }
   if (!measure_stacks_) return;
   while (*word == 0) ++word;   // ends at the frame of this function at the latest
-  const auto used = static_cast<std::uint32_t>(stack_top - reinterpret_cast<const char*>(word));
+  const auto used = static_cast<std::uint32_t>(stack_top - reinterpret_cast<std::uintptr_t>(word));
   counters_.deepest_stack = std::max(counters_.deepest_stack, used);
 }
 

@@ -45,14 +45,14 @@ class Actors {
     std::uint64_t place = 0;   // rank and flow
     std::function<void()> body;
     simgrid::s4u::ActorPtr handle;   // null until it first runs
-    const char* stack_limit = nullptr;   // its stack must not grow below
+    std::uintptr_t stack_end = 0;   // the lowest address of its stack, to within a kilobyte; 0 if unknown
     State state = State::runnable;
   };
 
   void release(std::vector<std::uint32_t>& batch);
   void top(std::uint32_t id);   // what an actor runs
   void run_body(std::uint32_t id);
-  void check_stack(std::uint32_t id, const char* stack_top);
+  void check_stack(std::uint32_t id, std::uintptr_t stack_top);
 
   EngineCounters& counters_;
   const std::uint32_t stack_bytes_;
