@@ -1,7 +1,8 @@
 // Axes of parallelism, the grid of ranks they span, and groups of ranks.
 //
-// A rank has one coordinate per axis. A group is a set of axes: the ranks that differ from me in these coordinates only. Its
-// members are ordered by their global rank, which is the order every reduction folds in.
+// A rank has one coordinate per axis. A group is a set of axes: the ranks that differ from me in
+// these coordinates only. Its members are ordered by their global rank, which is the order every
+// reduction folds in.
 #pragma once
 
 #include <array>
@@ -26,30 +27,36 @@ class Axes {
   }
   constexpr bool contains(Axis axis) const { return (bits_ & bit(axis)) != 0; }
   constexpr bool empty() const { return bits_ == 0; }
-  constexpr Axes operator|(Axes o) const { return Axes(static_cast<std::uint8_t>(bits_ | o.bits_), 0); }
+  constexpr Axes operator|(Axes o) const {
+    return Axes(static_cast<std::uint8_t>(bits_ | o.bits_), 0);
+  }
   constexpr bool operator==(const Axes&) const = default;
   constexpr std::uint8_t bits() const { return bits_; }
   std::string to_string() const;  // "shard+replicate", in the order of `Axis`
 
  private:
   constexpr Axes(std::uint8_t bits, int) : bits_(bits) {}
-  static constexpr std::uint8_t bit(Axis axis) { return static_cast<std::uint8_t>(1U << static_cast<unsigned>(axis)); }
+  static constexpr std::uint8_t bit(Axis axis) {
+    return static_cast<std::uint8_t>(1U << static_cast<unsigned>(axis));
+  }
   std::uint8_t bits_ = 0;
 };
 
 // Batches divide over `batch_axes`; gradients reduce over `gradient_axes`.
 inline constexpr Axes batch_axes{Axis::shard, Axis::replicate};
 inline constexpr Axes gradient_axes{Axis::shard, Axis::replicate, Axis::context};
-inline constexpr Axes all_axes{Axis::tensor,    Axis::context, Axis::expert, Axis::pipeline,
-                               Axis::shard, Axis::replicate, Axis::island};
+inline constexpr Axes all_axes{Axis::tensor, Axis::context,   Axis::expert, Axis::pipeline,
+                               Axis::shard,  Axis::replicate, Axis::island};
 
-// Sizes of the axes and the order in which ranks are numbered: the first axis of `order` varies fastest. The default is
-// Megatron's tp-cp-ep-dp-pp (NVIDIA/Megatron-LM, megatron/core/parallel_state.py) with dp = shard, then replicate.
+// Sizes of the axes and the order in which ranks are numbered: the first axis of `order` varies
+// fastest. The default is Megatron's tp-cp-ep-dp-pp (NVIDIA/Megatron-LM,
+// megatron/core/parallel_state.py) with dp = shard, then replicate.
 class Grid {
  public:
   Grid();  // one rank
   Grid& set(Axis axis, int size);
-  Grid& set_order(const std::vector<Axis>& order);  // a permutation of all axes; Error{config} otherwise
+  Grid& set_order(
+      const std::vector<Axis>& order);  // a permutation of all axes; Error{config} otherwise
 
   int size() const;
   int size(Axis axis) const { return sizes_[static_cast<std::size_t>(axis)]; }
@@ -60,7 +67,8 @@ class Grid {
   std::vector<int> members(int rank, Axes axes) const;
   // Index of `rank` in members(rank, axes), without building it.
   int index_in_group(int rank, Axes axes) const;
-  // A number that is equal for two ranks exactly when they share a group over `axes` (its smallest member).
+  // A number that is equal for two ranks exactly when they share a group over `axes` (its smallest
+  // member).
   int group_leader(int rank, Axes axes) const;
 
  private:

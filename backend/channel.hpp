@@ -1,8 +1,9 @@
 // Channels: what ranks communicate over, and how their operations find each other.
 //
-// A `Channel` is one rank's end of a communicator: a group of ranks with a lane, or a directed edge along an axis. Its
-// operations match by issue order: the n-th operation of every member is the same operation. Issuing is checked at once, so a
-// mismatch or a crossed order is reported with both call sites, whether or not the run would have got stuck.
+// A `Channel` is one rank's end of a communicator: a group of ranks with a lane, or a directed edge
+// along an axis. Its operations match by issue order: the n-th operation of every member is the
+// same operation. Issuing is checked at once, so a mismatch or a crossed order is reported with
+// both call sites, whether or not the run would have got stuck.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,16 @@
 
 namespace orrery {
 
-enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter, broadcast, all_to_all, send, receive, exchange };
+enum class Collective : std::uint8_t {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  broadcast,
+  all_to_all,
+  send,
+  receive,
+  exchange
+};
 const char* name(Collective);
 enum class Reduce : std::uint8_t { sum, mean };
 
@@ -31,46 +41,51 @@ class Communicator;
 struct Communication {
   Collective kind = Collective::all_reduce;
   Reduce reduce = Reduce::sum;
-  int root = 0;             // group index, for broadcast
-  int peer = -1;            // group index of the other side, for send, receive, exchange
-  int member = 0;           // my group index
+  int root = 0;    // group index, for broadcast
+  int peer = -1;   // group index of the other side, for send, receive, exchange
+  int member = 0;  // my group index
   Communicator* communicator = nullptr;
-  Operand in, out;          // all_reduce and broadcast: in == out
+  Operand in, out;            // all_reduce and broadcast: in == out
   std::int64_t elements = 0;  // that members must agree on: of the whole (unsharded) buffer
   Dtype dtype = Dtype::fp32;
   Site site;
   Bytes size() const { return bytes_of(elements, dtype); }
 };
 
-// An operation that some members have issued. Worlds keep what they need in `parts` (values) and `world` (timing).
+// An operation that some members have issued. Worlds keep what they need in `parts` (values) and
+// `world` (timing).
 struct Rendezvous {
   Communicator* communicator = nullptr;
-  Communication first;        // as issued by the first member; peers of a pair have theirs in parts
+  Communication first;  // as issued by the first member; peers of a pair have theirs in parts
   std::uint64_t sequence = 0;
-  int expected = 0;           // members
+  int expected = 0;  // members
   int issued = 0;
-  int arrived = 0;            // members whose stream has come to it; kept by the world
-  int finished = 0;           // members that have left; kept by the world
+  int arrived = 0;   // members whose stream has come to it; kept by the world
+  int finished = 0;  // members that have left; kept by the world
   struct Part {
-    View in, out;             // empty views in a run without values
+    View in, out;  // empty views in a run without values
     Site site;
     bool issued = false, arrived = false;
   };
-  std::vector<Part> parts;    // by group index; for a pair: [0] lower index or sender, [1] the other. Empty in large virtual runs
-  std::vector<std::pair<const Communicator*, std::uint64_t>> order;  // operations issued on other channels before this one
-  std::uint64_t world = 0;    // for the world's use
+  std::vector<Part> parts;  // by group index; for a pair: [0] lower index or sender, [1] the other.
+                            // Empty in large virtual runs
+  std::vector<std::pair<const Communicator*, std::uint64_t>>
+      order;                // operations issued on other channels before this one
+  std::uint64_t world = 0;  // for the world's use
   int part_index(int member) const;
-  std::string describe() const;  // "all_reduce #3 on shard+replicate/gradients (algorithms/ddp.cpp:31)"
+  std::string describe()
+      const;  // "all_reduce #3 on shard+replicate/gradients (algorithms/ddp.cpp:31)"
   std::vector<int> missing() const;  // global ranks that have not issued it
 };
 
 // A group of ranks that communicate on one lane. Shared by its members; guarded by the world.
 class Communicator {
  public:
-  Communicator(std::uint32_t id, std::string group, std::string lane, std::vector<int> members, bool edge);
+  Communicator(std::uint32_t id, std::string group, std::string lane, std::vector<int> members,
+               bool edge);
 
   std::uint32_t id() const { return id_; }
-  const std::string& group() const { return group_; }   // "shard+replicate" or "pipeline+1"
+  const std::string& group() const { return group_; }  // "shard+replicate" or "pipeline+1"
   const std::string& lane() const { return lane_; }
   std::string name() const { return group_ + "/" + lane_; }
   const std::vector<int>& members() const { return members_; }  // global ranks in group order
@@ -79,20 +94,26 @@ class Communicator {
   std::uint64_t issued(int member) const { return issued_[static_cast<std::size_t>(member)]; }
   // The stream that `member` uses this communicator on; -1 before its first operation.
   int stream(int member) const { return streams_[static_cast<std::size_t>(member)]; }
-  void bind(int member, int stream) { streams_[static_cast<std::size_t>(member)] = static_cast<std::int16_t>(stream); }
+  void bind(int member, int stream) {
+    streams_[static_cast<std::size_t>(member)] = static_cast<std::int16_t>(stream);
+  }
 
-  // Member `c.member` issues its next operation. `others`: operations issued by this rank on each of its other collective
-  // communicators. Error{mismatch} when it differs from what another member issued at this place; Error{deadlock} when two
-  // members issue operations on two shared communicators in different orders. `with_parts` keeps a part per member.
-  Rendezvous& issue(const Communication& c, const std::vector<std::pair<const Communicator*, std::uint64_t>>& others, bool with_parts);
+  // Member `c.member` issues its next operation. `others`: operations issued by this rank on each
+  // of its other collective communicators. Error{mismatch} when it differs from what another member
+  // issued at this place; Error{deadlock} when two members issue operations on two shared
+  // communicators in different orders. `with_parts` keeps a part per member.
+  Rendezvous& issue(const Communication& c,
+                    const std::vector<std::pair<const Communicator*, std::uint64_t>>& others,
+                    bool with_parts);
   // The operation is complete for every member; the reference dies.
   void retire(Rendezvous& rendezvous);
   const std::deque<std::unique_ptr<Rendezvous>>& pending() const { return pending_; }
   std::vector<const Rendezvous*> all_pending() const;
 
  private:
-  Rendezvous& find_or_open(std::deque<std::unique_ptr<Rendezvous>>& queue, std::uint64_t& base, std::uint64_t sequence, const Communication& c,
-                           int expected, bool with_parts);
+  Rendezvous& find_or_open(std::deque<std::unique_ptr<Rendezvous>>& queue, std::uint64_t& base,
+                           std::uint64_t sequence, const Communication& c, int expected,
+                           bool with_parts);
   std::uint32_t id_;
   std::string group_, lane_;
   std::vector<int> members_;
@@ -114,7 +135,8 @@ class Communicators {
  public:
   explicit Communicators(const Grid& grid) : grid_(grid) {}
   Communicator& group(int rank, Axes axes, const std::string& lane);
-  Communicator& edge(int from, Axis axis, int offset, const std::string& lane);  // from -> the rank at +offset, periodic
+  Communicator& edge(int from, Axis axis, int offset,
+                     const std::string& lane);  // from -> the rank at +offset, periodic
   const std::vector<std::unique_ptr<Communicator>>& all() const { return all_; }
 
  private:
@@ -128,20 +150,22 @@ class Communicators {
 struct ChannelUse {
   Collective kind = Collective::all_reduce;
   std::uint64_t calls = 0;
-  Bytes bytes;      // that this rank puts on the wire, by the ring or pairwise algorithm; see wire_bytes
-  Time busy;        // from its start on all members to its end (sim), or of the call (cpu)
-  Time exposed;     // of which the rank's compute stream waited for it
+  Bytes
+      bytes;  // that this rank puts on the wire, by the ring or pairwise algorithm; see wire_bytes
+  Time busy;  // from its start on all members to its end (sim), or of the call (cpu)
+  Time exposed;  // of which the rank's compute stream waited for it
 };
-// Bytes one of `members` sends in an operation on a buffer of `size` bytes (the whole buffer): all_reduce 2(n-1)/n, all_gather,
-// reduce_scatter and all_to_all (n-1)/n, broadcast (n-1)/n, send and exchange 1, receive 0; rounded to whole bytes.
+// Bytes one of `members` sends in an operation on a buffer of `size` bytes (the whole buffer):
+// all_reduce 2(n-1)/n, all_gather, reduce_scatter and all_to_all (n-1)/n, broadcast (n-1)/n, send
+// and exchange 1, receive 0; rounded to whole bytes.
 Bytes wire_bytes(Collective kind, Bytes size, int members);
 
 // One rank's end. Opened in set-up only.
 class Channel {
  public:
   const std::string& name() const { return name_; }
-  int size() const { return size_; }     // members of the group; 2 for an edge
-  int index() const { return index_; }   // my place in the group
+  int size() const { return size_; }    // members of the group; 2 for an edge
+  int index() const { return index_; }  // my place in the group
   bool edge() const { return out_ != in_; }
   Communicator& outgoing() const { return *out_; }
   Communicator& incoming() const { return *in_; }

@@ -1,7 +1,8 @@
 // Vector clocks over the streams of one rank, in issue order.
 //
-// `Clock[i]` is the highest operation of stream i that is known to be ordered before some point. They decide hazards and
-// refunds, never time: no simulated or measured clock enters, so every world decides alike.
+// `Clock[i]` is the highest operation of stream i that is known to be ordered before some point.
+// They decide hazards and refunds, never time: no simulated or measured clock enters, so every
+// world decides alike.
 #pragma once
 
 #include <array>
@@ -36,7 +37,8 @@ class StreamClock {
   const Clock& at(std::uint32_t ordinal) const;
   // The stream's operation `ordinal` (a fence, or the first after a host wait) learned `clock`.
   void learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams);
-  // Everything up to `ordinal` is known to every later operation of the rank: older snapshots are not asked for again.
+  // Everything up to `ordinal` is known to every later operation of the rank: older snapshots are
+  // not asked for again.
   void forget_before(std::uint32_t ordinal);
 
  private:

@@ -1,8 +1,9 @@
 // The decision log: everything a program learned from time.
 //
-// Polls, wait_any, timed waits, any-source receives and hand-overs between flows are the only ways by which the clock of a
-// world enters a program. A recorded log replayed in another world makes the program take the same path, so that values
-// agree bit for bit (ACCO's micro-batch counts on cpu as in sim).
+// Polls, wait_any, timed waits, any-source receives and hand-overs between flows are the only ways
+// by which the clock of a world enters a program. A recorded log replayed in another world makes
+// the program take the same path, so that values agree bit for bit (ACCO's micro-batch counts on
+// cpu as in sim).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ const char* name(DecisionKind);
 struct Decision {
   DecisionKind kind = DecisionKind::poll;
   std::uint32_t flow = 0;
-  std::int64_t result = 0;  // poll, timed_wait: 0 or 1; wait_any: index; receive: source, or -2 for none in time; handover: flow
+  std::int64_t result = 0;  // poll, timed_wait: 0 or 1; wait_any: index; receive: source, or -2 for
+                            // none in time; handover: flow
   bool operator==(const Decision&) const = default;
 };
 
@@ -31,7 +33,8 @@ class DecisionLog {
   DecisionMode mode = DecisionMode::free;
   bool replaying() const { return mode == DecisionMode::replay; }
   void record(DecisionKind kind, std::uint32_t flow, std::int64_t result);
-  // The next decision, which must be of this kind and flow: Error{replay} otherwise, or at the end of the log.
+  // The next decision, which must be of this kind and flow: Error{replay} otherwise, or at the end
+  // of the log.
   std::int64_t next(DecisionKind kind, std::uint32_t flow, Site site);
   // Whether the next decision is of this kind; does not consume it.
   const Decision* peek() const { return at_ < decisions.size() ? &decisions[at_] : nullptr; }
@@ -45,6 +48,7 @@ class DecisionLog {
 
 // Text form: a header line, then one line per decision "rank kind flow result".
 std::string to_text(const std::vector<DecisionLog>& logs);
-std::vector<DecisionLog> decisions_from_text(const std::string& text, const std::string& file);  // Error{config} with the line
+std::vector<DecisionLog> decisions_from_text(
+    const std::string& text, const std::string& file);  // Error{config} with the line
 
 }  // namespace orrery

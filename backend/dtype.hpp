@@ -13,17 +13,23 @@ enum class Dtype : std::uint8_t { fp32, bf16, fp16, fp8, fp64, int32, int64, uin
 constexpr std::int64_t size_of(Dtype type) {
   switch (type) {
     case Dtype::fp64:
-    case Dtype::int64: return 8;
+    case Dtype::int64:
+      return 8;
     case Dtype::fp32:
-    case Dtype::int32: return 4;
+    case Dtype::int32:
+      return 4;
     case Dtype::bf16:
-    case Dtype::fp16: return 2;
+    case Dtype::fp16:
+      return 2;
     case Dtype::fp8:
-    case Dtype::uint8: return 1;
+    case Dtype::uint8:
+      return 1;
   }
   return 0;
 }
-constexpr Bytes bytes_of(std::int64_t elements, Dtype type) { return Bytes(elements * size_of(type)); }
+constexpr Bytes bytes_of(std::int64_t elements, Dtype type) {
+  return Bytes(elements * size_of(type));
+}
 const char* name(Dtype);               // "bf16"
 Dtype dtype_from(const std::string&);  // Error{config} for an unknown name
 

@@ -1,4 +1,5 @@
-// An event is a plain value: "stream `stream` of this rank has passed operation `ordinal`". It costs nothing to make or copy.
+// An event is a plain value: "stream `stream` of this rank has passed operation `ordinal`". It
+// costs nothing to make or copy.
 #pragma once
 
 #include <cstdint>

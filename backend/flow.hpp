@@ -1,8 +1,8 @@
 // Host flows of a rank: what they wait for, signals between them, and control messages.
 //
-// A rank starts with one flow and may fork others. Flows of one rank share a baton: one runs at a time, and they switch only
-// at waits. Waiting is a pure predicate over the rank's state (`satisfied`), then the take; worlds re-evaluate the predicate
-// whenever the state changes.
+// A rank starts with one flow and may fork others. Flows of one rank share a baton: one runs at a
+// time, and they switch only at waits. Waiting is a pure predicate over the rank's state
+// (`satisfied`), then the take; worlds re-evaluate the predicate whenever the state changes.
 #pragma once
 
 #include <array>
@@ -35,10 +35,12 @@ class Signal {
  public:
   explicit Signal(std::string name) : name_(std::move(name)) {}
   const std::string& name() const { return name_; }
+  std::uint64_t raised() const { return raised_; }
+  // For worlds, under their lock.
+  void add() { ++raised_; }
+  void take() { --raised_; }
 
  private:
-  friend class Rank;
-  friend struct HostState;
   std::string name_;
   std::uint64_t raised_ = 0;
 };
@@ -51,23 +53,25 @@ struct Task {
 struct Wait {
   enum class Kind : std::uint8_t { events, signal, message, join, time };
   Kind kind = Kind::time;
-  std::span<const Event> events;   // satisfied when any of them is done
+  std::span<const Event> events;  // satisfied when any of them is done
   const Signal* signal = nullptr;
   Tag tag = 0;
   int from = any_source;
   std::uint32_t flow_joined = 0;
-  Time deadline = time_never;      // engine or wall time at which the wait ends unsatisfied
-  std::uint32_t flow = 0;          // who waits
+  Time deadline = time_never;  // engine or wall time at which the wait ends unsatisfied
+  std::uint32_t flow = 0;      // who waits
   Site site;
-  std::string describe() const;    // "event 12 of stream compute…" without names: worlds add those
+  std::string describe() const;  // "event 12 of stream compute…" without names: worlds add those
 };
 
-// What a rank's waits look at. The world updates `passed`, `poison`, `mailbox`; the rank the rest. Guarded by the world.
+// What a rank's waits look at. The world updates `passed`, `poison`, `mailbox`; the rank the rest.
+// Guarded by the world.
 struct HostState {
-  std::array<std::uint64_t, max_streams> passed{};          // highest ordinal each stream has passed
-  std::array<std::exception_ptr, max_streams> poison{};     // set when an operation failed; later ones count as passed
+  std::array<std::uint64_t, max_streams> passed{};  // highest ordinal each stream has passed
+  std::array<std::exception_ptr, max_streams>
+      poison{};  // set when an operation failed; later ones count as passed
   std::deque<ControlMessage> mailbox;
-  std::vector<bool> flow_ended;                              // by flow
+  std::vector<bool> flow_ended;  // by flow
 
   bool done(Event event) const { return passed[event.stream] >= event.ordinal; }
   bool satisfied(const Wait& wait) const;

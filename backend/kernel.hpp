@@ -1,8 +1,8 @@
 // What a device can compute: descriptors of kernels, the roles of their operands, and their cost.
 //
-// A `Kernel` says which operation on which shapes. It holds no data and no device: worlds price it (sim), run a body for it
-// (cpu) or plan it (cuda). `Op` is the whole vocabulary that algorithms and models are written in; a researcher's own
-// operation is `Op::custom` with a body.
+// A `Kernel` says which operation on which shapes. It holds no data and no device: worlds price it
+// (sim), run a body for it (cpu) or plan it (cuda). `Op` is the whole vocabulary that algorithms
+// and models are written in; a researcher's own operation is `Op::custom` with a body.
 #pragma once
 
 #include <array>
@@ -17,29 +17,33 @@
 
 namespace orrery {
 
-// Operands in order, with r = read, w = written, u = read and written (updated), (…) = optional, passed as an empty operand.
+// Operands in order, with r = read, w = written, u = read and written (updated), (…) = optional,
+// passed as an empty operand.
 enum class Op : std::uint8_t {
-  gemm,                      // A r, B r, C w|u : C[m,n] = op(A)[m,k] op(B)[k,n] (+ C when accumulating)
-  bias_activation,           // X r, b r, Y w : Y[rows,cols] = act(X + b)
+  gemm,             // A r, B r, C w|u : C[m,n] = op(A)[m,k] op(B)[k,n] (+ C when accumulating)
+  bias_activation,  // X r, b r, Y w : Y[rows,cols] = act(X + b)
   bias_activation_backward,  // dY r, X r, b r, dX w : dX = dY * act'(X + b)
   column_sum,                // X r, y u : y[cols] += sum of rows of X
   embedding,                 // tokens r, table r, Y w : Y[rows,cols] = table[tokens]
   embedding_backward,        // tokens r, dY r, dtable u
-  cross_entropy,             // logits u -> d logits, targets r, loss u : loss += scale * sum(-log p); logits = scale * (p - onehot)
-  linear_combination,        // x r, y u, (a r, b r) : y = a x + b y; a, b are `scalars` 0 and 1, times the scalar operands if given
-  fill,                      // y w : y = scalars[0]
-  cast,                      // x r, y w : y = x in the type of y
-  sum_squares,               // x r, s u : s += sum of x^2
-  clip_scale,                // s r, scale w : scale = min(1, scalars[0] / sqrt(s)); 1 where s is 0
-  sgd,                       // p u, g r, (m u, master u, scale r, step r): see SgdScalars
-  adamw,                     // p u, g r, m u, v u, (master u, scale r), step r : see AdamwScalars
-  initialise,                // y w : normal numbers, mean 0, deviation scalars[0], indexed by global element dims[1] + i
-  text_batch,                // cursor r, tokens w, targets w : samples of a text; see Kernel::text
-  attention,                 // q r, k r, v r, o w, (statistics w)                 timing model
-  attention_backward,        // do r, q r, k r, v r, o r, statistics r, dq w, dk w, dv w   timing model
-  streaming,                 // anything bound by memory; roles given: norms, rotary embedding, gating, dropout
-  custom,                    // roles and body given by the program
-  timed,                     // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  cross_entropy,  // logits u -> d logits, targets r, loss u : loss += scale * sum(-log p); logits =
+                  // scale * (p - onehot)
+  linear_combination,  // x r, y u, (a r, b r) : y = a x + b y; a, b are `scalars` 0 and 1, times
+                       // the scalar operands if given
+  fill,                // y w : y = scalars[0]
+  cast,                // x r, y w : y = x in the type of y
+  sum_squares,         // x r, s u : s += sum of x^2
+  clip_scale,          // s r, scale w : scale = min(1, scalars[0] / sqrt(s)); 1 where s is 0
+  sgd,                 // p u, g r, (m u, master u, scale r, step r): see SgdScalars
+  adamw,               // p u, g r, m u, v u, (master u, scale r), step r : see AdamwScalars
+  initialise,  // y w : normal numbers, mean 0, deviation scalars[0], indexed by global element
+               // dims[1] + i
+  text_batch,  // cursor r, tokens w, targets w : samples of a text; see Kernel::text
+  attention,   // q r, k r, v r, o w, (statistics w)                 timing model
+  attention_backward,  // do r, q r, k r, v r, o r, statistics r, dq w, dk w, dv w   timing model
+  streaming,  // anything bound by memory; roles given: norms, rotary embedding, gating, dropout
+  custom,     // roles and body given by the program
+  timed,      // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
@@ -53,7 +57,9 @@ constexpr std::uint32_t pack_roles(std::initializer_list<Role> roles) {
   for (Role role : roles) packed |= static_cast<std::uint32_t>(role) << (2 * at++);
   return packed;
 }
-constexpr Role role_of(std::uint32_t packed, std::size_t operand) { return static_cast<Role>((packed >> (2 * operand)) & 3U); }
+constexpr Role role_of(std::uint32_t packed, std::size_t operand) {
+  return static_cast<Role>((packed >> (2 * operand)) & 3U);
+}
 
 enum class Activation : std::uint8_t { none, relu, gelu };
 
@@ -67,54 +73,67 @@ using KernelBody = std::function<void(std::span<const View>)>;
 
 struct Kernel {
   Op op = Op::timed;
-  Dtype dtype = Dtype::fp32;      // of the bulk operands; decides bytes and which peak applies
+  Dtype dtype = Dtype::fp32;  // of the bulk operands; decides bytes and which peak applies
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Activation activation = Activation::none;
   std::array<std::int64_t, 6> dims{};  // meaning per factory below
   std::array<double, 6> scalars{};
-  std::uint64_t seed = 0;              // initialise
+  std::uint64_t seed = 0;  // initialise
   std::uint32_t roles = 0;
-  const char* label = "";              // a string literal; shown in traces and errors
-  std::shared_ptr<const KernelBody> body;            // custom
-  std::shared_ptr<const std::string> text;           // text_batch: the bytes of the text
+  const char* label = "";                   // a string literal; shown in traces and errors
+  std::shared_ptr<const KernelBody> body;   // custom
+  std::shared_ptr<const std::string> text;  // text_batch: the bytes of the text
 
   bool operator==(const Kernel& o) const;  // same work: bodies and texts compare by address
   std::size_t hash() const;
 
-  static Kernel gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype, bool transpose_a = false, bool transpose_b = false,
-                     bool accumulate = false, const char* label = "gemm");
+  static Kernel gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype,
+                     bool transpose_a = false, bool transpose_b = false, bool accumulate = false,
+                     const char* label = "gemm");
   static Kernel bias_activation(std::int64_t rows, std::int64_t cols, Activation, Dtype);
   static Kernel bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype);
   static Kernel column_sum(std::int64_t rows, std::int64_t cols, Dtype);
   static Kernel embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype);
-  static Kernel embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype);
+  static Kernel embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
+                                   Dtype);
   static Kernel cross_entropy(std::int64_t rows, std::int64_t vocabulary, double scale, Dtype);
-  static Kernel linear_combination(std::int64_t elements, double a, double b, Dtype, bool with_scalars = false);
+  static Kernel linear_combination(std::int64_t elements, double a, double b, Dtype,
+                                   bool with_scalars = false);
   static Kernel fill(std::int64_t elements, double value, Dtype);
   static Kernel cast(std::int64_t elements, Dtype from, Dtype to);
   static Kernel sum_squares(std::int64_t elements, Dtype);
   static Kernel clip_scale(double max_norm);
-  // p -= lr * (g' + weight_decay p), g' the momentum-averaged gradient; the step operand scales lr (a schedule).
-  static Kernel sgd(std::int64_t elements, double lr, double momentum, bool nesterov, double weight_decay, Dtype);
+  // p -= lr * (g' + weight_decay p), g' the momentum-averaged gradient; the step operand scales lr
+  // (a schedule).
+  static Kernel sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
+                    double weight_decay, Dtype);
   // Loshchilov and Hutter 2019, decoupled decay; `step` holds {t, lr multiplier}, t counted from 1.
-  static Kernel adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon, double weight_decay, Dtype);
-  static Kernel initialise(std::int64_t elements, std::int64_t first_global_element, double deviation, std::uint64_t seed,
-                           std::uint64_t tensor_number, Dtype);
-  // `cursor` holds {first sample}; sample s reads `context`+1 bytes at a position drawn from (seed, s).
-  static Kernel text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed, std::shared_ptr<const std::string> text);
-  static Kernel attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads, std::int64_t sequence, std::int64_t head_size,
-                          bool causal, Dtype);
-  static Kernel attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads, std::int64_t sequence,
-                                   std::int64_t head_size, bool causal, Dtype);
+  static Kernel adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
+                      double weight_decay, Dtype);
+  static Kernel initialise(std::int64_t elements, std::int64_t first_global_element,
+                           double deviation, std::uint64_t seed, std::uint64_t tensor_number,
+                           Dtype);
+  // `cursor` holds {first sample}; sample s reads `context`+1 bytes at a position drawn from (seed,
+  // s).
+  static Kernel text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
+                           std::shared_ptr<const std::string> text);
+  static Kernel attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                          std::int64_t sequence, std::int64_t head_size, bool causal, Dtype);
+  static Kernel attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                                   std::int64_t sequence, std::int64_t head_size, bool causal,
+                                   Dtype);
   // `read` and `written`: elements of `dtype` moved.
-  static Kernel streaming(const char* label, std::int64_t read, std::int64_t written, Dtype, std::initializer_list<Role> roles);
-  static Kernel custom(const char* label, std::initializer_list<Role> roles, KernelBody body, Flops flops = Flops(0), Bytes moved = Bytes(0),
+  static Kernel streaming(const char* label, std::int64_t read, std::int64_t written, Dtype,
+                          std::initializer_list<Role> roles);
+  static Kernel custom(const char* label, std::initializer_list<Role> roles, KernelBody body,
+                       Flops flops = Flops(0), Bytes moved = Bytes(0),
                        Seconds duration = Seconds(0));
   static Kernel timed(const char* label, Seconds duration, std::initializer_list<Role> roles = {});
 };
 
-// What a kernel asks of a device. `matrix` counts multiply-adds of GEMMs and attention as two FLOPs (the FLOPs of MFU);
-// attention counts the full s^2 even where a causal kernel skips half, `executed` the work it really does.
+// What a kernel asks of a device. `matrix` counts multiply-adds of GEMMs and attention as two FLOPs
+// (the FLOPs of MFU); attention counts the full s^2 even where a causal kernel skips half,
+// `executed` the work it really does.
 struct Cost {
   Flops matrix{0};
   Flops executed{0};

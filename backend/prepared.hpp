@@ -14,13 +14,14 @@
 
 namespace orrery {
 
-// A kernel that a world has priced (sim) or planned (cuda). Lives as long as the world; compare and store by address.
+// A kernel that a world has priced (sim) or planned (cuda). Lives as long as the world; compare and
+// store by address.
 struct PreparedKernel {
   Kernel kernel;
   Cost cost;
-  Time duration;          // sim: on an otherwise idle device
+  Time duration;  // sim: on an otherwise idle device
   Bytes workspace;
-  std::uint32_t id = 0;   // dense, in order of preparation
+  std::uint32_t id = 0;  // dense, in order of preparation
 };
 
 // The handle that programs hold.
@@ -30,14 +31,16 @@ struct Prepared {
   explicit operator bool() const { return kernel != nullptr; }
 };
 
-// Part of a sequence's bound operand: elements [begin, begin + elements) of slot `slot`. slot < 0: an operand left empty.
+// Part of a sequence's bound operand: elements [begin, begin + elements) of slot `slot`. slot < 0:
+// an operand left empty.
 struct SlotView {
   int slot = -1;
   std::int64_t begin = 0, elements = 0;
 };
 
-// A block's kernels between two communications: built once per shape, shared by all ranks, launched as one operation. Its
-// kernels run in order on one stream. Traces and values expand it; its duration is the sum of its kernels'.
+// A block's kernels between two communications: built once per shape, shared by all ranks, launched
+// as one operation. Its kernels run in order on one stream. Traces and values expand it; its
+// duration is the sum of its kernels'.
 class Sequence {
  public:
   struct Step {
@@ -46,7 +49,8 @@ class Sequence {
   };
   explicit Sequence(std::string name) : name_(std::move(name)) {}
 
-  int slot(std::string slot_name);  // declares the next operand to be bound at launch; returns its number
+  int slot(std::string
+               slot_name);  // declares the next operand to be bound at launch; returns its number
   // Appends a kernel. Operands are slots (whole) or parts of slots.
   void add(Prepared kernel, std::vector<SlotView> operands);
 
@@ -72,7 +76,8 @@ class Catalogue {
   using Price = std::function<void(PreparedKernel&)>;  // fills duration and workspace
   explicit Catalogue(Price price) : price_(std::move(price)) {}
   Prepared prepare(const Kernel& kernel);
-  // The sequence with this key, built by `build` on the first request. The key must determine the sequence.
+  // The sequence with this key, built by `build` on the first request. The key must determine the
+  // sequence.
   const Sequence& sequence(const std::string& key, const std::function<void(Sequence&)>& build);
 
  private:

@@ -1,7 +1,8 @@
 // The handle through which a rank program sees the world: the only one it gets.
 //
-// A rank program is ordinary blocking C++, run once per rank, over streams, events, tensors and channels. It cannot tell which
-// world it runs in. Calls marked [taint] let it tell ranks apart, which rules out folding.
+// A rank program is ordinary blocking C++, run once per rank, over streams, events, tensors and
+// channels. It cannot tell which world it runs in. Calls marked [taint] let it tell ranks apart,
+// which rules out folding.
 #pragma once
 
 #include <deque>
@@ -43,37 +44,51 @@ class Rank {
   Rank& operator=(const Rank&) = delete;
 
   // Who and where.
-  int id() const { return id_; }                                  // [taint]
-  int coordinate(Axis axis) const;                                // [taint] on a folded axis
+  int id() const { return id_; }    // [taint]
+  int coordinate(Axis axis) const;  // [taint] on a folded axis
   int size(Axes axes) const;
-  bool computes_values() const;                                   // the run has values for Values::as_run tensors
+  bool computes_values() const;  // the run has values for Values::as_run tensors
   std::uint64_t seed() const;
 
-  // Set-up. Channels are opened before the first communication of the rank (Error{invalid_program} later) and by every member.
+  // Set-up. Channels are opened before the first communication of the rank (Error{invalid_program}
+  // later) and by every member.
   Channel& channel(Axes axes, std::string_view lane);
-  Channel& edge(Axis axis, int offset, std::string_view lane);    // +1: to the next, periodic; relative, so folding can map it
-  Stream& stream(std::string_view name, Place place = Place::device);  // found or opened; at most max_streams
+  Channel& edge(
+      Axis axis, int offset,
+      std::string_view lane);  // +1: to the next, periodic; relative, so folding can map it
+  Stream& stream(std::string_view name,
+                 Place place = Place::device);  // found or opened; at most max_streams
 
-  // Memory. Error{out_of_memory} when it does not fit even after pending refunds have been waited for.
-  Tensor allocate(Stream& home, Label label, std::int64_t elements, Dtype dtype, const TensorOptions& options = {});
-  void reserve(Label label, Bytes size);                          // charged for the whole run, without storage
+  // Memory. Error{out_of_memory} when it does not fit even after pending refunds have been waited
+  // for.
+  Tensor allocate(Stream& home, Label label, std::int64_t elements, Dtype dtype,
+                  const TensorOptions& options = {});
+  void reserve(Label label, Bytes size);  // charged for the whole run, without storage
   Prepared prepare(const Kernel& kernel);
   const Sequence& sequence(const std::string& key, const std::function<void(Sequence&)>& build);
 
-  // Waits of the host. They throw the failure of the operation waited for. What has been waited for is ordered before every
-  // later operation of the rank.
+  // Waits of the host. They throw the failure of the operation waited for. What has been waited for
+  // is ordered before every later operation of the rank.
   void wait(Event event, Site site = Site::here());
-  bool wait(Event event, Seconds timeout, Site site = Site::here());         // false when the time passed first
+  bool wait(Event event, Seconds timeout,
+            Site site = Site::here());  // false when the time passed first
   std::size_t wait_any(std::span<const Event> events, Site site = Site::here());
-  bool poll(Event event, Site site = Site::here());               // [taint] Error{livelock} after 1e6 fruitless polls at one instant
+  bool poll(Event event,
+            Site site =
+                Site::here());  // [taint] Error{livelock} after 1e6 fruitless polls at one instant
   void sleep(Seconds duration, Site site = Site::here());
-  // Values of a Values::always tensor (or of any tensor in a run with values), after its last writer. Error{invalid_program}
-  // when they depend on values that this run does not compute.
+  // Values of a Values::always tensor (or of any tensor in a run with values), after its last
+  // writer. Error{invalid_program} when they depend on values that this run does not compute.
   std::vector<double> read(const Tensor& tensor, Site site = Site::here());
-  Seconds now();                                                  // [taint] this flow's host clock
+  // The same as bytes, for checkpoints: empty when this run has no values for the tensor. A write
+  // waits for every use.
+  std::vector<std::byte> read_bytes(const Tensor& tensor, Site site = Site::here());
+  void write_bytes(const Tensor& tensor, std::span<const std::byte> bytes,
+                   Site site = Site::here());
+  Seconds now();  // [taint] this flow's host clock
 
-  // Random numbers. `rng` is this rank's own (jitter, order) [taint]; `shared_rng` is the same on all ranks, indexed by global
-  // element or sample number.
+  // Random numbers. `rng` is this rank's own (jitter, order) [taint]; `shared_rng` is the same on
+  // all ranks, indexed by global element or sample number.
   Random& rng(Purpose purpose);
   Philox shared_rng(Purpose purpose) const;
 
@@ -84,18 +99,23 @@ class Rank {
   void raise(Signal& signal);
   void wait(Signal& signal, Site site = Site::here());
 
-  // Small control messages [taint], to ranks or services. Every message must be received before the run ends.
+  // Small control messages [taint], to ranks or services. Every message must be received before the
+  // run ends.
   void control_send(int to, Tag tag, std::span<const std::int64_t> values);
   void control_send(int to, Tag tag, std::initializer_list<std::int64_t> values);
-  std::optional<ControlMessage> control_receive(Tag tag, int from = any_source, Seconds timeout = forever, Site site = Site::here());
-  int service(std::string_view name) const;                       // address of a service
+  std::optional<ControlMessage> control_receive(Tag tag, int from = any_source,
+                                                Seconds timeout = forever,
+                                                Site site = Site::here());
+  int service(std::string_view name) const;  // address of a service
 
   // Reports.
-  void record_loss(std::int64_t step, double loss);               // this rank's part; the report takes means
+  void record_loss(std::int64_t step, double loss);  // this rank's part; the report takes means
   const std::vector<std::unique_ptr<Channel>>& channels() const { return channels_; }
   const std::deque<Stream>& streams() const { return streams_; }
-  const Ledger& ledger(Place place) const { return place == Place::device ? device_ledger_ : host_ledger_; }
-  const Flops& matrix_flops() const { return matrix_flops_; }     // of everything launched so far
+  const Ledger& ledger(Place place) const {
+    return place == Place::device ? device_ledger_ : host_ledger_;
+  }
+  const Flops& matrix_flops() const { return matrix_flops_; }  // of everything launched so far
   std::uint64_t operations() const { return operations_; }
   const std::map<std::int64_t, double>& losses() const { return losses_; }
   DecisionLog& decisions() { return decisions_; }
@@ -104,8 +124,7 @@ class Rank {
  private:
   friend class Stream;
   friend class Tensor;
-  void host_learned(Event event);                 // a host wait ended
-  bool block(Wait& wait, DecisionKind* kind);
+  void host_learned(Event event);  // a host wait ended
   void throw_if_poisoned(Event event);
   void last_reference_died(Storage& storage);
   bool ordered_before_home(const Storage& storage) const;
@@ -113,7 +132,8 @@ class Rank {
   void refund_pending(std::uint32_t home);
   void wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site);
   void check_setup(std::string_view what) const;
-  std::vector<std::pair<const Communicator*, std::uint64_t>> issued_elsewhere(const Channel& channel) const;
+  std::vector<std::pair<const Communicator*, std::uint64_t>> issued_elsewhere(
+      const Channel& channel) const;
 
   WorldState& world_;
   Device& device_;
@@ -121,9 +141,10 @@ class Rank {
   std::deque<Stream> streams_;
   std::vector<std::unique_ptr<Channel>> channels_;
   bool communicated_ = false;
-  Clock host_clock_;                              // what this rank's host has waited for
+  Clock host_clock_;  // what this rank's host has waited for
   Ledger device_ledger_, host_ledger_;
   std::vector<std::vector<Storage*>> pending_refunds_;  // by home stream
+  Bytes workspace_;                                     // largest of any prepared kernel; charged
   Flops matrix_flops_{0};
   std::uint64_t operations_ = 0;
   std::uint32_t flows_ = 1;

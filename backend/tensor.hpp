@@ -1,10 +1,12 @@
 // Tensors: counted handles on storage that lives on one rank.
 //
-// A tensor always has a size, a type, a place and a home stream; whether it has values depends on the run. Handles are counted
-// without atomics: they belong to their rank and are touched by its flows only, one at a time.
+// A tensor always has a size, a type, a place and a home stream; whether it has values depends on
+// the run. Handles are counted without atomics: they belong to their rank and are touched by its
+// flows only, one at a time.
 //
-// Memory is accounted in issue order (see ledger.hpp): storage is charged when allocated and refunded when its last handle
-// dies and every use on another stream is ordered before the home stream's next operation.
+// Memory is accounted in issue order (see ledger.hpp): storage is charged when allocated and
+// refunded when its last handle dies and every use on another stream is ordered before the home
+// stream's next operation.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +22,19 @@ namespace orrery {
 
 class Rank;
 
-// as_run: values exist when the run computes values. always: at most 4 KiB, values in every run (counts, norms, flags).
+// as_run: values exist when the run computes values. always: at most 4 KiB, values in every run
+// (counts, norms, flags).
 enum class Values : std::uint8_t { as_run, always };
 enum class Place : std::uint8_t { device, host };
-enum class Label : std::uint8_t { parameters, gradients, optimizer, activations, communication, workspace, reserve };
+enum class Label : std::uint8_t {
+  parameters,
+  gradients,
+  optimizer,
+  activations,
+  communication,
+  workspace,
+  reserve
+};
 inline constexpr int label_count = 7;
 const char* name(Label);
 inline constexpr std::int64_t always_limit_bytes = 4096;
@@ -56,7 +67,8 @@ struct Storage {
   Bytes bytes() const { return bytes_of(elements, dtype); }
 };
 
-// What an operation is given: a view that does not own. Converts from `Tensor`; `{}` is an operand left empty.
+// What an operation is given: a view that does not own. Converts from `Tensor`; `{}` is an operand
+// left empty.
 struct Operand {
   Storage* storage = nullptr;
   std::int64_t begin = 0, end = 0;  // elements

@@ -1,4 +1,5 @@
-// A world runs rank programs. There are three: sim (SimGrid), cpu (threads, Eigen), cuda (GPUs, NCCL).
+// A world runs rank programs. There are three: sim (SimGrid), cpu (threads, Eigen), cuda (GPUs,
+// NCCL).
 #pragma once
 
 #include <array>
@@ -28,11 +29,12 @@ struct WorldOptions {
   Grid grid;
   bool real_values = false;
   std::uint64_t seed = 1;
-  Bytes device_capacity{0};                 // 0: unlimited
+  Bytes device_capacity{0};  // 0: unlimited
   Bytes host_capacity{0};
-  const KernelBodies* bodies = nullptr;     // needed when real_values or when Values::always kernels run
+  const KernelBodies* bodies =
+      nullptr;  // needed when real_values or when Values::always kernels run
   DecisionMode decisions = DecisionMode::free;
-  std::vector<DecisionLog> replay;          // by rank, for DecisionMode::replay
+  std::vector<DecisionLog> replay;  // by rank, for DecisionMode::replay
 };
 
 // How a rank's compute stream spent its time, in the terms of a result's `time`.
@@ -53,7 +55,7 @@ struct ChannelReport {
 };
 
 struct RankReport {
-  std::vector<StepMark> steps;                 // by step, from 0
+  std::vector<StepMark> steps;  // by step, from 0
   std::vector<ChannelReport> channels;
   Bytes peak, host_peak;
   BytesByLabel peak_by_label{};
@@ -64,11 +66,11 @@ struct RankReport {
 
 struct RunReport {
   std::vector<RankReport> ranks;
-  std::vector<DecisionLog> decisions;          // filled when recorded
-  Time end;                                    // of the last operation
-  std::uint64_t activities = 0;                // operations completed, over all ranks
-  std::uint64_t flows = 0;                     // contended transfers (sim)
-  Bytes arena_high_water;                      // cpu: most that a rank's arena held at once, by its own count
+  std::vector<DecisionLog> decisions;  // filled when recorded
+  Time end;                            // of the last operation
+  std::uint64_t activities = 0;        // operations completed, over all ranks
+  std::uint64_t flows = 0;             // contended transfers (sim)
+  Bytes arena_high_water;  // cpu: most that a rank's arena held at once, by its own count
 };
 
 // State that the ranks of a world share. Made by the world; `Rank` uses it.
@@ -80,14 +82,16 @@ struct WorldState {
   std::vector<std::string> services;              // address = number of ranks + index
 };
 
-// A control-only program beside the ranks (matchmaker, tracker). It ends, by unwinding from its receive, when all ranks have.
+// A control-only program beside the ranks (matchmaker, tracker). It ends, by unwinding from its
+// receive, when all ranks have.
 class Service {
  public:
   virtual ~Service() = default;
   virtual Seconds now() = 0;
   virtual Random& rng(Purpose purpose) = 0;
   virtual void control_send(int to, Tag tag, std::span<const std::int64_t> values) = 0;
-  virtual std::optional<ControlMessage> control_receive(Tag tag, int from = any_source, Seconds timeout = forever) = 0;
+  virtual std::optional<ControlMessage> control_receive(Tag tag, int from = any_source,
+                                                        Seconds timeout = forever) = 0;
 };
 
 class World {
@@ -96,8 +100,8 @@ class World {
   using ServiceProgram = std::function<void(Service&)>;
   virtual ~World() = default;
   virtual void add_service(const std::string& name, ServiceProgram program) = 0;
-  // Runs `program` on every rank to its end, then drains all streams. Throws the first failure: Error{deadlock, mismatch, …}
-  // with rank, flow, operation, call site and time. A world runs once.
+  // Runs `program` on every rank to its end, then drains all streams. Throws the first failure:
+  // Error{deadlock, mismatch, …} with rank, flow, operation, call site and time. A world runs once.
   virtual RunReport run(const Program& program) = 0;
 };
 

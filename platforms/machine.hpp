@@ -1,7 +1,9 @@
-// What the simulated world asks of a cluster: how long kernels and transfers take, and which links they use.
+// What the simulated world asks of a cluster: how long kernels and transfers take, and which links
+// they use.
 //
-// Ranks are placed on GPUs one to one: rank r runs on GPU r of the machine. `Cluster` (cluster.hpp) answers from platform
-// files; `UniformMachine` from a handful of numbers, for tests and for what-if questions without a platform.
+// Ranks are placed on GPUs one to one: rank r runs on GPU r of the machine. `Cluster` (cluster.hpp)
+// answers from platform files; `UniformMachine` from a handful of numbers, for tests and for
+// what-if questions without a platform.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +17,8 @@
 
 namespace orrery {
 
-// A network resource: one direction of a NVLink port or of a NIC. Links have no latency; alpha is paid before a flow starts.
+// A network resource: one direction of a NVLink port or of a NIC. Links have no latency; alpha is
+// paid before a flow starts.
 struct LinkSpec {
   std::string name;
   BytesPerSecond bandwidth;
@@ -24,15 +27,16 @@ struct LinkSpec {
 // How a collective is carried out when nothing else uses its links.
 struct CollectivePlan {
   const char* algorithm = "ring";
-  int steps = 0;        // rounds in which every member sends once
-  Bytes volume;         // that each member sends, over all steps
-  Time total;           // alpha terms and transfer
+  int steps = 0;  // rounds in which every member sends once
+  Bytes volume;   // that each member sends, over all steps
+  Time total;     // alpha terms and transfer
 };
 
 // What the host pays, on its own clock, for talking to a device.
 struct HostCosts {
-  Time launch, communicate, wait;  // per launch or fence; per communication; per return from a blocking wait
-  Time control_latency;            // of a control message
+  Time launch, communicate,
+      wait;              // per launch or fence; per communication; per return from a blocking wait
+  Time control_latency;  // of a control message
 };
 
 class Machine {
@@ -40,26 +44,29 @@ class Machine {
   virtual ~Machine() = default;
   virtual int gpus() const = 0;
   virtual Bytes device_memory(int gpu) const = 0;
-  virtual int kind(int gpu) const = 0;                               // GPUs of one kind share prices
+  virtual int kind(int gpu) const = 0;  // GPUs of one kind share prices
   virtual Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const = 0;
   virtual HostCosts host(int gpu) const = 0;
 
-  virtual Time latency(int from, int to) const = 0;                  // alpha of one message
-  virtual BytesPerSecond bandwidth(int from, int to) const = 0;      // of one transfer alone
-  virtual CollectivePlan plan(Collective kind, Bytes size, const std::vector<int>& members) const = 0;
+  virtual Time latency(int from, int to) const = 0;              // alpha of one message
+  virtual BytesPerSecond bandwidth(int from, int to) const = 0;  // of one transfer alone
+  virtual CollectivePlan plan(Collective kind, Bytes size,
+                              const std::vector<int>& members) const = 0;
   // Links by index, and the path of a transfer over them. Paths are never empty for from != to.
   virtual const std::vector<LinkSpec>& links() const = 0;
   virtual void route(int from, int to, std::vector<std::uint32_t>& path) const = 0;
 };
 
-// Equal GPUs, each with one link out and one link in of the same bandwidth; ring collectives with the same alpha per step.
+// Equal GPUs, each with one link out and one link in of the same bandwidth; ring collectives with
+// the same alpha per step.
 struct UniformSpec {
   int gpus = 1;
   Bytes memory{0};
   Time alpha;
   BytesPerSecond bandwidth{1e9};
   HostCosts host;
-  std::function<Time(const Kernel&, const Cost&)> kernel_time;  // timed kernels take their own duration; others 0 if unset
+  std::function<Time(const Kernel&, const Cost&)>
+      kernel_time;  // timed kernels take their own duration; others 0 if unset
 };
 
 class UniformMachine : public Machine {
@@ -81,7 +88,9 @@ class UniformMachine : public Machine {
   std::vector<LinkSpec> links_;
 };
 
-// steps rounds of (alpha + volume / steps / bandwidth), the volume rounded up to whole bytes per step; the ring algorithm.
-CollectivePlan ring_plan(Collective kind, Bytes size, int members, Time alpha, BytesPerSecond bandwidth);
+// steps rounds of (alpha + volume / steps / bandwidth), the volume rounded up to whole bytes per
+// step; the ring algorithm.
+CollectivePlan ring_plan(Collective kind, Bytes size, int members, Time alpha,
+                         BytesPerSecond bandwidth);
 
 }  // namespace orrery

@@ -1,0 +1,117 @@
+// What each kernel asks of a device, from its shapes alone.
+#include <array>
+
+#include "backend/kernel.hpp"
+
+namespace orrery {
+
+namespace {
+
+double d(std::int64_t v) { return static_cast<double>(v); }
+
+// Q K^T and P V: 2 * (2 b a s^2 h) FLOPs with the full s^2; the backward pass does five products
+// for the forward's two.
+Cost attention_cost(const Kernel& k, bool backward) {
+  const auto [batch, heads, kv_heads, sequence, head, causal] = k.dims;
+  const double forward = 4.0 * d(batch) * d(heads) * d(sequence) * d(sequence) * d(head);
+  Cost c;
+  c.matrix = Flops(backward ? 2.0 * forward : forward);
+  c.executed = Flops((backward ? 2.5 : 1.0) * forward * (causal != 0 ? 0.5 : 1.0));
+  const std::int64_t q = batch * sequence * heads * head, kv = batch * sequence * kv_heads * head;
+  const Bytes statistics = bytes_of(batch * heads * sequence, Dtype::fp32);
+  c.read =
+      bytes_of(q + 2 * kv, k.dtype) + (backward ? bytes_of(2 * q, k.dtype) + statistics : Bytes(0));
+  c.written = backward ? bytes_of(q + 2 * kv, k.dtype) : bytes_of(q, k.dtype) + statistics;
+  return c;
+}
+
+Cost elementwise(std::int64_t read, std::int64_t written, Dtype dtype, double flops) {
+  Cost c;
+  c.read = bytes_of(read, dtype);
+  c.written = bytes_of(written, dtype);
+  c.vector = Flops(flops);
+  return c;
+}
+
+// Optimizers read and write fp32 state beside the parameter and the gradient, whose type is
+// `dtype`; a narrow parameter has an fp32 master as well.
+Cost optimizer_cost(const Kernel& k, std::int64_t states, double flops_each) {
+  const std::int64_t n = k.dims[0];
+  const std::int64_t fp32_values = states + (size_of(k.dtype) < 4 ? 1 : 0);
+  Cost c;
+  c.read =
+      bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(size_of(k.dtype) < 4 ? n : 2 * n, k.dtype);
+  c.written = bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(n, k.dtype);
+  c.vector = Flops(flops_each * d(n));
+  return c;
+}
+
+Cost gemm_cost(const Kernel& k) {
+  const auto [m, n, depth] = std::array{k.dims[0], k.dims[1], k.dims[2]};
+  Cost c;
+  c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
+  c.executed = c.matrix;
+  c.read = bytes_of(m * depth + depth * n + (k.accumulate ? m * n : 0), k.dtype);
+  c.written = bytes_of(m * n, k.dtype);
+  return c;
+}
+
+}  // namespace
+
+Cost cost(const Kernel& k) {
+  const std::int64_t rows = k.dims[0], cols = k.dims[1], all = rows * cols;
+  switch (k.op) {
+    case Op::gemm:
+      return gemm_cost(k);
+    case Op::attention:
+      return attention_cost(k, false);
+    case Op::attention_backward:
+      return attention_cost(k, true);
+    case Op::bias_activation:
+      return elementwise(all + cols, all, k.dtype, 10.0 * d(all));
+    case Op::bias_activation_backward:
+      return elementwise(2 * all + cols, all, k.dtype, 20.0 * d(all));
+    case Op::column_sum:
+      return elementwise(all + cols, cols, k.dtype, d(all));
+    case Op::embedding:
+      return elementwise(all, all, k.dtype, 0);
+    case Op::embedding_backward:
+      return elementwise(2 * all, all, k.dtype, d(all));
+    case Op::cross_entropy:
+      return elementwise(all, all, k.dtype, 6.0 * d(all));
+    case Op::linear_combination:
+      return elementwise(2 * rows, rows, k.dtype, 3.0 * d(rows));
+    case Op::fill:
+      return elementwise(0, rows, k.dtype, 0);
+    case Op::initialise:
+      return elementwise(0, rows, k.dtype, 40.0 * d(rows));
+    case Op::cast: {
+      Cost c = elementwise(0, rows, k.dtype, d(rows));
+      c.read = bytes_of(rows, static_cast<Dtype>(cols));
+      return c;
+    }
+    case Op::sum_squares:
+      return elementwise(rows, 1, k.dtype, 2.0 * d(rows));
+    case Op::clip_scale:
+      return elementwise(1, 1, k.dtype, 3);
+    case Op::sgd:
+      return optimizer_cost(k, k.scalars[1] != 0 ? 1 : 0, 6);
+    case Op::adamw:
+      return optimizer_cost(k, 2, 15);
+    case Op::text_batch:
+      return elementwise(0, all + rows, Dtype::int32, 0);
+    case Op::streaming:
+      return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
+    case Op::custom: {
+      Cost c;
+      c.vector = Flops(k.scalars[0]);
+      c.read = Bytes(k.dims[0]);
+      return c;
+    }
+    case Op::timed:
+      return {};
+  }
+  return {};
+}
+
+}  // namespace orrery

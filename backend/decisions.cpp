@@ -1,0 +1,81 @@
+#include "backend/decisions.hpp"
+
+#include <array>
+#include <sstream>
+
+namespace orrery {
+
+namespace {
+constexpr std::array<const char*, 5> kind_names{"poll", "wait_any", "timed_wait", "receive",
+                                                "handover"};
+constexpr const char* header = "orrery.decisions/1";
+}  // namespace
+
+const char* name(DecisionKind kind) { return kind_names.at(static_cast<std::size_t>(kind)); }
+
+void DecisionLog::record(DecisionKind kind, std::uint32_t flow, std::int64_t result) {
+  if (mode == DecisionMode::record) decisions.push_back({kind, flow, result});
+}
+
+std::int64_t DecisionLog::next(DecisionKind kind, std::uint32_t flow, Site site) {
+  const auto asked =
+      std::string(name(kind)) + " of flow " + std::to_string(flow) + " (" + to_string(site) + ")";
+  if (at_ == decisions.size())
+    throw Error(Category::replay, "the decision log ends after " + std::to_string(at_) +
+                                      " decisions; the program asks for another")
+        .with("asked", asked);
+  const Decision& decision = decisions[at_];
+  if (decision.kind != kind || decision.flow != flow)
+    throw Error(Category::replay,
+                "decision " + std::to_string(at_) +
+                    " of the log is of another kind: the program is not the one recorded")
+        .with("asked", asked)
+        .with("logged",
+              std::string(name(decision.kind)) + " of flow " + std::to_string(decision.flow));
+  ++at_;
+  return decision.result;
+}
+
+std::string to_text(const std::vector<DecisionLog>& logs) {
+  std::string text = std::string(header) + " " + std::to_string(logs.size()) + "\n";
+  for (std::size_t rank = 0; rank < logs.size(); ++rank)
+    for (const Decision& d : logs[rank].decisions)
+      text += std::to_string(rank) + " " + name(d.kind) + " " + std::to_string(d.flow) + " " +
+              std::to_string(d.result) + "\n";
+  return text;
+}
+
+std::vector<DecisionLog> decisions_from_text(const std::string& text, const std::string& file) {
+  std::istringstream lines(text);
+  std::string line, word;
+  int number = 1;
+  const auto bad = [&](const std::string& why) {
+    return Error(Category::config, "decision log: " + why)
+        .with("file", file)
+        .with("line", std::to_string(number));
+  };
+  std::size_t ranks = 0;
+  if (!std::getline(lines, line)) throw bad("empty file");
+  std::istringstream first(line);
+  if (!(first >> word >> ranks) || word != header || ranks > 10'000'000)
+    throw bad(std::string("expected '") + header + " <ranks>'");
+  std::vector<DecisionLog> logs(ranks);
+  while (std::getline(lines, line)) {
+    ++number;
+    std::istringstream fields(line);
+    std::size_t rank = 0;
+    Decision d;
+    if (!(fields >> rank >> word >> d.flow >> d.result) || !(fields >> std::ws).eof())
+      throw bad("expected 'rank kind flow result'");
+    if (rank >= ranks) throw bad("rank " + std::to_string(rank) + " of " + std::to_string(ranks));
+    std::size_t kind = 0;
+    while (kind < kind_names.size() && word != kind_names[kind]) ++kind;
+    if (kind == kind_names.size()) throw bad("unknown decision '" + word + "'");
+    d.kind = static_cast<DecisionKind>(kind);
+    logs[rank].decisions.push_back(d);
+  }
+  for (DecisionLog& log : logs) log.mode = DecisionMode::replay;
+  return logs;
+}
+
+}  // namespace orrery

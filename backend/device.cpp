@@ -1,0 +1,22 @@
+#include "backend/device.hpp"
+
+#include <cstring>
+
+namespace orrery {
+
+namespace {
+std::byte* address(const Operand& operand) {
+  return static_cast<std::byte*>(operand.storage->data) +
+         bytes_of(operand.begin, operand.storage->dtype).value;
+}
+}  // namespace
+
+void Device::read(const Operand& from, void* to) {
+  std::memcpy(to, address(from), static_cast<std::size_t>(from.bytes().value));
+}
+
+void Device::write(const void* from, const Operand& to) {
+  std::memcpy(address(to), from, static_cast<std::size_t>(to.bytes().value));
+}
+
+}  // namespace orrery

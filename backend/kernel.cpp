@@ -1,0 +1,233 @@
+#include "backend/kernel.hpp"
+
+#include <array>
+#include <bit>
+
+#include "backend/core/error.hpp"
+
+namespace orrery {
+
+namespace {
+
+constexpr std::array<const char*, 21> op_names{"gemm",
+                                               "bias_activation",
+                                               "bias_activation_backward",
+                                               "column_sum",
+                                               "embedding",
+                                               "embedding_backward",
+                                               "cross_entropy",
+                                               "linear_combination",
+                                               "fill",
+                                               "cast",
+                                               "sum_squares",
+                                               "clip_scale",
+                                               "sgd",
+                                               "adamw",
+                                               "initialise",
+                                               "text_batch",
+                                               "attention",
+                                               "attention_backward",
+                                               "streaming",
+                                               "custom",
+                                               "timed"};
+
+Kernel make(Op op, Dtype dtype, std::array<std::int64_t, 6> dims, std::initializer_list<Role> roles,
+            const char* label) {
+  Kernel kernel;
+  kernel.op = op;
+  kernel.dtype = dtype;
+  kernel.dims = dims;
+  kernel.roles = pack_roles(roles);
+  kernel.label = label;
+  return kernel;
+}
+
+constexpr Role r = Role::read, w = Role::write, u = Role::update;
+
+}  // namespace
+
+const char* name(Op op) { return op_names.at(static_cast<std::size_t>(op)); }
+
+bool Kernel::operator==(const Kernel& o) const {
+  return op == o.op && dtype == o.dtype && transpose_a == o.transpose_a &&
+         transpose_b == o.transpose_b && accumulate == o.accumulate && activation == o.activation &&
+         dims == o.dims && scalars == o.scalars && seed == o.seed && roles == o.roles &&
+         std::string_view(label) == o.label && body == o.body && text == o.text;
+}
+
+std::size_t Kernel::hash() const {
+  std::uint64_t h = static_cast<std::uint64_t>(op) * 0x9e3779b97f4a7c15ULL;
+  const auto mix = [&h](std::uint64_t v) { h = std::rotl(h ^ v, 29) * 0xbf58476d1ce4e5b9ULL; };
+  for (std::int64_t d : dims) mix(static_cast<std::uint64_t>(d));
+  for (double s : scalars) mix(std::bit_cast<std::uint64_t>(s));
+  mix(static_cast<std::uint64_t>(dtype) | (transpose_a ? 256U : 0U) | (transpose_b ? 512U : 0U) |
+      (accumulate ? 1024U : 0U));
+  mix(seed);
+  mix(roles);
+  mix(reinterpret_cast<std::uintptr_t>(body.get()) ^ reinterpret_cast<std::uintptr_t>(text.get()));
+  return h;
+}
+
+// dims: m, n, k
+Kernel Kernel::gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype dtype, bool transpose_a,
+                    bool transpose_b, bool accumulate, const char* label) {
+  Kernel kernel = make(Op::gemm, dtype, {m, n, k}, {r, r, accumulate ? u : w}, label);
+  kernel.transpose_a = transpose_a;
+  kernel.transpose_b = transpose_b;
+  kernel.accumulate = accumulate;
+  return kernel;
+}
+
+// dims: rows, cols
+Kernel Kernel::bias_activation(std::int64_t rows, std::int64_t cols, Activation activation,
+                               Dtype dtype) {
+  Kernel kernel = make(Op::bias_activation, dtype, {rows, cols}, {r, r, w}, "bias_activation");
+  kernel.activation = activation;
+  return kernel;
+}
+
+Kernel Kernel::bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation activation,
+                                        Dtype dtype) {
+  Kernel kernel = make(Op::bias_activation_backward, dtype, {rows, cols}, {r, r, r, w},
+                       "bias_activation_backward");
+  kernel.activation = activation;
+  return kernel;
+}
+
+Kernel Kernel::column_sum(std::int64_t rows, std::int64_t cols, Dtype dtype) {
+  return make(Op::column_sum, dtype, {rows, cols}, {r, u}, "column_sum");
+}
+
+// dims: rows, cols, vocabulary
+Kernel Kernel::embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
+                         Dtype dtype) {
+  return make(Op::embedding, dtype, {rows, cols, vocabulary}, {r, r, w}, "embedding");
+}
+
+Kernel Kernel::embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
+                                  Dtype dtype) {
+  return make(Op::embedding_backward, dtype, {rows, cols, vocabulary}, {r, r, u},
+              "embedding_backward");
+}
+
+// dims: rows, vocabulary; scalars: scale
+Kernel Kernel::cross_entropy(std::int64_t rows, std::int64_t vocabulary, double scale,
+                             Dtype dtype) {
+  Kernel kernel = make(Op::cross_entropy, dtype, {rows, vocabulary}, {u, r, u}, "cross_entropy");
+  kernel.scalars[0] = scale;
+  return kernel;
+}
+
+// dims: elements; scalars: a, b
+Kernel Kernel::linear_combination(std::int64_t elements, double a, double b, Dtype dtype,
+                                  bool with_scalars) {
+  Kernel kernel =
+      with_scalars
+          ? make(Op::linear_combination, dtype, {elements}, {r, u, r, r}, "linear_combination")
+          : make(Op::linear_combination, dtype, {elements}, {r, u}, "linear_combination");
+  kernel.scalars[0] = a;
+  kernel.scalars[1] = b;
+  return kernel;
+}
+
+// dims: elements; scalars: value
+Kernel Kernel::fill(std::int64_t elements, double value, Dtype dtype) {
+  Kernel kernel = make(Op::fill, dtype, {elements}, {w}, "fill");
+  kernel.scalars[0] = value;
+  return kernel;
+}
+
+// dims: elements, source type
+Kernel Kernel::cast(std::int64_t elements, Dtype from, Dtype to) {
+  return make(Op::cast, to, {elements, static_cast<std::int64_t>(from)}, {r, w}, "cast");
+}
+
+// dims: elements
+Kernel Kernel::sum_squares(std::int64_t elements, Dtype dtype) {
+  return make(Op::sum_squares, dtype, {elements}, {r, u}, "sum_squares");
+}
+
+// scalars: maximum norm
+Kernel Kernel::clip_scale(double max_norm) {
+  Kernel kernel = make(Op::clip_scale, Dtype::fp32, {1}, {r, w}, "clip_scale");
+  kernel.scalars[0] = max_norm;
+  return kernel;
+}
+
+// dims: elements, nesterov; scalars: lr, momentum, weight decay. Operands p, g, m, master, scale,
+// step.
+Kernel Kernel::sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
+                   double weight_decay, Dtype dtype) {
+  Kernel kernel = make(Op::sgd, dtype, {elements, nesterov ? 1 : 0}, {u, r, u, u, r, r}, "sgd");
+  kernel.scalars = {lr, momentum, weight_decay};
+  return kernel;
+}
+
+// dims: elements; scalars: lr, beta1, beta2, epsilon, weight decay. Operands p, g, m, v, master,
+// scale, step.
+Kernel Kernel::adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
+                     double weight_decay, Dtype dtype) {
+  Kernel kernel = make(Op::adamw, dtype, {elements}, {u, r, u, u, u, r, r}, "adamw");
+  kernel.scalars = {lr, beta1, beta2, epsilon, weight_decay};
+  return kernel;
+}
+
+// dims: elements, first global element, tensor number; scalars: deviation
+Kernel Kernel::initialise(std::int64_t elements, std::int64_t first_global_element,
+                          double deviation, std::uint64_t seed, std::uint64_t tensor_number,
+                          Dtype dtype) {
+  Kernel kernel = make(Op::initialise, dtype,
+                       {elements, first_global_element, static_cast<std::int64_t>(tensor_number)},
+                       {w}, "initialise");
+  kernel.scalars[0] = deviation;
+  kernel.seed = seed;
+  return kernel;
+}
+
+// dims: samples, context. Operands cursor, tokens [samples, context], targets [samples].
+Kernel Kernel::text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
+                          std::shared_ptr<const std::string> text) {
+  Kernel kernel = make(Op::text_batch, Dtype::int32, {samples, context}, {r, w, w}, "text_batch");
+  kernel.seed = seed;
+  kernel.text = std::move(text);
+  return kernel;
+}
+
+// dims: batch, heads, kv_heads, sequence, head_size, causal
+Kernel Kernel::attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                         std::int64_t sequence, std::int64_t head_size, bool causal, Dtype dtype) {
+  return make(Op::attention, dtype, {batch, heads, kv_heads, sequence, head_size, causal ? 1 : 0},
+              {r, r, r, w, w}, "attention");
+}
+
+Kernel Kernel::attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                                  std::int64_t sequence, std::int64_t head_size, bool causal,
+                                  Dtype dtype) {
+  return make(Op::attention_backward, dtype,
+              {batch, heads, kv_heads, sequence, head_size, causal ? 1 : 0},
+              {r, r, r, r, r, r, w, w, w}, "attention_backward");
+}
+
+// dims: elements read, elements written
+Kernel Kernel::streaming(const char* label, std::int64_t read, std::int64_t written, Dtype dtype,
+                         std::initializer_list<Role> roles) {
+  return make(Op::streaming, dtype, {read, written}, roles, label);
+}
+
+// dims: bytes moved; scalars: flops, seconds
+Kernel Kernel::custom(const char* label, std::initializer_list<Role> roles, KernelBody body,
+                      Flops flops, Bytes moved, Seconds duration) {
+  Kernel kernel = make(Op::custom, Dtype::fp32, {moved.value}, roles, label);
+  kernel.scalars = {flops.value, duration.value};
+  kernel.body = std::make_shared<const KernelBody>(std::move(body));
+  return kernel;
+}
+
+// scalars: seconds (in place 1, as for custom)
+Kernel Kernel::timed(const char* label, Seconds duration, std::initializer_list<Role> roles) {
+  Kernel kernel = make(Op::timed, Dtype::fp32, {}, roles, label);
+  kernel.scalars[1] = duration.value;
+  return kernel;
+}
+
+}  // namespace orrery

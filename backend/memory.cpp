@@ -1,0 +1,95 @@
+// The memory side of `Rank`: allocation, refunds in issue order, and what happens when nothing
+// fits.
+#include <algorithm>
+
+#include "backend/device.hpp"
+#include "backend/rank.hpp"
+#include "backend/world.hpp"
+
+namespace orrery {
+
+Tensor Rank::allocate(Stream& home, Label label, std::int64_t elements, Dtype dtype,
+                      const TensorOptions& options) {
+  const Bytes size = bytes_of(elements, dtype);
+  if (elements < 0 || (options.values == Values::always && size.value > always_limit_bytes))
+    throw Error(Category::invalid_program, "tensor '" + std::string(options.name) + "' of " +
+                                               std::to_string(elements) +
+                                               " elements: Values::always tensors hold at most " +
+                                               std::to_string(always_limit_bytes) + " bytes");
+  Ledger& ledger = options.place == Place::device ? device_ledger_ : host_ledger_;
+  if (!ledger.fits(size)) wait_for_pending_refunds(size, ledger, Site::here());
+  if (!ledger.fits(size))
+    throw ledger
+        .out_of_memory(size,
+                       "tensor '" + std::string(options.name) + "' (" + orrery::name(label) + ")")
+        .with("rank", std::to_string(id_));
+  auto* storage = new Storage;
+  storage->rank = this;
+  storage->elements = elements;
+  storage->home = static_cast<std::uint8_t>(home.index());
+  storage->dtype = dtype;
+  storage->place = options.place;
+  storage->values = options.values;
+  storage->label = label;
+  storage->name = options.name;
+  ledger.charge(*storage);
+  Tensor tensor(storage);
+  storage->data = device_.map(*storage);
+  return tensor;
+}
+
+void Rank::reserve(Label label, Bytes size) {
+  if (!device_ledger_.fits(size)) wait_for_pending_refunds(size, device_ledger_, Site::here());
+  if (!device_ledger_.fits(size))
+    throw device_ledger_
+        .out_of_memory(size, std::string("the reservation for ") + orrery::name(label))
+        .with("rank", std::to_string(id_));
+  device_ledger_.charge(label, size);
+}
+
+bool Rank::ordered_before_home(const Storage& storage) const {
+  const Clock& known = streams_[storage.home].clock_.now();
+  return std::all_of(storage.accesses.begin(), storage.accesses.end(), [&](const Access& x) {
+    return x.stream == storage.home || known[x.stream] >= x.ordinal;
+  });
+}
+
+void Rank::last_reference_died(Storage& storage) {
+  if (ordered_before_home(storage))
+    refund(storage);
+  else
+    pending_refunds_[storage.home].push_back(&storage);
+}
+
+void Rank::refund(Storage& storage) {
+  (storage.place == Place::device ? device_ledger_ : host_ledger_).refund(storage);
+  if (storage.data != nullptr)
+    device_.unmap(storage.data, storage, streams_[storage.home].record());
+  delete &storage;
+}
+
+void Rank::refund_pending(std::uint32_t home) {
+  auto& pending = pending_refunds_[home];
+  std::size_t kept = 0;
+  for (Storage* storage : pending) {
+    if (ordered_before_home(*storage))
+      refund(*storage);
+    else
+      pending[kept++] = storage;
+  }
+  pending.resize(kept);
+}
+
+// Oldest first, until enough is free: which waits happen depends on issue order alone, so every
+// world waits alike.
+void Rank::wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site) {
+  for (std::size_t home = 0; home < pending_refunds_.size(); ++home) {
+    while (!ledger.fits(size) && !pending_refunds_[home].empty()) {
+      const std::vector<Access> uses = pending_refunds_[home].front()->accesses;
+      for (const Access& x : uses)
+        if (x.stream != home) wait({x.stream, x.ordinal}, site);
+    }
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,405 @@
+#include "backend/rank.hpp"
+
+#include <cmath>
+
+#include "backend/device.hpp"
+#include "backend/world.hpp"
+
+namespace orrery {
+
+Rank::Rank(WorldState& world, Device& device, int id)
+    : world_(world),
+      device_(device),
+      id_(id),
+      device_ledger_(world.options.device_capacity),
+      host_ledger_(world.options.host_capacity) {
+  decisions_.mode = world.options.decisions;
+  if (decisions_.replaying()) {
+    if (static_cast<std::size_t>(id) >= world.options.replay.size())
+      throw Error(Category::replay, "the decision log is of a run with " +
+                                        std::to_string(world.options.replay.size()) + " ranks");
+    decisions_.decisions = world.options.replay[static_cast<std::size_t>(id)].decisions;
+  }
+}
+
+Rank::~Rank() {
+  for (auto& home : pending_refunds_)
+    for (Storage* storage : home) refund(*storage);
+}
+
+int Rank::coordinate(Axis axis) const { return world_.options.grid.coordinate(id_, axis); }
+int Rank::size(Axes axes) const { return world_.options.grid.size(axes); }
+bool Rank::computes_values() const { return world_.options.real_values; }
+std::uint64_t Rank::seed() const { return world_.options.seed; }
+
+void Rank::check_setup(std::string_view what) const {
+  if (communicated_)
+    throw Error(Category::invalid_program,
+                std::string(what) +
+                    " is opened after the rank's first communication; open channels in set-up")
+        .with("rank", std::to_string(id_));
+}
+
+Channel& Rank::channel(Axes axes, std::string_view lane) {
+  const std::string group = axes.to_string();
+  for (const auto& open : channels_)
+    if (open->group_ == group && open->lane_ == lane) return *open;
+  check_setup("channel " + group + "/" + std::string(lane));
+  auto fresh = std::make_unique<Channel>();
+  fresh->group_ = group;
+  fresh->lane_ = lane;
+  fresh->name_ = group + "/" + fresh->lane_;
+  fresh->out_ = fresh->in_ = &world_.communicators.group(id_, axes, fresh->lane_);
+  fresh->size_ = fresh->out_->size();
+  fresh->index_ = world_.options.grid.index_in_group(id_, axes);
+  return *channels_.emplace_back(std::move(fresh));
+}
+
+Channel& Rank::edge(Axis axis, int offset, std::string_view lane) {
+  const int size = world_.options.grid.size(axis);
+  if (size < 2 || offset % size == 0)
+    throw Error(Category::invalid_program, std::string("an edge along axis ") + name(axis) +
+                                               " of size " + std::to_string(size) +
+                                               " leads back to this rank");
+  const std::string group =
+      std::string(name(axis)) + (offset < 0 ? "" : "+") + std::to_string(offset);
+  for (const auto& open : channels_)
+    if (open->group_ == group && open->lane_ == lane) return *open;
+  check_setup("edge " + group + "/" + std::string(lane));
+  auto fresh = std::make_unique<Channel>();
+  fresh->group_ = group;
+  fresh->lane_ = lane;
+  fresh->name_ = group + "/" + fresh->lane_;
+  const int here = world_.options.grid.coordinate(id_, axis);
+  const int previous =
+      world_.options.grid.rank_with(id_, axis, ((here - offset) % size + size) % size);
+  fresh->out_ = &world_.communicators.edge(id_, axis, offset, fresh->lane_);
+  fresh->in_ = &world_.communicators.edge(previous, axis, offset, fresh->lane_);
+  fresh->size_ = 2;
+  return *channels_.emplace_back(std::move(fresh));
+}
+
+std::vector<std::pair<const Communicator*, std::uint64_t>> Rank::issued_elsewhere(
+    const Channel& channel) const {
+  std::vector<std::pair<const Communicator*, std::uint64_t>> counts;
+  for (const auto& other : channels_)
+    if (other.get() != &channel && !other->edge() && other->size() > 1)
+      counts.emplace_back(&other->outgoing(), other->outgoing().issued(other->index()));
+  return counts;
+}
+
+Stream& Rank::stream(std::string_view stream_name, Place place) {
+  for (Stream& open : streams_)
+    if (open.name() == stream_name) return open;
+  if (streams_.size() == max_streams)
+    throw Error(Category::invalid_program,
+                "a rank has at most " + std::to_string(max_streams) + " streams")
+        .with("stream", std::string(stream_name));
+  const auto index = static_cast<std::uint32_t>(streams_.size());
+  Stream& fresh = streams_.emplace_back(*this, device_, index, std::string(stream_name), place);
+  fresh.clock_.learn(1, host_clock_, streams_.size());
+  pending_refunds_.emplace_back();
+  device_.open_stream(index, fresh.name(), place);
+  return fresh;
+}
+
+Prepared Rank::prepare(const Kernel& kernel) {
+  const Prepared prepared = world_.catalogue(id_).prepare(kernel);
+  if (prepared.kernel->workspace > workspace_) {
+    reserve(Label::workspace, prepared.kernel->workspace - workspace_);
+    workspace_ = prepared.kernel->workspace;
+  }
+  return prepared;
+}
+
+const Sequence& Rank::sequence(const std::string& key,
+                               const std::function<void(Sequence&)>& build) {
+  return world_.catalogue(id_).sequence(key, build);
+}
+
+// ---- Waits
+// ------------------------------------------------------------------------------------------------------------------
+
+// What the host has waited for is ordered before everything it issues from now on, on every stream.
+void Rank::host_learned(Event event) {
+  const auto ordinal = static_cast<std::uint32_t>(event.ordinal);
+  if (event.ordinal <= host_clock_[event.stream]) return;
+  host_clock_.merge(streams_[event.stream].clock_.at(ordinal), streams_.size());
+  host_clock_.raise(event.stream, ordinal);
+  for (Stream& stream : streams_) {
+    stream.clock_.learn(stream.ordinal_ + 1, host_clock_, streams_.size());
+    stream.clock_.forget_before(host_clock_[stream.index_]);
+  }
+  for (std::uint32_t home = 0; home < pending_refunds_.size(); ++home) refund_pending(home);
+}
+
+void Rank::throw_if_poisoned(Event event) {
+  if (const std::exception_ptr failure = device_.failure(event)) std::rethrow_exception(failure);
+}
+
+void Rank::wait(Event event, Site site) {
+  if (event.ordinal > streams_[event.stream].ordinal_)
+    throw Error(Category::invalid_program, "waiting for an operation that has not been issued")
+        .with("site", to_string(site));
+  const Event events[1] = {event};
+  Wait wait;
+  wait.kind = Wait::Kind::events;
+  wait.events = events;
+  wait.flow = device_.current_flow();
+  wait.site = site;
+  device_.block(wait);
+  throw_if_poisoned(event);
+  host_learned(event);
+}
+
+bool Rank::wait(Event event, Seconds timeout, Site site) {
+  const std::uint32_t flow = device_.current_flow();
+  if (decisions_.replaying()) {
+    if (decisions_.next(DecisionKind::timed_wait, flow, site) == 0) return false;
+    wait(event, site);
+    return true;
+  }
+  const Event events[1] = {event};
+  Wait timed;
+  timed.kind = Wait::Kind::events;
+  timed.events = events;
+  timed.flow = flow;
+  timed.site = site;
+  timed.deadline = timeout >= Seconds(1e6) ? time_never : device_.now() + to_time(timeout);
+  const bool done = device_.block(timed);
+  decisions_.record(DecisionKind::timed_wait, flow, done ? 1 : 0);
+  if (!done) return false;
+  throw_if_poisoned(event);
+  host_learned(event);
+  return true;
+}
+
+std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
+  if (events.empty())
+    throw Error(Category::invalid_program, "wait_any needs an event").with("site", to_string(site));
+  const std::uint32_t flow = device_.current_flow();
+  if (decisions_.replaying()) {
+    const auto chosen =
+        static_cast<std::size_t>(decisions_.next(DecisionKind::wait_any, flow, site));
+    if (chosen >= events.size())
+      throw Error(Category::replay, "the log chose event " + std::to_string(chosen) + " of " +
+                                        std::to_string(events.size()));
+    wait(events[chosen], site);
+    return chosen;
+  }
+  Wait any;
+  any.kind = Wait::Kind::events;
+  any.events = events;
+  any.flow = flow;
+  any.site = site;
+  device_.block(any);
+  std::size_t chosen = 0;
+  while (!device_.done(events[chosen])) ++chosen;
+  decisions_.record(DecisionKind::wait_any, flow, static_cast<std::int64_t>(chosen));
+  throw_if_poisoned(events[chosen]);
+  host_learned(events[chosen]);
+  return chosen;
+}
+
+bool Rank::poll(Event event, Site site) {
+  const std::uint32_t flow = device_.current_flow();
+  if (decisions_.replaying()) {
+    if (decisions_.next(DecisionKind::poll, flow, site) == 0) return false;
+    wait(event, site);
+    return true;
+  }
+  const bool done = device_.done(event);
+  decisions_.record(DecisionKind::poll, flow, done ? 1 : 0);
+  if (done) {
+    fruitless_polls_ = 0;
+    throw_if_poisoned(event);
+    host_learned(event);
+    return true;
+  }
+  const Time now = device_.now();
+  if (now != last_poll_) fruitless_polls_ = 0;
+  last_poll_ = now;
+  if (++fruitless_polls_ > 1'000'000)
+    throw Error(Category::livelock,
+                "a million polls at one instant found nothing new: time stands still while a "
+                "program polls; wait instead")
+        .with("rank", std::to_string(id_))
+        .with("flow", std::to_string(flow))
+        .with("site", to_string(site))
+        .with("time", std::to_string(now.seconds().value) + " s");
+  return false;
+}
+
+void Rank::sleep(Seconds duration, Site site) {
+  Wait wait;
+  wait.kind = Wait::Kind::time;
+  wait.flow = device_.current_flow();
+  wait.site = site;
+  wait.deadline = device_.now() + to_time(duration);
+  device_.block(wait);
+}
+
+Seconds Rank::now() { return device_.now().seconds(); }
+
+// ---- Values on the host
+// -----------------------------------------------------------------------------------------------------
+
+std::vector<std::byte> Rank::read_bytes(const Tensor& tensor, Site site) {
+  const Operand& operand = tensor.operand();
+  const std::vector<Access> accesses =
+      operand.storage->accesses;  // waiting changes nothing here, but a flow may run meanwhile
+  for (const Access& x : accesses)
+    if (x.write && x.end > operand.begin && x.begin < operand.end)
+      wait({x.stream, x.ordinal}, site);
+  if (operand.storage->data == nullptr) return {};
+  std::vector<std::byte> bytes(static_cast<std::size_t>(operand.bytes().value));
+  device_.read(operand, bytes.data());
+  return bytes;
+}
+
+void Rank::write_bytes(const Tensor& tensor, std::span<const std::byte> bytes, Site site) {
+  const Operand& operand = tensor.operand();
+  if (bytes.size() != static_cast<std::size_t>(operand.bytes().value))
+    throw Error(Category::invalid_program, "tensor '" + operand.storage->name + "' has " +
+                                               std::to_string(operand.bytes().value) + " bytes, " +
+                                               std::to_string(bytes.size()) + " were given");
+  const std::vector<Access> accesses = operand.storage->accesses;
+  for (const Access& x : accesses) wait({x.stream, x.ordinal}, site);
+  if (operand.storage->data != nullptr) device_.write(bytes.data(), operand);
+}
+
+std::vector<double> Rank::read(const Tensor& tensor, Site site) {
+  const std::vector<std::byte> bytes = read_bytes(tensor, site);
+  const auto depends_on_values = [&] {
+    return Error(Category::invalid_program,
+                 "the program reads tensor '" + tensor.operand().storage->name +
+                     "', whose values this run does not compute; set run.values: real")
+        .with("site", to_string(site));
+  };
+  if (bytes.empty() && tensor.elements() > 0) throw depends_on_values();
+  std::vector<double> values(static_cast<std::size_t>(tensor.elements()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::byte* at = bytes.data() + i * static_cast<std::size_t>(size_of(tensor.dtype()));
+    switch (tensor.dtype()) {
+      case Dtype::fp32:
+        values[i] = *reinterpret_cast<const float*>(at);
+        break;
+      case Dtype::fp64:
+        values[i] = *reinterpret_cast<const double*>(at);
+        break;
+      case Dtype::bf16:
+        values[i] = from_bf16(*reinterpret_cast<const std::uint16_t*>(at));
+        break;
+      case Dtype::fp16:
+        values[i] = from_fp16(*reinterpret_cast<const std::uint16_t*>(at));
+        break;
+      case Dtype::int32:
+        values[i] = *reinterpret_cast<const std::int32_t*>(at);
+        break;
+      case Dtype::int64:
+        values[i] = static_cast<double>(*reinterpret_cast<const std::int64_t*>(at));
+        break;
+      case Dtype::fp8:
+      case Dtype::uint8:
+        values[i] = static_cast<double>(static_cast<std::uint8_t>(*at));
+        break;
+    }
+    if (!computes_values() && std::isnan(values[i])) throw depends_on_values();
+  }
+  return values;
+}
+
+Random& Rank::rng(Purpose purpose) {
+  return rngs_.try_emplace(purpose, world_.options.seed, purpose, static_cast<std::uint32_t>(id_))
+      .first->second;
+}
+
+Philox Rank::shared_rng(Purpose purpose) const {
+  return Philox(world_.options.seed, static_cast<std::uint32_t>(purpose));
+}
+
+// ---- Flows and messages
+// -----------------------------------------------------------------------------------------------------
+
+Task Rank::fork(std::string_view flow_name, std::function<void()> body) {
+  const std::uint32_t flow = flows_++;
+  device_.fork(flow, std::string(flow_name), std::move(body));
+  return {flow};
+}
+
+void Rank::join(const Task& task, Site site) {
+  Wait wait;
+  wait.kind = Wait::Kind::join;
+  wait.flow_joined = task.flow;
+  wait.flow = device_.current_flow();
+  wait.site = site;
+  device_.block(wait);
+}
+
+Signal& Rank::signal(std::string_view signal_name) {
+  const auto found = signals_.find(signal_name);
+  if (found != signals_.end()) return found->second;
+  return signals_.try_emplace(std::string(signal_name), std::string(signal_name)).first->second;
+}
+
+void Rank::raise(Signal& signal) { device_.raise(signal); }
+
+void Rank::wait(Signal& signal, Site site) {
+  Wait wait;
+  wait.kind = Wait::Kind::signal;
+  wait.signal = &signal;
+  wait.flow = device_.current_flow();
+  wait.site = site;
+  device_.block(wait);
+  device_.take(signal);
+}
+
+void Rank::control_send(int to, Tag tag, std::span<const std::int64_t> values) {
+  const int last = size(all_axes) + static_cast<int>(world_.services.size());
+  if (to < 0 || to >= last)
+    throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
+                                               "; addresses end at " + std::to_string(last - 1))
+        .with("rank", std::to_string(id_));
+  device_.send(to, {id_, tag, std::vector<std::int64_t>(values.begin(), values.end())});
+}
+
+void Rank::control_send(int to, Tag tag, std::initializer_list<std::int64_t> values) {
+  control_send(to, tag, std::span<const std::int64_t>(values.begin(), values.size()));
+}
+
+std::optional<ControlMessage> Rank::control_receive(Tag tag, int from, Seconds timeout, Site site) {
+  const std::uint32_t flow = device_.current_flow();
+  const bool timed = timeout < Seconds(1e6);
+  const bool logged = timed || from == any_source;
+  Wait wait;
+  wait.kind = Wait::Kind::message;
+  wait.tag = tag;
+  wait.from = from;
+  wait.flow = flow;
+  wait.site = site;
+  if (logged && decisions_.replaying()) {
+    const std::int64_t source = decisions_.next(DecisionKind::receive, flow, site);
+    if (source == -2) return std::nullopt;
+    wait.from = static_cast<int>(source);
+  } else if (timed) {
+    wait.deadline = device_.now() + to_time(timeout);
+  }
+  if (!device_.block(wait)) {
+    decisions_.record(DecisionKind::receive, flow, -2);
+    return std::nullopt;
+  }
+  ControlMessage message = device_.take_message(tag, wait.from);
+  if (logged) decisions_.record(DecisionKind::receive, flow, message.from);
+  return message;
+}
+
+int Rank::service(std::string_view service_name) const {
+  for (std::size_t i = 0; i < world_.services.size(); ++i)
+    if (world_.services[i] == service_name) return size(all_axes) + static_cast<int>(i);
+  throw Error(Category::invalid_program,
+              "no service is called '" + std::string(service_name) + "'");
+}
+
+void Rank::record_loss(std::int64_t step, double loss) { losses_[step] = loss; }
+
+}  // namespace orrery
