@@ -9,7 +9,7 @@
 namespace orrery {
 
 Tensor Rank::allocate(Stream& home, Label label, std::int64_t elements, Dtype dtype,
-                      const TensorOptions& options) {
+                      const TensorOptions& options, Site site) {
   const Bytes size = bytes_of(elements, dtype);
   if (elements < 0 || (options.values == Values::always && size.value > always_limit_bytes))
     throw Error(Category::invalid_program, "tensor '" + std::string(options.name) + "' of " +
@@ -17,12 +17,13 @@ Tensor Rank::allocate(Stream& home, Label label, std::int64_t elements, Dtype dt
                                                " elements: Values::always tensors hold at most " +
                                                std::to_string(always_limit_bytes) + " bytes");
   Ledger& ledger = options.place == Place::device ? device_ledger_ : host_ledger_;
-  if (!ledger.fits(size)) wait_for_pending_refunds(size, ledger, Site::here());
+  if (!ledger.fits(size)) wait_for_pending_refunds(size, ledger, site);
   if (!ledger.fits(size))
     throw ledger
         .out_of_memory(size,
                        "tensor '" + std::string(options.name) + "' (" + orrery::name(label) + ")")
-        .with("rank", std::to_string(id_));
+        .with("rank", std::to_string(id_))
+        .with("site", to_string(site));
   auto* storage = new Storage;
   storage->rank = this;
   storage->elements = elements;
@@ -32,6 +33,12 @@ Tensor Rank::allocate(Stream& home, Label label, std::int64_t elements, Dtype dt
   storage->values = options.values;
   storage->label = label;
   storage->name = options.name;
+  // Its birth counts as a write by the home stream: the memory may be recycled from operations
+  // still under way there.
+  if (home.ordinal_ > 0)
+    storage->accesses.push_back({0, elements, site.file, home.ordinal_,
+                                 static_cast<std::uint16_t>(site.line),
+                                 static_cast<std::uint8_t>(home.index()), true, false});
   ledger.charge(*storage);
   Tensor tensor(storage);
   storage->data = device_.map(*storage);

@@ -61,8 +61,10 @@ class Rank {
 
   // Memory. Error{out_of_memory} when it does not fit even after pending refunds have been waited
   // for.
+  // The home stream may use it at once; another stream only after an event of the home stream,
+  // since the memory may have been given back by operations that still run there.
   Tensor allocate(Stream& home, Label label, std::int64_t elements, Dtype dtype,
-                  const TensorOptions& options = {});
+                  const TensorOptions& options = {}, Site site = Site::here());
   void reserve(Label label, Bytes size);  // charged for the whole run, without storage
   Prepared prepare(const Kernel& kernel);
   const Sequence& sequence(const std::string& key, const std::function<void(Sequence&)>& build);

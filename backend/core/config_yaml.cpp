@@ -65,6 +65,8 @@ class Builder : public YAML::EventHandler {
       : source_(std::move(source)), problems_(problems) {}
 
   Node take() { return std::move(root_); }
+  // Where the innermost list or mapping that is still open starts; nowhere without one.
+  Mark innermost() const { return open_.empty() ? Mark{} : open_.back().node.mark; }
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -285,7 +287,10 @@ Node parse_yaml(const Source& source, std::size_t skip, std::vector<ConfigMessag
     }
   } catch (const YAML::Exception& error) {
     std::vector<ConfigMessage> all = problems;
-    all.push_back(message_at(mark_of(source, error.mark, 1), "YAML syntax: " + error.msg));
+    const bool unclosed = error.msg.find("flow not found") != std::string::npos;
+    const Mark opened = unclosed ? builder.innermost() : Mark{};
+    all.push_back(message_at(opened ? opened : mark_of(source, error.mark, 1),
+                             "YAML syntax: " + error.msg, opened ? "opened here" : ""));
     throw ConfigError(std::move(all));
   }
   return builder.take();

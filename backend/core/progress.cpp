@@ -68,7 +68,7 @@ ProgressLine::ProgressLine(std::ostream& out, ProgressOptions options)
       return std::chrono::duration<double>(now).count();
     };
   // The first line of a pipe comes after a whole period, that of a terminal at once.
-  last_ = options_.clock() - (options_.terminal ? terminal_period : 0);
+  last_ = options_.clock() - (options_.terminal ? 2 * terminal_period : 0);
 }
 
 ProgressLine::~ProgressLine() { clear(); }

@@ -294,8 +294,13 @@ std::string quantity_text(double value, Unit unit) {
   std::string best = fmt::format("{}{}", base, u.spellings[0].text);
   const auto decimal = scan_decimal(base);
   if (!decimal || decimal->digits.empty()) return best;
-  // Candidates: every prefix with the first spelling (times and powers: every spelling). The best
-  // has the fewest characters, ties go to the earlier; all are checked to read back exactly.
+  // Candidates: every prefix with the first spelling (times and powers: every spelling). Short ones
+  // win, and numbers from 1 to 999 are worth four characters; all must read back exactly.
+  const auto cost = [](const std::string& text, double number) {
+    const double size = std::abs(number);
+    return text.size() + (size >= 1 && size < 1000 ? 0 : 4);
+  };
+  std::size_t best_cost = cost(best, value);
   const std::size_t spellings =
       unit == Unit::seconds || unit == Unit::watts ? u.spellings.size() : 1;
   for (const Prefix& prefix : u.prefixes)
@@ -305,8 +310,11 @@ std::string quantity_text(double value, Unit unit) {
       if (std::abs(decimal->exponent - exponent) > 30) continue;
       const std::string number =
           factor == 1 ? shifted(*decimal, exponent) : number_text(value / factor);
-      std::string text = fmt::format("{}{}{}", number, prefix.text, spelling.text);
-      if (text.size() < best.size() && parse_quantity(text, unit).value == value) best = text;
+      const std::string text = fmt::format("{}{}{}", number, prefix.text, spelling.text);
+      const std::size_t text_cost = cost(text, parse_number(number).value.value_or(0));
+      if (text_cost >= best_cost || parse_quantity(text, unit).value != value) continue;
+      best = text;
+      best_cost = text_cost;
     }
   return best;
 }

@@ -45,7 +45,7 @@ Parsed<double> parse_quantity(std::string_view text, Unit unit);
 // Exact: 1.5KiB is 1536; 0.3B is an error, and so is what 64 bits cannot hold.
 Parsed<Bytes> parse_bytes(std::string_view text);
 
-// The shortest text that parses back to exactly this value: 80GB, 1536B, 2.5us, 312TFLOPS.
+// A short text that parses back to exactly this value: 80GB, 1536B, 2.5us, 2.039TBps.
 std::string quantity_text(double base_value, Unit unit);
 std::string quantity_text(Bytes);
 std::string quantity_text(Seconds);
