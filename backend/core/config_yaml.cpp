@@ -171,7 +171,8 @@ class Builder : public YAML::EventHandler {
   // A container where a key belongs.
   void refuse_key(const Mark& at) const {
     if (!open_.empty() && open_.back().node.is_map() && !open_.back().has_key)
-      fail(at, "a key must be a plain string", "quote a key that contains [ ] { }");
+      fail(at, "a list or mapping stands where a key belongs",
+           "is a bracket not closed, or a key not quoted?");
   }
 
   void take_key(Node key) {
