@@ -33,8 +33,20 @@ function(orrery_target target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror -ffp-contract=off)
   if(ORRERY_SANITIZE)
-    target_compile_options(${target} PUBLIC -fsanitize=${ORRERY_SANITIZE} -fno-omit-frame-pointer)
+    # A finding ends the program, so that a test that provokes one cannot pass.
+    target_compile_options(${target} PUBLIC -fsanitize=${ORRERY_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${ORRERY_SANITIZE})
+  endif()
+  if(ORRERY_FUZZ)
+    target_compile_options(${target} PUBLIC -fsanitize=fuzzer-no-link)  # coverage, by which the fuzzer finds its way
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    target_compile_options(${target} PRIVATE -Wno-restrict)  # GCC 12 sees overlaps in `"a" + string` (its bug 105651)
+    if(ORRERY_SANITIZE STREQUAL thread)
+      target_compile_options(${target} PRIVATE -Wno-tsan)  # SimGrid's pointers use a fence, which TSan does not model
+    endif()
+  elseif(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    target_compile_options(${target} PRIVATE -Wno-sign-conversion)  # part of Clang's -Wconversion, not of GCC's
   endif()
 endfunction()
 
@@ -59,6 +71,38 @@ function(orrery_value_kernels target)
   if(ORRERY_NATIVE)
     get_target_property(sources ${target} SOURCES)
     list(FILTER sources INCLUDE REGEX "kernels_[a-z_]*\\.cpp$")
-    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS -march=native)
+    set(options -march=native)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+      list(APPEND options -Wno-maybe-uninitialized)  # GCC 12 warns of its own AVX-512 intrinsics (its bug 105593)
+    endif()
+    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${options}")
   endif()
+endfunction()
+
+# `#include "orrery_paths.hpp"`: the version and where the data folders are, for those that link the target.
+function(orrery_paths_header target)
+  include(GNUInstallDirs)
+  file(RELATIVE_PATH ORRERY_DATA_FROM_PROGRAM ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_DATADIR}/orrery)
+  configure_file(${PROJECT_SOURCE_DIR}/scripts/cmake/orrery_paths.hpp.in ${PROJECT_BINARY_DIR}/generated/orrery_paths.hpp
+                 @ONLY)
+  target_include_directories(${target} PUBLIC ${PROJECT_BINARY_DIR}/generated)
+endfunction()
+
+# The data folders keep their names below share/orrery, so that a path like scenarios/quickstart.yaml means the same there.
+function(orrery_install_data)
+  include(GNUInstallDirs)
+  install(DIRECTORY scenarios platforms DESTINATION ${CMAKE_INSTALL_DATADIR}/orrery
+          FILES_MATCHING PATTERN "*.yaml" PATTERN "*.json" PATTERN "*.txt" PATTERN "cli" EXCLUDE)
+endfunction()
+
+# orrery_fuzz_target(<x> <libraries>…), in tests/fuzz: <x>_fuzz from <x>_fuzz.cpp, and <x>_fuzz_planted from the same source
+# with ORRERY_FUZZ_PLANTED defined, under which it holds a crash that the fuzzer must find.
+function(orrery_fuzz_target name)
+  foreach(target ${name}_fuzz ${name}_fuzz_planted)
+    add_executable(${target} ${name}_fuzz.cpp)
+    orrery_target(${target})
+    target_link_libraries(${target} PRIVATE ${ARGN})
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  endforeach()
+  target_compile_definitions(${name}_fuzz_planted PRIVATE ORRERY_FUZZ_PLANTED)
 endfunction()

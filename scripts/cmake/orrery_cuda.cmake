@@ -1,0 +1,25 @@
+# Is there CUDA to build for? Sets ORRERY_HAVE_CUDA. Absence is no fault unless ORRERY_CUDA is ON.
+
+set(ORRERY_HAVE_CUDA OFF)
+if(NOT ORRERY_CUDA STREQUAL OFF)
+  include(CheckLanguage)
+  set(CMAKE_MESSAGE_LOG_LEVEL WARNING)  # check_language reports the absence as if it were news
+  check_language(CUDA)
+  unset(CMAKE_MESSAGE_LOG_LEVEL)
+  if(CMAKE_CUDA_COMPILER)
+    find_package(CUDAToolkit QUIET)
+  endif()
+  if(CUDAToolkit_FOUND)
+    set(ORRERY_HAVE_CUDA ON)
+  elseif(NOT ORRERY_CUDA STREQUAL AUTO)
+    message(FATAL_ERROR "ORRERY_CUDA is ${ORRERY_CUDA}, but no CUDA toolkit was found. Put nvcc on the PATH or set CUDACXX.")
+  endif()
+endif()
+
+if(ORRERY_HAVE_CUDA)
+  message(STATUS "CUDA: ${CUDAToolkit_VERSION}")
+elseif(ORRERY_CUDA STREQUAL OFF)
+  message(STATUS "CUDA: switched off")
+else()
+  message(STATUS "CUDA: not found, building without it")
+endif()
