@@ -1,0 +1,50 @@
+// The simulated world: rank programs on a machine that need not exist.
+//
+// Each rank program is an actor that issues ahead of its streams; streams, collectives and host
+// clocks are state machines over the engine of sim/simgrid. Equal programs, options and machines
+// give equal reports and traces, byte for byte.
+//
+// One simulation per process (SimGrid's rule): fork for more.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/world.hpp"
+#include "platforms/machine.hpp"
+#include "sim/trace.hpp"
+
+namespace orrery {
+
+// How communication takes its time.
+//   analytic   the machine's plan, as if nothing else used the links
+//   flow       each member's bytes as one flow over the links: contention, in aggregate
+//   messages   every step of a ring and every message as a flow of its own: for validation, and
+//              for small groups (steps x members flows). Collectives take the ring whatever
+//              algorithm the machine's plan names
+//   automatic  analytic, for now
+// Without contention the three agree to the picosecond wherever a chunk takes whole picoseconds.
+enum class Fidelity : std::uint8_t { automatic, analytic, flow, messages };
+
+struct GroupFidelity {
+  std::string group;  // as Communicator::group says: "shard+replicate", "pipeline+1"
+  Fidelity fidelity = Fidelity::automatic;
+};
+
+struct SimOptions {
+  const Machine* machine = nullptr;  // must outlive the world; rank r runs on its GPU r
+  Fidelity fidelity = Fidelity::automatic;
+  std::vector<GroupFidelity> groups;  // override `fidelity`
+  bool host_clock = false;            // issuing costs host time, by Machine::host
+  // A host that is this many operations ahead of a stream blocks until half of them have ended, as
+  // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
+  std::uint32_t launch_queue = 256;
+  TraceSink* trace = nullptr;  // null: no trace. Must outlive the world
+};
+
+// Error{config} when the machine has fewer GPUs than the grid has ranks, or an option is invalid.
+std::unique_ptr<World> make_sim_world(WorldOptions options, SimOptions sim);
+
+}  // namespace orrery
