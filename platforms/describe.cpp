@@ -1,0 +1,187 @@
+// The keys of platform files.
+#include "platforms/platform.hpp"
+
+namespace orrery {
+
+void describe(Fields<PeakSpec>& f) {
+  f.field("fp64", &PeakSpec::fp64).positive();
+  f.field("fp32", &PeakSpec::fp32).positive();
+  f.field("tf32", &PeakSpec::tf32).positive();
+  f.field("bf16", &PeakSpec::bf16).positive().doc("dense, without sparsity");
+  f.field("fp16", &PeakSpec::fp16).positive();
+  f.field("fp8", &PeakSpec::fp8).positive();
+}
+
+void describe(Fields<EfficiencySpec>& f) {
+  f.field("fp64", &EfficiencySpec::fp64).positive().at_most(1);
+  f.field("fp32", &EfficiencySpec::fp32).positive().at_most(1);
+  f.field("tf32", &EfficiencySpec::tf32).positive().at_most(1);
+  f.field("bf16", &EfficiencySpec::bf16).positive().at_most(1);
+  f.field("fp16", &EfficiencySpec::fp16).positive().at_most(1);
+  f.field("fp8", &EfficiencySpec::fp8).positive().at_most(1);
+}
+
+void describe(Fields<GemmSpec>& f) {
+  f.section("efficiency", &GemmSpec::efficiency).doc("share of the peak that large GEMMs reach");
+  f.field("edge", &GemmSpec::edge)
+      .required()
+      .at_least(0)
+      .doc("elements lost at each edge of a GEMM");
+  f.field("launch", &GemmSpec::launch).required().doc("of every kernel, on the device");
+}
+
+void describe(Fields<AttentionSpec>& f) {
+  f.field("kernel", &AttentionSpec::kernel).required().doc("generation, such as flash-2");
+  f.field("head", &AttentionSpec::head).required().at_least(1).doc("head size");
+  f.field("forward", &AttentionSpec::forward).required().positive().at_most(1);
+  f.field("backward", &AttentionSpec::backward).required().positive().at_most(1);
+}
+
+void describe(Fields<MemorySpec>& f) {
+  f.field("capacity", &MemorySpec::capacity).required().positive();
+  f.field("bandwidth", &MemorySpec::bandwidth).required().positive();
+  f.field("achieved", &MemorySpec::achieved).required().positive().at_most(1);
+}
+
+void describe(Fields<ComputeSpec>& f) {
+  f.field("sm", &ComputeSpec::sm).required().at_least(1).doc("multiprocessors, or compute units");
+  f.section("peak", &ComputeSpec::peak).required().doc("dense peaks by type");
+  f.section("gemm", &ComputeSpec::gemm).required();
+  f.list("attention", &ComputeSpec::attention).doc("share of the peak by kernel and head size");
+}
+
+void describe(Fields<ScaleUpLinkSpec>& f) {
+  f.field("kind", &ScaleUpLinkSpec::kind).required().doc("such as nvlink3");
+  f.field("bandwidth_per_direction", &ScaleUpLinkSpec::bandwidth_per_direction)
+      .required()
+      .positive();
+  f.field("achieved", &ScaleUpLinkSpec::achieved).required().positive().at_most(1);
+  f.field("transfer_achieved", &ScaleUpLinkSpec::transfer_achieved)
+      .required()
+      .positive()
+      .at_most(1);
+  f.field("ramp", &ScaleUpLinkSpec::ramp).required();
+}
+
+void describe(Fields<HostLinkSpec>& f) {
+  f.field("kind", &HostLinkSpec::kind).required().doc("such as pcie4");
+  f.field("bandwidth_per_direction", &HostLinkSpec::bandwidth_per_direction).required().positive();
+}
+
+void describe(Fields<GpuLinksSpec>& f) {
+  f.section("scale_up", &GpuLinksSpec::scale_up).doc("between the GPUs of a node");
+  f.section("host", &GpuLinksSpec::host).doc("between GPU and host");
+}
+
+void describe(Fields<PowerSpec>& f) {
+  f.field("idle", &PowerSpec::idle).required();
+  f.field("peak", &PowerSpec::peak).required();
+}
+
+void describe(Fields<GpuSpec>& f) {
+  f.field("name", &GpuSpec::name).required();
+  f.field("aliases", &GpuSpec::aliases);
+  f.section("memory", &GpuSpec::memory).required();
+  f.section("compute", &GpuSpec::compute).required();
+  f.section("link", &GpuSpec::link);
+  f.section("power", &GpuSpec::power);
+}
+
+void describe(Fields<NodeGpusSpec>& f) {
+  f.field("model", &NodeGpusSpec::model).required().doc("a file of platforms/gpus");
+  f.field("count", &NodeGpusSpec::count).required().between(1, 1024);
+}
+
+void describe(Fields<NodeScaleUpSpec>& f) {
+  f.field("topology", &NodeScaleUpSpec::topology).required().one_of({"nvswitch", "mesh", "pcie"});
+  f.field("domain", &NodeScaleUpSpec::domain).required().at_least(1).doc("GPUs that it joins");
+}
+
+void describe(Fields<NicsSpec>& f) {
+  f.field("kind", &NicsSpec::kind).doc("such as infiniband-hdr");
+  f.field("count", &NicsSpec::count).required().between(1, 1024);
+  f.field("bandwidth", &NicsSpec::bandwidth)
+      .required()
+      .positive()
+      .doc("of one port, per direction");
+  f.field("rail_optimised", &NicsSpec::rail_optimised);
+  f.field("achieved", &NicsSpec::achieved).required().positive().at_most(1);
+  f.field("ramp", &NicsSpec::ramp).required();
+  f.field("latency", &NicsSpec::latency).required();
+}
+
+void describe(Fields<NodeSpec>& f) {
+  f.field("name", &NodeSpec::name).required();
+  f.field("aliases", &NodeSpec::aliases);
+  f.section("gpus", &NodeSpec::gpus).required();
+  f.section("scale_up", &NodeSpec::scale_up);
+  f.section("nics", &NodeSpec::nics);
+  f.check([](const NodeSpec& n, const SectionProblems& p) {
+    if (n.scale_up && n.scale_up->domain.value != n.gpus.count.value)
+      p.add("scale_up", "not available yet: a domain that is not the whole node",
+            "describe the GPUs of one domain as one node");
+    if (n.gpus.count.value > 1 && !n.scale_up)
+      p.add("gpus", "several GPUs, but no scale_up link between them",
+            "add scale_up: {topology: …}");
+  });
+}
+
+void describe(Fields<PartSpec>& f) {
+  f.field("node", &PartSpec::node).required().doc("a file of platforms/nodes");
+  f.field("count", &PartSpec::count).required().between(1, 1'000'000);
+}
+
+void describe(Fields<FabricSpec>& f) {
+  f.field("topology", &FabricSpec::topology).one_of({"fat-tree"});
+  f.field("levels", &FabricSpec::levels).between(1, 4).doc("of switches");
+  f.field("oversubscription", &FabricSpec::oversubscription).at_least(1);
+  f.field("hop_latency", &FabricSpec::hop_latency).doc("of one switch");
+  f.check([](const FabricSpec& s, const SectionProblems& p) {
+    if (s.oversubscription.value != 1)
+      p.add("oversubscription", "not available yet: an oversubscribed fabric", "use 1");
+  });
+}
+
+void describe(Fields<CollectivesSpec>& f) {
+  f.list("curves", &CollectivesSpec::curves).doc("files of platforms/curves; first match wins");
+}
+
+void describe(Fields<ClusterSpec>& f) {
+  f.field("name", &ClusterSpec::name).required();
+  f.field("aliases", &ClusterSpec::aliases);
+  f.list("parts", &ClusterSpec::parts).required().at_least_items(1);
+  f.section("fabric", &ClusterSpec::fabric);
+  f.section("collectives", &ClusterSpec::collectives);
+}
+
+void describe(Fields<HostSpec>& f) {
+  f.field("launch", &HostSpec::launch).required().doc("of a kernel, a sequence or a fence");
+  f.field("communicate", &HostSpec::communicate).required().doc("of a communication");
+  f.field("wait", &HostSpec::wait).required().doc("return from a blocking wait");
+  f.field("control_latency", &HostSpec::control_latency).required().doc("of a control message");
+}
+
+void describe(Fields<StackSpec>& f) {
+  f.field("name", &StackSpec::name).required();
+  f.field("aliases", &StackSpec::aliases);
+  f.field("attention", &StackSpec::attention).required().doc("kernel generation, such as flash-2");
+  f.section("host", &StackSpec::host).required();
+  f.field("elementwise", &StackSpec::elementwise).required().at_least(0.1).at_most(20);
+  f.field("loss_bytes_per_logit", &StackSpec::loss_bytes_per_logit).required();
+}
+
+void describe(Fields<CurveSpec>& f) {
+  f.field("name", &CurveSpec::name).required();
+  f.field("aliases", &CurveSpec::aliases);
+  f.field("nodes", &CurveSpec::nodes).required().at_least(1);
+  f.field("gpus_per_node", &CurveSpec::gpus_per_node).required().at_least(1);
+  f.list("operations", &CurveSpec::operations)
+      .required()
+      .at_least_items(1)
+      .one_of({"all_reduce", "all_gather", "reduce_scatter"});
+  f.field("alpha", &CurveSpec::alpha).required();
+  f.field("bandwidth", &CurveSpec::bandwidth).required().positive();
+  f.field("ramp", &CurveSpec::ramp).required();
+}
+
+}  // namespace orrery

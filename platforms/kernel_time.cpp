@@ -1,0 +1,122 @@
+#include "platforms/kernel_time.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "backend/core/error.hpp"
+
+namespace orrery {
+
+namespace {
+
+// The tile of the formula; part of the fit, not of a device.
+constexpr std::int64_t tile_m = 128, tile_n = 256;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+double d(std::int64_t v) { return static_cast<double>(v); }
+
+BytesPerSecond achieved_memory(const GpuSpec& gpu) {
+  return gpu.memory.bandwidth.value * gpu.memory.achieved.value;
+}
+
+double efficiency(const EfficiencySpec& e, Dtype dtype) {
+  const std::optional<Sourced<double>>* found = &e.bf16;
+  if (dtype == Dtype::fp64) found = &e.fp64;
+  if (dtype == Dtype::fp32) found = &e.fp32;
+  if (dtype == Dtype::fp16) found = &e.fp16;
+  if (dtype == Dtype::fp8) found = &e.fp8;
+  if (*found) return (*found)->value;
+  return e.bf16 ? e.bf16->value : 1.0;
+}
+
+Seconds attention_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
+                       const StackSpec& stack) {
+  const AttentionSpec& row = attention_row(gpu, stack.attention, kernel.dims[4]);
+  const double share = kernel.op == Op::attention ? row.forward.value : row.backward.value;
+  const Seconds compute = cost.executed / (gpu.peak(kernel.dtype).value * share);
+  return std::max(compute, (cost.read + cost.written) / achieved_memory(gpu));
+}
+
+// Bytes that the software really moves for this kernel.
+double moved(const Kernel& kernel, const Cost& cost, const StackSpec& stack) {
+  const double own = d((cost.read + cost.written).value);
+  switch (kernel.op) {
+    case Op::streaming:
+    case Op::bias_activation:
+    case Op::bias_activation_backward:
+      return own * stack.elementwise.value;
+    case Op::cross_entropy:
+      return std::max(
+          own, d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) * d(kernel.dims[1]));
+    default:
+      return own;
+  }
+}
+
+Seconds streaming_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
+                       const StackSpec& stack) {
+  const Seconds memory(moved(kernel, cost, stack) / achieved_memory(gpu).value);
+  if (cost.vector.value <= 0 || !gpu.compute.peak.fp32) return memory;
+  return std::max(memory, cost.vector / gpu.compute.peak.fp32->value);
+}
+
+}  // namespace
+
+GemmConstants gemm_constants(const GpuSpec& gpu, Dtype dtype) {
+  const GemmSpec& gemm = gpu.compute.gemm;
+  return {gpu.peak(dtype).value, efficiency(gemm.efficiency, dtype),
+          gemm.edge.value,       gpu.compute.sm.value,
+          gemm.launch.value,     achieved_memory(gpu)};
+}
+
+Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_bytes,
+                  const GemmConstants& c) {
+  if (m <= 0 || n <= 0 || k <= 0) return c.launch;
+  const std::int64_t waves = ceil_div(ceil_div(m, tile_m) * ceil_div(n, tile_n), c.sm);
+  const double useful = 2.0 * d(m) * d(n) * d(k);
+  const double full = d(waves) * 2.0 * d(tile_m) * d(tile_n) * d(k) * d(c.sm);
+  const double edges = (1.0 + c.edge / d(m)) * (1.0 + c.edge / d(n)) * (1.0 + c.edge / d(k));
+  const Seconds compute((0.5 * useful + 0.5 * full) * edges / (c.peak.value * c.efficiency));
+  return c.launch + std::max(compute, moved_bytes / c.memory);
+}
+
+const AttentionSpec& attention_row(const GpuSpec& gpu, const std::string& kernel,
+                                   std::int64_t head) {
+  const AttentionSpec* best = nullptr;
+  for (const AttentionSpec& row : gpu.compute.attention) {
+    if (row.kernel != kernel) continue;
+    const auto distance = [head](const AttentionSpec& r) { return std::abs(r.head.value - head); };
+    if (best == nullptr || distance(row) < distance(*best) ||
+        (distance(row) == distance(*best) && row.head.value < best->head.value))
+      best = &row;
+  }
+  if (best == nullptr)
+    throw Error(Category::config,
+                fmt::format("{} has no figures for attention kernel '{}'", gpu.name, kernel))
+        .with("hint", "add a row to compute.attention, or choose another stack");
+  return *best;
+}
+
+Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
+                    const StackSpec& stack) {
+  const Seconds launch = gpu.compute.gemm.launch.value;
+  switch (kernel.op) {
+    case Op::timed:
+      return Seconds(kernel.scalars[1]);
+    case Op::custom:
+      if (kernel.scalars[1] > 0) return Seconds(kernel.scalars[1]);
+      return launch + streaming_time(kernel, cost, gpu, stack);
+    case Op::gemm:
+      return gemm_time(kernel.dims[0], kernel.dims[1], kernel.dims[2], cost.read + cost.written,
+                       gemm_constants(gpu, kernel.dtype));
+    case Op::attention:
+    case Op::attention_backward:
+      return launch + attention_time(kernel, cost, gpu, stack);
+    default:
+      return launch + streaming_time(kernel, cost, gpu, stack);
+  }
+}
+
+}  // namespace orrery

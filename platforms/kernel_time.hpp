@@ -1,0 +1,60 @@
+// How long a kernel takes on one GPU, when nothing else runs there.
+//
+// GEMM of an m x k by a k x n matrix (e = efficiency, d0 = edge, P = dense peak of the type, SM =
+// multiprocessors):
+//
+//   t = launch + max( work (1 + d0/m) (1 + d0/n) (1 + d0/k) / (P e),  bytes / (achieved BW) )
+//   work = 1/2 2mnk + 1/2 waves 2 * 128 * 256 * k * SM,   waves = ceil( ceil(m/128) ceil(n/256) /
+//   SM )
+//
+// The second half of `work` is what the device would do if every wave of 128 x 256 tiles were full:
+// tile and wave quantisation count half, because split-k, stream-k and other tile shapes avoid
+// about half of the loss (full weight was worse than none, half weight best). The edge terms stand
+// for prologue, epilogue and small tiles. The form and d0 were chosen on kernel tables
+// (MooreThreads/SimuMax configs/system, microsoft/vidur data/profiling/compute) and on published
+// train steps; each platform file names its cases and residual. For GEMMs far below 20 GFLOP it is
+// pessimistic. Effects: docs.nvidia.com, deep-learning performance, "Matrix Multiplication
+// Background User's Guide", chapters 2 and 3.
+//
+// Attention: launch + max( executed FLOPs / (P e(kernel, head size, pass)), bytes / (achieved BW)
+// ); a causal kernel executes half of the s^2 term and its backward pass 2.5 times the forward's
+// FLOPs (Dao 2023, arXiv 2307.08691, section 3).
+//
+// Everything else is a roofline: launch + max( bytes / (achieved BW), vector FLOPs / fp32 peak ).
+// The bytes of norms, activations and other elementwise kernels count `elementwise` times, those of
+// the loss at least `loss_bytes_per_logit`.
+#pragma once
+
+#include "backend/core/units.hpp"
+#include "backend/kernel.hpp"
+#include "platforms/platform.hpp"
+
+namespace orrery {
+
+// Constants of one GPU for operands of one type.
+struct GemmConstants {
+  FlopsPerSecond peak;
+  double efficiency = 1;
+  double edge = 0;
+  std::int64_t sm = 1;
+  Seconds launch;
+  BytesPerSecond memory;  // achieved
+};
+GemmConstants gemm_constants(const GpuSpec& gpu, Dtype dtype);
+
+// The formula above; `moved` are the bytes read and written. Exact in double arithmetic, in this
+// order of operations.
+Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved,
+                  const GemmConstants& c);
+
+// The row of the table for this kernel generation and head size, else the nearest head size (ties:
+// the smaller). Error{config} where the GPU has no row for the generation.
+const AttentionSpec& attention_row(const GpuSpec& gpu, const std::string& kernel,
+                                   std::int64_t head);
+
+// Time of any kernel. custom and timed kernels take their stated duration where they have one.
+// Error{config} where the device has no peak for the type.
+Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
+                    const StackSpec& stack);
+
+}  // namespace orrery

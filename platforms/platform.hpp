@@ -1,0 +1,244 @@
+// What platform files say: GPUs, nodes, clusters, software stacks and measured curves of
+// collectives.
+//
+// Every number is `Sourced`: the reader refuses one without a source. Files live in
+// platforms/<kind>s below the data root and are found by file name, by alias, or by path.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/core/config.hpp"
+#include "backend/dtype.hpp"
+
+namespace orrery {
+
+// Dense peaks of one GPU by type of the operands; absent = the device cannot compute with it.
+struct PeakSpec {
+  std::optional<Sourced<FlopsPerSecond>> fp64, fp32, tf32, bf16, fp16, fp8;
+};
+void describe(Fields<PeakSpec>& f);
+
+// Asymptotic share of the peak by type; absent = the same as bf16, or 1 where that is absent too.
+struct EfficiencySpec {
+  std::optional<Sourced<double>> fp64, fp32, tf32, bf16, fp16, fp8;
+};
+void describe(Fields<EfficiencySpec>& f);
+
+// Constants of gemm_time (kernel_time.hpp).
+struct GemmSpec {
+  EfficiencySpec efficiency;
+  Sourced<double> edge;
+  Sourced<Seconds> launch;
+};
+void describe(Fields<GemmSpec>& f);
+
+// Share of the bf16 peak that an attention kernel reaches, on causal FLOPs.
+struct AttentionSpec {
+  std::string kernel;  // "flash-2"
+  Sourced<std::int64_t> head;
+  Sourced<double> forward, backward;
+};
+void describe(Fields<AttentionSpec>& f);
+
+struct MemorySpec {
+  Sourced<Bytes> capacity;
+  Sourced<BytesPerSecond> bandwidth;
+  Sourced<double> achieved;  // share of `bandwidth` that streaming kernels reach
+};
+void describe(Fields<MemorySpec>& f);
+
+struct ComputeSpec {
+  Sourced<std::int64_t> sm;
+  PeakSpec peak;
+  GemmSpec gemm;
+  std::vector<AttentionSpec> attention;
+};
+void describe(Fields<ComputeSpec>& f);
+
+// Links between GPUs of one node. achieved: share of the bandwidth that ring collectives reach with
+// large messages; ramp: the message size S0 of collective_time.hpp; transfer_achieved: the same
+// share for one point-to-point transfer.
+struct ScaleUpLinkSpec {
+  std::string kind;
+  Sourced<BytesPerSecond> bandwidth_per_direction;
+  Sourced<double> achieved, transfer_achieved;
+  Sourced<Bytes> ramp;
+};
+void describe(Fields<ScaleUpLinkSpec>& f);
+
+struct HostLinkSpec {
+  std::string kind;
+  Sourced<BytesPerSecond> bandwidth_per_direction;
+};
+void describe(Fields<HostLinkSpec>& f);
+
+struct GpuLinksSpec {
+  std::optional<ScaleUpLinkSpec> scale_up;
+  std::optional<HostLinkSpec> host;
+};
+void describe(Fields<GpuLinksSpec>& f);
+
+struct PowerSpec {
+  Sourced<Watts> idle, peak;
+};
+void describe(Fields<PowerSpec>& f);
+
+struct GpuSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  MemorySpec memory;
+  ComputeSpec compute;
+  GpuLinksSpec link;
+  std::optional<PowerSpec> power;
+
+  // Dense peak for operands of this type. Error{config} where the device has none.
+  const Sourced<FlopsPerSecond>& peak(Dtype dtype) const;
+};
+void describe(Fields<GpuSpec>& f);
+
+struct NodeGpusSpec {
+  Sourced<std::string> model;
+  Sourced<std::int64_t> count;
+};
+void describe(Fields<NodeGpusSpec>& f);
+
+struct NodeScaleUpSpec {
+  std::string topology;
+  Sourced<std::int64_t> domain;
+};
+void describe(Fields<NodeScaleUpSpec>& f);
+
+// Network ports of a node. GPU i uses port i * count / gpus. Shares and ramp as for
+// ScaleUpLinkSpec.
+struct NicsSpec {
+  std::string kind;
+  Sourced<std::int64_t> count;
+  Sourced<BytesPerSecond> bandwidth;
+  bool rail_optimised = false;
+  Sourced<double> achieved;
+  Sourced<Bytes> ramp;
+  Sourced<Seconds> latency;
+};
+void describe(Fields<NicsSpec>& f);
+
+struct NodeSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  NodeGpusSpec gpus;
+  std::optional<NodeScaleUpSpec> scale_up;
+  std::optional<NicsSpec> nics;
+};
+void describe(Fields<NodeSpec>& f);
+
+struct PartSpec {
+  Sourced<std::string> node;
+  Sourced<std::int64_t> count;
+};
+void describe(Fields<PartSpec>& f);
+
+struct FabricSpec {
+  std::string topology = "fat-tree";
+  Sourced<std::int64_t> levels{1};
+  Sourced<double> oversubscription{1};
+  Sourced<Seconds> hop_latency;
+};
+void describe(Fields<FabricSpec>& f);
+
+struct CollectivesSpec {
+  std::vector<Sourced<std::string>> curves;
+};
+void describe(Fields<CollectivesSpec>& f);
+
+struct ClusterSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  std::vector<PartSpec> parts;
+  FabricSpec fabric;
+  CollectivesSpec collectives;
+};
+void describe(Fields<ClusterSpec>& f);
+
+// What the host pays, on its own clock; see HostCosts (machine.hpp).
+struct HostSpec {
+  Sourced<Seconds> launch, communicate, wait, control_latency;
+};
+void describe(Fields<HostSpec>& f);
+
+// The software: constants that belong to no device.
+struct StackSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  std::string attention;  // which rows of a GPU's attention table
+  HostSpec host;
+  Sourced<double> elementwise{
+      1};  // memory traffic of norms, activations, residuals; 1 = perfectly fused
+  Sourced<Bytes> loss_bytes_per_logit;  // memory traffic of the loss, forward and backward; 0 = the
+                                        // kernel's own
+};
+void describe(Fields<StackSpec>& f);
+
+// Measured collectives: t = alpha + f S / bandwidth (1 + sqrt(ramp / S)), see collective_time.hpp.
+struct CurveSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  Sourced<std::int64_t> nodes, gpus_per_node;  // of the groups that it holds for
+  std::vector<std::string> operations;
+  Sourced<Seconds> alpha;
+  Sourced<BytesPerSecond> bandwidth;
+  Sourced<Bytes> ramp;
+};
+void describe(Fields<CurveSpec>& f);
+
+enum class PlatformKind { gpu, node, cluster, stack, curve };
+const char* name(PlatformKind);  // "cluster"
+
+// The platform files below a data root.
+class PlatformFolder {
+ public:
+  explicit PlatformFolder(std::string data_root) : root_(std::move(data_root)) {}
+
+  // All names of a kind, sorted. Empty where the folder is missing.
+  std::vector<std::string> names(PlatformKind kind) const;
+  // The file that a name, an alias (case does not matter) or a path ending in .yaml stands for;
+  // empty where there is none.
+  std::string find(PlatformKind kind, const std::string& name) const;
+  // What to tell about an unknown name: "did you mean 'two-dgx-a100'?", or the list of names.
+  std::string suggestion(PlatformKind kind, const std::string& name) const;
+
+  GpuSpec gpu(const std::string& name, const Mark& asked_at = {}) const;
+  NodeSpec node(const std::string& name, const Mark& asked_at = {}) const;
+  ClusterSpec cluster(const std::string& name, const Mark& asked_at = {}) const;
+  StackSpec stack(const std::string& name, const Mark& asked_at = {}) const;
+  CurveSpec curve(const std::string& name, const Mark& asked_at = {}) const;
+  // All of these throw ConfigError: at `asked_at` for an unknown name, in the file for what is
+  // wrong there.
+
+ private:
+  template <class Spec>
+  Spec load(PlatformKind kind, const std::string& name, const Mark& asked_at) const;
+  std::string root_;
+};
+
+// A cluster with all that it refers to.
+struct Platform {
+  struct Part {
+    NodeSpec node;
+    GpuSpec gpu;
+    int count = 0;
+  };
+  ClusterSpec cluster;
+  std::vector<Part> parts;
+  StackSpec stack;
+  std::vector<CurveSpec> curves;
+
+  int gpus() const;
+};
+
+// Throws ConfigError with what is wrong; marks are where the names were asked for.
+Platform read_platform(const PlatformFolder& folder, const std::string& cluster,
+                       const std::string& stack = "generic", const Mark& cluster_at = {},
+                       const Mark& stack_at = {});
+
+}  // namespace orrery

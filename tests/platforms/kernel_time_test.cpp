@@ -1,0 +1,119 @@
+#include "platforms/kernel_time.hpp"
+
+#include <doctest/doctest.h>
+
+#include "backend/core/error.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const PlatformFolder folder(ORRERY_SOURCE_DIR);
+
+// 4 multiprocessors, peak 1e12, efficiency 0.5, edge 64, launch 1 us, 1e9 B/s.
+const GemmConstants simple{FlopsPerSecond(1e12), 0.5, 64, 4, Seconds(1e-6), BytesPerSecond(1e9)};
+
+double share_of_peak(const GpuSpec& gpu, std::int64_t n) {
+  const Kernel k = Kernel::gemm(n, n, n, Dtype::bf16);
+  const StackSpec stack = folder.stack("generic");
+  const Seconds t = kernel_time(k, cost(k), gpu, stack);
+  return cost(k).matrix.value / t.value / gpu.peak(Dtype::bf16).value.value;
+}
+
+}  // namespace
+
+TEST_CASE("the GEMM formula gives the hand-computed time") {
+  // 256 x 512 x 1024: 4 tiles fill one wave of 4: work = 2 m n k = 2^28; edges
+  // (1.25)(1.125)(1.0625).
+  const double work = 268435456.0 * 1.25 * 1.125 * 1.0625;
+  CHECK(gemm_time(256, 512, 1024, Bytes(0), simple).value == 1e-6 + work / 5e11);
+  // 384 x 512 x 1024: 6 tiles take 2 waves of 4: half of 6 tiles and half of 8.
+  const double tile = 2.0 * 128 * 256 * 1024;
+  const double half = (0.5 * 6 * tile + 0.5 * 8 * tile) * (1 + 64.0 / 384) * 1.125 * 1.0625;
+  CHECK(gemm_time(384, 512, 1024, Bytes(0), simple).value ==
+        doctest::Approx(1e-6 + half / 5e11).epsilon(1e-15));
+  // Bound by memory.
+  CHECK(gemm_time(256, 512, 1024, Bytes(2'000'000), simple).value == 1e-6 + 2e-3);
+  // Nothing to do.
+  CHECK(gemm_time(0, 512, 1024, Bytes(0), simple).value == 1e-6);
+}
+
+TEST_CASE("waves: 4096 x 4096 takes 5 waves on A100 and 4 on H100") {
+  // Tiles of 128 x 256: 512. 5 * 108 = 540 and 4 * 132 = 528 places, so 94.8 % and 97.0 % are
+  // filled.
+  const auto filled = [](const GpuSpec& gpu) {
+    GemmConstants c = gemm_constants(gpu, Dtype::bf16);
+    c.edge = 0;
+    c.launch = Seconds(0);
+    const double t = gemm_time(4096, 4096, 4096, Bytes(0), c).value;
+    const double ideal = 2.0 * 4096 * 4096 * 4096 / (c.peak.value * c.efficiency);
+    return 1.0 / (2.0 * t / ideal - 1.0);
+  };
+  CHECK(filled(folder.gpu("a100-sxm-80gb")) == doctest::Approx(512.0 / 540).epsilon(1e-12));
+  CHECK(filled(folder.gpu("h100-sxm")) == doctest::Approx(512.0 / 528).epsilon(1e-12));
+}
+
+TEST_CASE("4096^3 runs at the share of the peak that kernel tables give") {
+  const double a100 = share_of_peak(folder.gpu("a100-sxm-80gb"), 4096);
+  CHECK(a100 > 0.74);
+  CHECK(a100 < 0.82);
+  const double h100 = share_of_peak(folder.gpu("h100-sxm"), 4096);
+  CHECK(h100 > 0.62);
+  CHECK(h100 < 0.76);
+  CHECK(share_of_peak(folder.gpu("a100-sxm-80gb"), 16384) > a100);
+}
+
+TEST_CASE("attention counts causal FLOPs at the table's share of the peak") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  const StackSpec stack = folder.stack("generic");
+  const Kernel causal = Kernel::attention(2, 32, 8, 4096, 128, true, Dtype::bf16);
+  const double flops = 4.0 * 2 * 32 * 4096.0 * 4096 * 128 / 2;
+  CHECK(kernel_time(causal, cost(causal), gpu, stack).value ==
+        doctest::Approx(4e-6 + flops / (312e12 * 0.5)).epsilon(1e-12));
+  const Kernel back = Kernel::attention_backward(2, 32, 8, 4096, 128, true, Dtype::bf16);
+  CHECK(kernel_time(back, cost(back), gpu, stack).value ==
+        doctest::Approx(4e-6 + 2.5 * flops / (312e12 * 0.45)).epsilon(1e-12));
+  CHECK(attention_row(gpu, "flash-2", 64).head.value == 64);
+  CHECK(attention_row(gpu, "flash-2", 96).head.value == 64);
+  CHECK(attention_row(gpu, "flash-2", 160).head.value == 128);
+  CHECK_THROWS_AS(attention_row(gpu, "flash-9", 64), Error);
+}
+
+TEST_CASE("memory-bound kernels take bytes over the achieved bandwidth") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  StackSpec stack = folder.stack("generic");
+  stack.elementwise.value = 2;
+  const double rate = 2.039e12 * 0.8;
+  const Kernel norm =
+      Kernel::streaming("norm", 1 << 24, 1 << 24, Dtype::bf16, {Role::read, Role::write});
+  CHECK(kernel_time(norm, cost(norm), gpu, stack).value ==
+        doctest::Approx(4e-6 + 2 * 4.0 * (1 << 24) / rate).epsilon(1e-12));
+  // The optimizer is one fused kernel in every stack: 28 bytes per parameter of a 16-bit type.
+  const Kernel adam = Kernel::adamw(1 << 26, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16);
+  CHECK(kernel_time(adam, cost(adam), gpu, stack).value ==
+        doctest::Approx(4e-6 + 28.0 * (1 << 26) / rate).epsilon(1e-12));
+  const Kernel loss = Kernel::cross_entropy(1024, 32000, 1, Dtype::bf16);
+  stack.loss_bytes_per_logit.value = Bytes(100);
+  CHECK(kernel_time(loss, cost(loss), gpu, stack).value ==
+        doctest::Approx(4e-6 + 100.0 * 1024 * 32000 / rate).epsilon(1e-12));
+}
+
+TEST_CASE("timed and custom kernels take their stated duration") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  const StackSpec stack = folder.stack("generic");
+  const Kernel timed = Kernel::timed("t", Seconds(0.25));
+  CHECK(kernel_time(timed, cost(timed), gpu, stack).value == 0.25);
+  const Kernel custom = Kernel::custom("c", {}, {}, Flops(0), Bytes(0), Seconds(0.5));
+  CHECK(kernel_time(custom, cost(custom), gpu, stack).value == 0.5);
+}
+
+TEST_CASE("a type without a peak is refused by name") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  try {
+    gpu.peak(Dtype::fp8);
+    FAIL("no error");
+  } catch (const Error& e) {
+    CHECK(e.category() == Category::config);
+    CHECK(e.message() == "a100-sxm-80gb has no peak for fp8: it cannot compute with it");
+  }
+}
