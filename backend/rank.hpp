@@ -59,6 +59,8 @@ class Rank {
   Stream& stream(std::string_view name,
                  Place place = Place::device);  // found or opened; at most max_streams
 
+  Stream& stream_of(Event event) { return streams_[event.stream]; }
+
   // Memory. Error{out_of_memory} when it does not fit even after pending refunds have been waited
   // for.
   // The home stream may use it at once; another stream only after an event of the home stream,

@@ -1,0 +1,88 @@
+// Models as chains of blocks.
+//
+// A block is what recomputation, sharding and pipeline stages divide a model by. Its kernels are
+// sequences, built once per shape; layers of equal shape share one `Block` object. Activations
+// between blocks are flat tensors of one micro-batch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/rank.hpp"
+
+namespace orrery {
+
+struct ParameterSpec {
+  std::string name;
+  std::int64_t elements = 0;
+  double deviation = 0;  // of the normal initial values; 0: all `mean`
+  double mean = 0;
+  bool decay = true;  // subject to weight decay
+};
+
+// What one pass of one block over one micro-batch works on. Tensors that the block does not use are
+// left empty.
+struct BlockPass {
+  Stream& stream;
+  Tensor parameters{}, gradients{};                // of this block, flat, in the order of its specs
+  Tensor shared_parameters{}, shared_gradients{};  // of the block it shares parameters with
+  Tensor input{}, output{};  // activations from the block before, to the block after
+  Tensor saved{};            // kept from the forward for the backward
+  Tensor d_output{}, d_input{};
+  Tensor workspace{};
+  Tensor tokens{}, targets{};  // of this micro-batch
+  Tensor loss{};               // accumulates the mean loss of the step
+};
+
+class Block {
+ public:
+  virtual ~Block() = default;
+  // Builds (or finds) its sequences. Called once per rank before the first pass.
+  virtual void prepare(Rank& rank) = 0;
+  virtual void forward(const BlockPass& pass) const = 0;
+  virtual void backward(const BlockPass& pass) const = 0;  // adds to gradients
+
+  const std::vector<ParameterSpec>& parameters() const { return parameters_; }
+  std::int64_t parameter_elements() const;
+  std::int64_t output_elements() const {
+    return output_elements_;
+  }  // per micro-batch; 0 for the last block
+  std::int64_t saved_elements() const { return saved_elements_; }
+  std::int64_t forward_workspace() const { return forward_workspace_; }  // elements
+  std::int64_t backward_workspace() const { return backward_workspace_; }
+  int shares_with() const {
+    return shares_with_;
+  }  // global number of the block whose parameters it uses too, or -1
+  bool computes_loss() const {
+    return computes_loss_;
+  }  // such a block is never recomputed: its loss would count twice
+  Flops forward_flops() const {
+    return forward_flops_;
+  }  // matrix FLOPs per micro-batch; set by prepare
+  Flops backward_flops() const { return backward_flops_; }
+
+ protected:
+  std::vector<ParameterSpec> parameters_;
+  std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
+               backward_workspace_ = 0;
+  int shares_with_ = -1;
+  bool computes_loss_ = false;
+  Flops forward_flops_{0}, backward_flops_{0};
+};
+
+struct Model {
+  std::string name;
+  std::vector<std::shared_ptr<Block>> blocks;  // in order of the forward pass
+  Dtype dtype = Dtype::fp32;                   // of parameters and activations
+  int micro_batch = 1;                         // samples
+  std::int64_t tokens_per_sample = 1, targets_per_sample = 1;
+  std::shared_ptr<const std::string> text;  // null in a timing model
+
+  std::int64_t parameter_elements() const;
+  Flops flops_per_micro_batch()
+      const;  // forward and backward, without recomputation; after prepare
+};
+
+}  // namespace orrery

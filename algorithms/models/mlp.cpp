@@ -1,0 +1,164 @@
+#include "algorithms/models/mlp.hpp"
+
+#include <fmt/core.h>
+
+#include <cmath>
+
+namespace orrery {
+
+namespace {
+
+// Y[b c, e] = E[token]
+class Embedding : public Block {
+ public:
+  explicit Embedding(const MlpShape& s)
+      : shape_(s), rows_(std::int64_t{s.micro_batch} * s.context) {
+    parameters_ = {{"embedding", std::int64_t{s.vocabulary} * s.embedding, 1.0, 0, false}};
+    output_elements_ = rows_ * s.embedding;
+  }
+  void prepare(Rank& rank) override {
+    forward_ =
+        rank.prepare(Kernel::embedding(rows_, shape_.embedding, shape_.vocabulary, shape_.dtype));
+    backward_ = rank.prepare(
+        Kernel::embedding_backward(rows_, shape_.embedding, shape_.vocabulary, shape_.dtype));
+  }
+  void forward(const BlockPass& p) const override {
+    p.stream.launch(forward_, {p.tokens, p.parameters, p.output});
+  }
+  void backward(const BlockPass& p) const override {
+    p.stream.launch(backward_, {p.tokens, p.d_output, p.gradients});
+  }
+
+ private:
+  MlpShape shape_;
+  std::int64_t rows_;
+  Prepared forward_, backward_;
+};
+
+// Z = X W, Y = gelu(Z + b); saved: Z
+class Hidden : public Block {
+ public:
+  Hidden(const MlpShape& s, std::int64_t inputs) : shape_(s), inputs_(inputs) {
+    parameters_ = {
+        {"weight", inputs * s.hidden, 1.0 / std::sqrt(static_cast<double>(inputs)), 0, true},
+        {"bias", s.hidden, 0, 0, false}};
+    output_elements_ = saved_elements_ = backward_workspace_ =
+        std::int64_t{s.micro_batch} * s.hidden;
+  }
+  void prepare(Rank& rank) override {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, weights = inputs_ * h;
+    const Dtype t = shape_.dtype;
+    forward_ = &rank.sequence(
+        fmt::format("mlp.hidden.forward {}x{}x{} {}", b, inputs_, h, name(t)), [&](Sequence& s) {
+          const int p = s.slot("parameters"), x = s.slot("input"), z = s.slot("saved"),
+                    y = s.slot("output");
+          s.add(rank.prepare(Kernel::gemm(b, h, inputs_, t)),
+                {{x, 0, b * inputs_}, {p, 0, weights}, {z, 0, b * h}});
+          s.add(rank.prepare(Kernel::bias_activation(b, h, Activation::gelu, t)),
+                {{z, 0, b * h}, {p, weights, h}, {y, 0, b * h}});
+        });
+    backward_ = &rank.sequence(
+        fmt::format("mlp.hidden.backward {}x{}x{} {}", b, inputs_, h, name(t)), [&](Sequence& s) {
+          const int p = s.slot("parameters"), x = s.slot("input"), z = s.slot("saved"),
+                    dy = s.slot("d_output");
+          const int dz = s.slot("workspace"), g = s.slot("gradients"), dx = s.slot("d_input");
+          s.add(rank.prepare(Kernel::bias_activation_backward(b, h, Activation::gelu, t)),
+                {{dy, 0, b * h}, {z, 0, b * h}, {p, weights, h}, {dz, 0, b * h}});
+          s.add(rank.prepare(Kernel::gemm(b, inputs_, h, t, false, true)),
+                {{dz, 0, b * h}, {p, 0, weights}, {dx, 0, b * inputs_}});
+          s.add(rank.prepare(Kernel::gemm(inputs_, h, b, t, true, false, true)),
+                {{x, 0, b * inputs_}, {dz, 0, b * h}, {g, 0, weights}});
+          s.add(rank.prepare(Kernel::column_sum(b, h, t)), {{dz, 0, b * h}, {g, weights, h}});
+        });
+    forward_flops_ = forward_->cost().matrix;
+    backward_flops_ = backward_->cost().matrix;
+  }
+  void forward(const BlockPass& p) const override {
+    p.stream.launch(*forward_, {p.parameters, p.input, p.saved, p.output});
+  }
+  void backward(const BlockPass& p) const override {
+    p.stream.launch(*backward_, {p.parameters, p.input, p.saved, p.d_output, p.workspace,
+                                 p.gradients, p.d_input});
+  }
+
+ private:
+  MlpShape shape_;
+  std::int64_t inputs_;
+  const Sequence* forward_ = nullptr;
+  const Sequence* backward_ = nullptr;
+};
+
+// logits = X W + b, loss = mean cross-entropy; saved: d logits, which the loss kernel leaves in
+// their place
+class Head : public Block {
+ public:
+  explicit Head(const MlpShape& s) : shape_(s) {
+    parameters_ = {{"weight", std::int64_t{s.hidden} * s.vocabulary,
+                    1.0 / std::sqrt(static_cast<double>(s.hidden)), 0, true},
+                   {"bias", s.vocabulary, 0, 0, false}};
+    saved_elements_ = forward_workspace_ = std::int64_t{s.micro_batch} * s.vocabulary;
+    computes_loss_ = true;
+  }
+  void prepare(Rank& rank) override {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, v = shape_.vocabulary,
+                       weights = h * v;
+    const Dtype t = shape_.dtype;
+    const double scale = 1.0 / (static_cast<double>(b) * shape_.micro_batches);
+    forward_ = &rank.sequence(
+        fmt::format("mlp.head.forward {}x{}x{} {} {}", b, h, v, scale, name(t)), [&](Sequence& s) {
+          const int p = s.slot("parameters"), x = s.slot("input"), w = s.slot("workspace"),
+                    l = s.slot("saved");
+          const int targets = s.slot("targets"), loss = s.slot("loss");
+          s.add(rank.prepare(Kernel::gemm(b, v, h, t)),
+                {{x, 0, b * h}, {p, 0, weights}, {w, 0, b * v}});
+          s.add(rank.prepare(Kernel::bias_activation(b, v, Activation::none, t)),
+                {{w, 0, b * v}, {p, weights, v}, {l, 0, b * v}});
+          s.add(rank.prepare(Kernel::cross_entropy(b, v, scale, t)),
+                {{l, 0, b * v}, {targets, 0, b}, {loss, 0, 1}});
+        });
+    backward_ = &rank.sequence(
+        fmt::format("mlp.head.backward {}x{}x{} {}", b, h, v, name(t)), [&](Sequence& s) {
+          const int p = s.slot("parameters"), x = s.slot("input"), dl = s.slot("saved"),
+                    g = s.slot("gradients"), dx = s.slot("d_input");
+          s.add(rank.prepare(Kernel::gemm(b, h, v, t, false, true)),
+                {{dl, 0, b * v}, {p, 0, weights}, {dx, 0, b * h}});
+          s.add(rank.prepare(Kernel::gemm(h, v, b, t, true, false, true)),
+                {{x, 0, b * h}, {dl, 0, b * v}, {g, 0, weights}});
+          s.add(rank.prepare(Kernel::column_sum(b, v, t)), {{dl, 0, b * v}, {g, weights, v}});
+        });
+    forward_flops_ = forward_->cost().matrix;
+    backward_flops_ = backward_->cost().matrix;
+  }
+  void forward(const BlockPass& p) const override {
+    p.stream.launch(*forward_, {p.parameters, p.input, p.workspace, p.saved, p.targets, p.loss});
+  }
+  void backward(const BlockPass& p) const override {
+    p.stream.launch(*backward_, {p.parameters, p.input, p.saved, p.gradients, p.d_input});
+  }
+
+ private:
+  MlpShape shape_;
+  const Sequence* forward_ = nullptr;
+  const Sequence* backward_ = nullptr;
+};
+
+}  // namespace
+
+Model make_mlp(const MlpShape& shape, std::shared_ptr<const std::string> text) {
+  Model model;
+  model.name = "mlp";
+  model.dtype = shape.dtype;
+  model.micro_batch = shape.micro_batch;
+  model.tokens_per_sample = shape.context;
+  model.targets_per_sample = 1;
+  model.text = std::move(text);
+  model.blocks.push_back(std::make_shared<Embedding>(shape));
+  const auto first = std::make_shared<Hidden>(shape, std::int64_t{shape.context} * shape.embedding);
+  const auto later = std::make_shared<Hidden>(shape, shape.hidden);
+  for (int layer = 0; layer < shape.layers; ++layer)
+    model.blocks.push_back(layer == 0 ? first : later);
+  model.blocks.push_back(std::make_shared<Head>(shape));
+  return model;
+}
+
+}  // namespace orrery

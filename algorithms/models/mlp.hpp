@@ -1,0 +1,22 @@
+// A language model on bytes: embeds the last `context` bytes, passes them through hidden layers,
+// predicts the next byte.
+//
+// After Bengio et al. 2003, "A Neural Probabilistic Language Model" (without its direct
+// connections; gelu for tanh).
+#pragma once
+
+#include "algorithms/models/block.hpp"
+
+namespace orrery {
+
+struct MlpShape {
+  int context = 8, embedding = 16, hidden = 64, layers = 2, vocabulary = 256;
+  int micro_batch = 4;
+  int micro_batches = 1;  // per replica and step: the loss is the mean over all of them
+  Dtype dtype = Dtype::fp32;
+};
+
+// Blocks: embedding, `layers` hidden layers, head. `text` may be null in a run without values.
+Model make_mlp(const MlpShape& shape, std::shared_ptr<const std::string> text);
+
+}  // namespace orrery

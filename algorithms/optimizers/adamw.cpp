@@ -1,0 +1,43 @@
+// AdamW, Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, in the form of
+// torch.optim.AdamW:
+//   p <- p - lr weight_decay p;   m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
+//   p <- p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+// with g scaled first, and p the fp32 master where the parameters are narrower.
+#include "algorithms/optimizers/optimizer.hpp"
+
+namespace orrery {
+
+namespace {
+
+class AdamW : public Optimizer {
+ public:
+  AdamW(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements,
+        Dtype dtype)
+      : Optimizer(rank, home, elements, dtype),
+        options_(options),
+        first_(state("first_moment")),
+        second_(state("second_moment")) {}
+  void update(Stream& stream, const Tensor& value, const Tensor& gradient, std::int64_t begin,
+              bool decay, const Tensor& scale) override {
+    const std::int64_t n = value.elements();
+    const Kernel kernel =
+        Kernel::adamw(n, options_.lr, options_.beta1, options_.beta2, options_.epsilon,
+                      decay ? options_.weight_decay : 0, dtype_);
+    stream.launch(rank_.prepare(kernel),
+                  {value, gradient, part(first_, begin, n), part(second_, begin, n),
+                   part(master_, begin, n), scale, step_});
+  }
+
+ private:
+  OptimizerOptions options_;
+  Tensor first_, second_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_adamw(const OptimizerOptions& options, Rank& rank, Stream& home,
+                                      std::int64_t elements, Dtype dtype) {
+  return std::make_unique<AdamW>(options, rank, home, elements, dtype);
+}
+
+}  // namespace orrery

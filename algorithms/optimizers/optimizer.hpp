@@ -1,0 +1,57 @@
+// Optimizers: update rules over flat ranges of parameters, with their state.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "algorithms/unit.hpp"
+#include "backend/checkpoint.hpp"
+#include "backend/rank.hpp"
+
+namespace orrery {
+
+struct OptimizerOptions {
+  std::string name = "adamw";  // sgd | momentum | adamw
+  double lr = 1e-3, momentum = 0.9, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01;
+  bool nesterov = false;
+};
+
+// State for `elements` consecutive parameters: moments in fp32, and an fp32 master copy where the
+// parameters are narrower.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // Once per step, before `update`: counts the step.
+  void begin_step(Stream& stream);
+  // Updates `value` (elements [begin, begin + size) of the flat buffer) with `gradient` times
+  // `scale` (a Values::always scalar; empty: 1).
+  virtual void update(Stream& stream, const Tensor& value, const Tensor& gradient,
+                      std::int64_t begin, bool decay, const Tensor& scale) = 0;
+  // Takes the initial values into the master copy; call after they are written.
+  void take_master(Stream& stream, const Tensor& values);
+  void visit(Archive& archive);
+
+ protected:
+  Optimizer(Rank& rank, Stream& home, std::int64_t elements, Dtype dtype);
+  Tensor state(const char* name);  // fp32 zeros, `elements` of them
+  Tensor part(const Tensor& whole, std::int64_t begin,
+              std::int64_t size) const;  // empty for an empty tensor
+  Rank& rank_;
+  Stream& home_;
+  std::int64_t elements_, steps_ = 0;
+  Dtype dtype_;
+  Tensor step_;    // {t, learning-rate multiplier}
+  Tensor master_;  // fp32, or empty
+  std::vector<std::pair<std::string, Tensor>> states_;
+};
+
+// Error{config} for an unknown name.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options, Rank& rank, Stream& home,
+                                          std::int64_t elements, Dtype dtype);
+std::unique_ptr<Optimizer> make_sgd(const OptimizerOptions& options, Rank& rank, Stream& home,
+                                    std::int64_t elements, Dtype dtype);
+std::unique_ptr<Optimizer> make_adamw(const OptimizerOptions& options, Rank& rank, Stream& home,
+                                      std::int64_t elements, Dtype dtype);
+
+}  // namespace orrery

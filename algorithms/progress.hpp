@@ -1,0 +1,58 @@
+// How far a run has come: hands out batches, bounds how far the host runs ahead, collects losses.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+
+#include "backend/checkpoint.hpp"
+#include "backend/event.hpp"
+#include "backend/rank.hpp"
+
+namespace orrery {
+
+// Consecutive samples of the data, by global sample number.
+struct Batch {
+  std::uint64_t first_sample = 0;
+  int samples = 0;
+};
+
+struct RunLength {
+  std::int64_t steps = 1;         // optimizer steps to take in this run
+  std::int64_t global_batch = 1;  // samples per step, over all replicas
+};
+
+// One rank's progress. Samples are numbered globally: step t consumes [t B, (t + 1) B), of which
+// the replica with batch coordinate r of R consumes the r-th share, in order. So the data of a step
+// does not depend on the parallel plan.
+class Progress {
+ public:
+  Progress(Rank& rank, const RunLength& length);
+
+  bool more() const { return issued_ < length_.steps; }
+  std::int64_t step() const { return done_before_ + issued_; }  // of the whole training
+  std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
+  // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.
+  Batch next(int samples);
+  // The step that ends with `end`, the tail of its stream, has been issued. Waits until at most two
+  // steps are under way. `loss`: the mean over this replica's samples, on ranks that compute it;
+  // read when the step has ended.
+  void step_issued(Event end, const Tensor& loss = {});
+  // Waits for the steps under way; call once, after the last.
+  void finish();
+  void visit(Archive& archive);
+
+ private:
+  void retire();
+  struct Step {
+    std::int64_t number;
+    Event end;
+    Tensor loss;
+  };
+  Rank& rank_;
+  RunLength length_;
+  std::int64_t local_batch_, replica_;
+  std::int64_t issued_ = 0, done_before_ = 0, taken_ = 0;
+  std::deque<Step> under_way_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,118 @@
+// A replica: this rank's part of one copy of the model, and how it computes gradients and takes
+// optimizer steps.
+//
+// Tensor, context, expert and pipeline parallelism and recomputation live inside a replica;
+// algorithms that act across replicas (DDP, FSDP, ACCO, DiLoCo, …) use the interface below and
+// never see them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "algorithms/models/block.hpp"
+#include "algorithms/optimizers/optimizer.hpp"
+#include "algorithms/progress.hpp"
+#include "algorithms/unit.hpp"
+
+namespace orrery {
+
+class PipelineExecutor;
+
+enum class Recompute : std::uint8_t { none, full };
+
+struct ReplicaOptions {
+  int micro_batches = 1;          // per optimizer step
+  std::string schedule = "1f1b";  // used when there are several pipeline stages
+  Recompute recompute = Recompute::none;
+  Dtype gradient_dtype = Dtype::fp32;
+  OptimizerOptions optimizer;
+};
+
+// The blocks of one pipeline stage: inner blocks divide evenly (earlier stages take what is left
+// over), the first stage has the first block too, the last stage the last. Error{config} when there
+// are fewer inner blocks than stages.
+std::pair<int, int> stage_blocks(int blocks, int stage, int stages);
+
+class Replica {
+ public:
+  // Allocates parameters, gradients and optimizer state on the compute stream and writes the
+  // initial values, which depend on the seed and the global number of each parameter only.
+  Replica(Rank& rank, Model model, const ReplicaOptions& options);
+  ~Replica();
+
+  Rank& rank() const { return rank_; }
+  Stream& compute() const { return compute_; }
+  const Model& model() const { return model_; }
+  const ReplicaOptions& options() const { return options_; }
+  bool first_stage() const { return first_block_ == 0; }
+  bool last_stage() const { return last_block_ == static_cast<int>(model_.blocks.size()); }
+
+  std::span<Parameter> parameters() { return parameters_; }
+  // Buckets of at most `capacity` in reverse order of registration, as their gradients become
+  // ready; the first holds at most `first`. A parameter larger than the capacity has a bucket of
+  // its own.
+  std::vector<Bucket> buckets(Bytes capacity, Bytes first) const;
+  void install(ShardingHooks& hooks);  // at most one
+
+  // Issues the gradients of one step's micro-batches into the zeroed gradient buffer, by the
+  // pipeline schedule.
+  void accumulate_gradients(Progress& progress);
+  // Adds the gradient of one micro-batch, without schedule; for algorithms that decide as they go.
+  // One pipeline stage only.
+  void accumulate_micro_batch(const Batch& batch);
+  void zero_gradients();
+
+  // The sum of squares of all gradients of the model copy, as a Values::always scalar, the same on
+  // all its ranks.
+  Tensor squared_gradient_norm(Stream& stream);
+  // min(1, max_norm / norm), as a scalar for optimizer_step.
+  Tensor clip_scale(Stream& stream, double max_norm);
+  void optimizer_step(Stream& stream, std::span<Parameter> parameters, const Tensor& scale = {});
+  // The loss of the step being issued: the mean over this replica's samples; empty on ranks without
+  // the last block.
+  Tensor loss() const { return loss_; }
+  // Matrix FLOPs of one step of this rank without recomputation.
+  Flops flops_per_step() const;
+  void visit(Archive& archive);
+
+ private:
+  friend class PipelineExecutor;
+  // What a micro-batch keeps between its forward and its backward.
+  struct InFlight {
+    Tensor tokens, targets;
+    std::vector<Tensor> inputs, saved;  // by local block
+  };
+  // One pass over the rank's blocks. `next`: the unit issued after this pass.
+  Tensor forward(int micro_batch, const Batch& batch, Tensor input, bool last, const Unit* next);
+  Tensor backward(int micro_batch, Tensor d_output, bool last, const Unit* next);
+  void allocate_parameters();
+  void load(InFlight& state, const Batch& batch);
+  BlockPass pass_of(int block, InFlight& state);
+  Tensor activation(std::int64_t elements, const char* name);
+  std::int64_t input_elements() const;  // of the stage's boundary, per micro-batch
+  Unit unit(int block, int micro_batch, bool last) const {
+    return {0, block, micro_batch, last, nullptr};
+  }
+
+  Rank& rank_;
+  Model model_;
+  ReplicaOptions options_;
+  Stream& compute_;
+  int first_block_ = 0, last_block_ = 0;
+  std::vector<Parameter> parameters_;
+  std::vector<std::pair<std::int64_t, std::int64_t>>
+      block_ranges_;  // of the flat buffers, by local block
+  Tensor values_, gradients_, loss_, cursor_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<PipelineExecutor> executor_;
+  ShardingHooks none_;
+  ShardingHooks* hooks_ = &none_;
+  Channel* norm_channel_ = nullptr;
+  std::map<int, InFlight> in_flight_;
+  Prepared load_, zero_, zero_loss_, squares_, zero_square_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,56 @@
+// What sharding and synchronisation act on: units of work, parameters, buckets and hooks.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/axes.hpp"
+#include "backend/tensor.hpp"
+
+namespace orrery {
+
+// One block's part of a pass over one micro-batch. `next` is the unit that follows in issue order,
+// null at the end of the step.
+struct Unit {
+  int chunk = 0;
+  int block = 0;  // global number
+  int micro_batch = 0;
+  bool last_micro_batch = false;  // of this block in this step
+  const Unit* next = nullptr;
+};
+
+enum class Pass : std::uint8_t { forward, recompute, backward };
+
+// One parameter of this rank. `replicated`: the axes over which it is the same on every rank, so
+// that norms count it once.
+struct Parameter {
+  std::string name;  // "block.3.weight"
+  Tensor value, gradient;
+  std::int64_t begin = 0;  // place in the replica's flat buffers, in elements
+  int block = 0;
+  bool decay = true;
+  Axes replicated;
+};
+
+// Neighbouring parameters whose gradients are reduced together: a slice of the flat gradient
+// buffer.
+struct Bucket {
+  Tensor gradients;
+  int first_block = 0;  // complete when the backward of this block is
+  std::vector<std::size_t> parameters;
+};
+
+// Hooks through which parameters are sharded and gradients synchronised. Called while a pass is
+// issued, not while it runs.
+class ShardingHooks {
+ public:
+  virtual ~ShardingHooks() = default;
+  virtual void before(const Unit&, Pass) {}
+  virtual void after(const Unit&, Pass) {}
+  virtual void gradients_accumulated(const Unit&) {}  // the backward of a unit is issued
+  virtual void gradients_ready(const Unit&) {
+  }  // likewise, and it was the last micro-batch of the step
+};
+
+}  // namespace orrery
