@@ -65,7 +65,8 @@ void Stream::use(const Operand& operand, bool write, Site site) {
       if (!ordered && (write || x.write) && !x.racy && !operand.racy)
         unordered(*this, operand, x, write, ordinal_, site, rank_.streams()[x.stream].name());
       const bool covered = x.begin >= operand.begin && x.end <= operand.end;
-      if (covered && ordered && (write || (same_stream && !x.write)))
+      const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
+      if (covered && ordered && as_strict && (write || (same_stream && !x.write)))
         continue;  // `mine` stands for it
     }
     if (kept != i) accesses[kept] = x;
