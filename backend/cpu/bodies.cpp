@@ -1,0 +1,231 @@
+#include "backend/cpu/bodies.hpp"
+
+#include <array>
+#include <cmath>
+#include <memory>
+#include <new>
+
+#include "backend/core/error.hpp"
+#include "backend/cpu/operands.hpp"
+
+namespace orrery {
+
+namespace cpu {
+
+namespace {
+
+[[noreturn]] void refuse(const Kernel& kernel, const std::string& why) {
+  throw Error(Category::invalid_program, std::string(name(kernel.op)) + ": " + why)
+      .with("kernel", kernel.label);
+}
+
+template <class T>
+double load_as(const View& view, std::int64_t i) {
+  return static_cast<double>(static_cast<const T*>(view.data)[i]);
+}
+
+}  // namespace
+
+const View& Operands::any(std::size_t operand, std::int64_t elements) const {
+  if (!has(operand)) refuse(kernel_, "operand " + std::to_string(operand) + " is missing");
+  const View& view = views_[operand];
+  if (view.elements < elements)
+    refuse(kernel_, "operand " + std::to_string(operand) + " has " + std::to_string(view.elements) +
+                        " elements of the " + std::to_string(elements) + " it needs");
+  return view;
+}
+
+const View& Operands::need(std::size_t operand, std::int64_t elements, Dtype dtype) const {
+  const View& view = any(operand, elements);
+  if (view.dtype != dtype)
+    refuse(kernel_, "operand " + std::to_string(operand) + " is " + name(view.dtype) + ", not " +
+                        name(dtype));
+  return view;
+}
+
+double Operands::scalar(std::size_t operand, std::int64_t element) const {
+  if (!has(operand) || views_[operand].elements <= element)
+    refuse(kernel_,
+           "operand " + std::to_string(operand) + " has no element " + std::to_string(element));
+  return load(views_[operand], element);
+}
+
+double load(const View& view, std::int64_t i) {
+  switch (view.dtype) {
+    case Dtype::fp32:
+      return load_as<float>(view, i);
+    case Dtype::fp64:
+      return load_as<double>(view, i);
+    case Dtype::int32:
+      return load_as<std::int32_t>(view, i);
+    case Dtype::int64:
+      return load_as<std::int64_t>(view, i);
+    case Dtype::uint8:
+      return load_as<std::uint8_t>(view, i);
+    case Dtype::bf16:
+      return from_bf16(static_cast<const std::uint16_t*>(view.data)[i]);
+    case Dtype::fp16:
+      return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
+    case Dtype::fp8:
+      break;
+  }
+  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
+}
+
+void store(const View& view, std::int64_t i, double value) {
+  switch (view.dtype) {
+    case Dtype::fp32:
+      static_cast<float*>(view.data)[i] = static_cast<float>(value);
+      return;
+    case Dtype::fp64:
+      static_cast<double*>(view.data)[i] = value;
+      return;
+    case Dtype::int32:
+      static_cast<std::int32_t*>(view.data)[i] = static_cast<std::int32_t>(std::llrint(value));
+      return;
+    case Dtype::int64:
+      static_cast<std::int64_t*>(view.data)[i] = std::llrint(value);
+      return;
+    case Dtype::uint8:
+      static_cast<std::uint8_t*>(view.data)[i] = static_cast<std::uint8_t>(std::llrint(value));
+      return;
+    case Dtype::bf16:
+      static_cast<std::uint16_t*>(view.data)[i] = to_bf16(static_cast<float>(value));
+      return;
+    case Dtype::fp16:
+      static_cast<std::uint16_t*>(view.data)[i] = to_fp16(static_cast<float>(value));
+      return;
+    case Dtype::fp8:
+      break;
+  }
+  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
+}
+
+namespace {
+
+// fp32 copies of a kernel's operands that are stored in another type. One per thread: buffers are
+// kept for the next kernel.
+class Expansion {
+ public:
+  // The views with every bf16, fp16 and fp64 operand replaced by an fp32 copy (not filled where the
+  // kernel only writes).
+  std::span<const View> expand(const Kernel& kernel, std::span<const View> views) {
+    count_ = views.size();
+    for (std::size_t i = 0; i < count_; ++i) {
+      expanded_[i] = views[i];
+      if (!stored(views[i])) continue;
+      float* copy = buffer(i, views[i].elements);
+      if (role_of(kernel.roles, i) != Role::write) expand_to_fp32(views[i], copy);
+      expanded_[i] = {copy, views[i].elements, Dtype::fp32};
+    }
+    return {expanded_.data(), count_};
+  }
+  void round_back(const Kernel& kernel, std::span<const View> views) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (stored(views[i]) && (static_cast<unsigned>(role_of(kernel.roles, i)) & 2U) != 0)
+        round_from_fp32(static_cast<const float*>(expanded_[i].data), views[i]);
+  }
+  static bool stored(const View& view) {
+    return view.data != nullptr &&
+           (view.dtype == Dtype::bf16 || view.dtype == Dtype::fp16 || view.dtype == Dtype::fp64);
+  }
+
+ private:
+  struct Release {
+    void operator()(float* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  float* buffer(std::size_t i, std::int64_t elements) {
+    const auto wanted = static_cast<std::size_t>(elements);
+    if (sizes_[i] < wanted) {
+      buffers_[i].reset(
+          static_cast<float*>(::operator new[](wanted * sizeof(float), std::align_val_t{64})));
+      sizes_[i] = wanted;
+    }
+    return buffers_[i].get();
+  }
+  std::array<View, max_operands> expanded_;
+  std::array<std::unique_ptr<float[], Release>, max_operands> buffers_;
+  std::array<std::size_t, max_operands> sizes_{};
+  std::size_t count_ = 0;
+};
+
+void compute(const Kernel& kernel, const Operands& operands) {
+  switch (kernel.op) {
+    case Op::gemm:
+      return gemm(kernel, operands);
+    case Op::bias_activation:
+      return bias_activation(kernel, operands);
+    case Op::bias_activation_backward:
+      return bias_activation_backward(kernel, operands);
+    case Op::column_sum:
+      return column_sum(kernel, operands);
+    case Op::embedding:
+      return embedding(kernel, operands);
+    case Op::embedding_backward:
+      return embedding_backward(kernel, operands);
+    case Op::cross_entropy:
+      return cross_entropy(kernel, operands);
+    case Op::linear_combination:
+      return linear_combination(kernel, operands);
+    case Op::sum_squares:
+      return sum_squares(kernel, operands);
+    case Op::clip_scale:
+      return clip_scale(kernel, operands);
+    case Op::sgd:
+      return sgd(kernel, operands);
+    case Op::adamw:
+      return adamw(kernel, operands);
+    case Op::initialise:
+      return initialise(kernel, operands);
+    case Op::text_batch:
+      return text_batch(kernel, operands);
+    default:
+      refuse(kernel, "timing model only, it has no values");
+  }
+}
+
+// Whole numbers and doubles (counts of samples, norms) are combined in double, not expanded to
+// fp32.
+bool combines_in_double(const Kernel& kernel, std::span<const View> views) {
+  if (kernel.op != Op::linear_combination || views.size() < 2) return false;
+  return size_of(views[1].dtype) == 8 || views[1].dtype == Dtype::int32 ||
+         size_of(views[0].dtype) == 8;
+}
+
+class Bodies final : public KernelBodies {
+ public:
+  void run(const Kernel& kernel, std::span<const View> views) const override {
+    if (kernel.op == Op::timed) return;
+    if (kernel.op == Op::custom) return (*kernel.body)(views);
+    if (views.size() > static_cast<std::size_t>(max_operands)) refuse(kernel, "too many operands");
+    const Operands operands(kernel, views);
+    if (kernel.op == Op::fill)
+      return fill(operands.need(0, kernel.dims[0], kernel.dtype), kernel.scalars[0]);
+    if (kernel.op == Op::cast) return run_cast(kernel, operands);
+    bool plain = true;
+    for (const View& view : views) plain = plain && !Expansion::stored(view);
+    if (plain || combines_in_double(kernel, views)) return compute(kernel, operands);
+    thread_local Expansion expansion;
+    compute(kernel, Operands(kernel, expansion.expand(kernel, views)));
+    expansion.round_back(kernel, views);
+  }
+
+ private:
+  static void run_cast(const Kernel& kernel, const Operands& operands) {
+    View from = operands.need(0, kernel.dims[0], static_cast<Dtype>(kernel.dims[1]));
+    View to = operands.need(1, kernel.dims[0], kernel.dtype);
+    from.elements = to.elements = kernel.dims[0];
+    cast(from, to);
+  }
+};
+
+}  // namespace
+
+}  // namespace cpu
+
+const KernelBodies& cpu_bodies() {
+  static const cpu::Bodies bodies;
+  return bodies;
+}
+
+}  // namespace orrery

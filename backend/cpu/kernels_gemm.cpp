@@ -1,0 +1,90 @@
+// Matrix products through Eigen, on one thread. All matrices are row-major.
+//
+// Eigen may treat the unaligned head of a buffer apart (scalars there, fused vectors behind), so
+// the bits could depend on where a buffer lies. Operands that do not start on a 64-byte boundary
+// are therefore copied to scratch that does.
+#define EIGEN_DONT_PARALLELIZE
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 reports its own AVX-512 intrinsics
+#include <Eigen/Core>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "backend/cpu/operands.hpp"
+
+namespace orrery::cpu {
+
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+bool aligned(const float* p) { return reinterpret_cast<std::uintptr_t>(p) % alignment == 0; }
+
+struct Release {
+  void operator()(float* p) const { ::operator delete[](p, std::align_val_t{alignment}); }
+};
+
+// A buffer of this thread that grows and is kept.
+class Scratch {
+ public:
+  float* take(std::int64_t elements) {
+    const auto wanted = static_cast<std::size_t>(elements);
+    if (size_ < wanted) {
+      data_.reset(static_cast<float*>(
+          ::operator new[](wanted * sizeof(float), std::align_val_t{alignment})));
+      size_ = wanted;
+    }
+    return data_.get();
+  }
+  float* copy(const float* from, std::int64_t elements) {
+    float* to = take(elements);
+    std::memcpy(to, from, static_cast<std::size_t>(elements) * sizeof(float));
+    return to;
+  }
+
+ private:
+  std::unique_ptr<float[], Release> data_;
+  std::size_t size_ = 0;
+};
+
+using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Read = Eigen::Map<const Matrix, Eigen::Aligned64>;
+using Write = Eigen::Map<Matrix, Eigen::Aligned64>;
+
+template <class A, class B>
+void product(Write& c, const A& a, const B& b, bool accumulate) {
+  if (accumulate)
+    c.noalias() += a * b;
+  else
+    c.noalias() = a * b;
+}
+
+template <class A>
+void product(Write& c, const A& a, const Read& b, bool transpose_b, bool accumulate) {
+  transpose_b ? product(c, a, b.transpose(), accumulate) : product(c, a, b, accumulate);
+}
+
+}  // namespace
+
+void gemm(const Kernel& kernel, const Operands& operands) {
+  const auto [m, n, k, unused0, unused1, unused2] = kernel.dims;
+  const float* a = operands.fp32(0, m * k);
+  const float* b = operands.fp32(1, k * n);
+  float* c = operands.fp32(2, m * n);
+  if (m * n == 0) return;
+  thread_local Scratch scratch_a, scratch_b, scratch_c;
+  if (!aligned(a)) a = scratch_a.copy(a, m * k);
+  if (!aligned(b)) b = scratch_b.copy(b, k * n);
+  float* work = c;
+  if (!aligned(c)) work = kernel.accumulate ? scratch_c.copy(c, m * n) : scratch_c.take(m * n);
+  const Read left(a, kernel.transpose_a ? k : m, kernel.transpose_a ? m : k);
+  const Read right(b, kernel.transpose_b ? n : k, kernel.transpose_b ? k : n);
+  Write result(work, m, n);
+  if (kernel.transpose_a)
+    product(result, left.transpose(), right, kernel.transpose_b, kernel.accumulate);
+  else
+    product(result, left, right, kernel.transpose_b, kernel.accumulate);
+  if (work != c) std::memcpy(c, work, static_cast<std::size_t>(m * n) * sizeof(float));
+}
+
+}  // namespace orrery::cpu

@@ -1,0 +1,81 @@
+#include "backend/cpu/service.hpp"
+
+namespace orrery::cpu {
+
+CpuService::CpuService(Shared& shared, int address, std::string name, World::ServiceProgram program)
+    : shared_(shared), address_(address), name_(std::move(name)), program_(std::move(program)) {}
+
+void CpuService::start() {
+  {
+    const Lock lock(shared_.monitor.mutex());
+    shared_.monitor.add(*this, true);
+  }
+  thread_ = std::thread([this] { run(); });
+}
+
+void CpuService::join() { thread_.join(); }
+
+void CpuService::run() {
+  try {
+    program_(*this);
+  } catch (const Unwind&) {
+  } catch (...) {
+    const std::exception_ptr failure = with_context(std::current_exception(), {{"service", name_}});
+    const Lock lock(shared_.monitor.mutex());
+    shared_.monitor.fail(failure);
+  }
+  const Lock lock(shared_.monitor.mutex());
+  shared_.monitor.remove(*this);
+}
+
+void CpuService::receive(ControlMessage message) {
+  mailbox_.mailbox.push_back(std::move(message));
+  shared_.monitor.make_ready(*this);
+}
+
+void CpuService::ranks_have_ended() {
+  finishing_ = true;
+  shared_.monitor.make_ready(*this);
+}
+
+Random& CpuService::rng(Purpose purpose) {
+  return rngs_
+      .try_emplace(purpose, shared_.state.options.seed, purpose,
+                   static_cast<std::uint32_t>(address_))
+      .first->second;
+}
+
+void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> values) {
+  const int last =
+      shared_.state.options.grid.size() + static_cast<int>(shared_.state.services.size());
+  if (to < 0 || to >= last)
+    throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
+                                               "; addresses end at " + std::to_string(last - 1));
+  shared_.monitor.throw_if_failed();
+  shared_.deliver(to, {address_, tag, {values.begin(), values.end()}});
+}
+
+std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Seconds timeout) {
+  Monitor& monitor = shared_.monitor;
+  std::optional<Instant> deadline;
+  if (timeout < Seconds(1e6)) deadline = monitor.instant(monitor.now() + to_time(timeout));
+  Lock lock(monitor.mutex());
+  tag_ = tag;
+  while (true) {
+    const int place = mailbox_.find(tag, from);
+    if (place >= 0) {
+      ControlMessage message = std::move(mailbox_.mailbox[static_cast<std::size_t>(place)]);
+      mailbox_.mailbox.erase(mailbox_.mailbox.begin() + place);
+      return message;
+    }
+    if (finishing_) throw Unwind{};
+    if (deadline && std::chrono::steady_clock::now() >= *deadline) return std::nullopt;
+    monitor.block(lock, *this, deadline);
+  }
+}
+
+std::string CpuService::blocked_in() const {
+  return "waits for a message with tag " + std::to_string(tag_);
+}
+
+}  // namespace orrery::cpu
