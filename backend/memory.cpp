@@ -87,12 +87,17 @@ void Rank::refund_pending(std::uint32_t home) {
   pending.resize(kept);
 }
 
-// Oldest first, until enough is free: which waits happen depends on issue order alone, so every
-// world waits alike.
+// Home stream by home stream, the oldest of this account first, until enough is free: which waits
+// happen depends on issue order alone, so every world waits alike.
 void Rank::wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site) {
+  const Place place = &ledger == &device_ledger_ ? Place::device : Place::host;
   for (std::size_t home = 0; home < pending_refunds_.size(); ++home) {
-    while (!ledger.fits(size) && !pending_refunds_[home].empty()) {
-      const std::vector<Access> uses = pending_refunds_[home].front()->accesses;
+    while (!ledger.fits(size)) {
+      const auto& pending = pending_refunds_[home];
+      const auto oldest = std::find_if(pending.begin(), pending.end(),
+                                       [&](const Storage* s) { return s->place == place; });
+      if (oldest == pending.end()) break;
+      const std::vector<Access> uses = (*oldest)->accesses;
       for (const Access& x : uses)
         if (x.stream != home) wait({x.stream, x.ordinal}, site);
     }
