@@ -185,8 +185,9 @@ class Layering {
       for (const Include& include : includes) {
         if (!is_ours(include.target)) continue;
         files[path].insert(include.target);
-        const std::string from = folder_of(path), to = folder_of(include.target);
-        if (from != to && !is_below(path, "tests")) folders[from].insert(to);
+        const Area *from = area_of(path), *to = area_of(include.target);
+        if (from != nullptr && to != nullptr && from != to)
+          folders[std::string(from->folder)].insert(std::string(to->folder));
       }
     check_circles(files, "files");
     check_circles(folders, "folders");

@@ -12,7 +12,9 @@ namespace orrery {
 // - a folder includes a folder it may not, a file that is not there, or one of ours not written
 // from the root in quotes;
 // - a confined library is included outside its folders, directly or through our own headers;
-// - files, or library folders, include each other in a circle; a source file is included.
+// - files, or folders of that table, include each other in a circle; a source file is included. The
+// subfolders of
+//   algorithms/ are one library and one folder here.
 std::vector<Offence> check_layering(const SourceTree& tree);
 
 }  // namespace orrery
