@@ -1,6 +1,7 @@
 #include "backend/decisions.hpp"
 
 #include <array>
+#include <limits>
 #include <sstream>
 
 namespace orrery {
@@ -55,18 +56,23 @@ std::vector<DecisionLog> decisions_from_text(const std::string& text, const std:
         .with("line", std::to_string(number));
   };
   std::size_t ranks = 0;
+  const auto at_end = [](std::istringstream& words) { return (words >> std::ws).eof(); };
   if (!std::getline(lines, line)) throw bad("empty file");
   std::istringstream first(line);
-  if (!(first >> word >> ranks) || word != header || ranks > 10'000'000)
+  if (!(first >> word >> ranks) || !at_end(first) || word != header || ranks > 10'000'000)
     throw bad(std::string("expected '") + header + " <ranks>'");
   std::vector<DecisionLog> logs(ranks);
   while (std::getline(lines, line)) {
     ++number;
     std::istringstream fields(line);
     std::size_t rank = 0;
+    std::int64_t flow = 0;  // read with its sign: an unsigned number would take "-1" for a large one
     Decision d;
-    if (!(fields >> rank >> word >> d.flow >> d.result) || !(fields >> std::ws).eof())
+    if (!(fields >> rank >> word >> flow >> d.result) || !at_end(fields))
       throw bad("expected 'rank kind flow result'");
+    if (flow < 0 || flow > std::numeric_limits<std::uint32_t>::max())
+      throw bad("no flow has number " + std::to_string(flow));
+    d.flow = static_cast<std::uint32_t>(flow);
     if (rank >= ranks) throw bad("rank " + std::to_string(rank) + " of " + std::to_string(ranks));
     std::size_t kind = 0;
     while (kind < kind_names.size() && word != kind_names[kind]) ++kind;
