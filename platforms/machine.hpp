@@ -32,6 +32,17 @@ struct CollectivePlan {
   Time total;     // alpha terms and transfer
 };
 
+// How a simulation times communication:
+//   analytic   the machine's plan, as if nothing else used the links
+//   flow       each member's bytes as one flow over the links: contention, in aggregate
+//   messages   every step of a ring and every message as a flow of its own: for validation, and for
+//   small groups (steps x
+//              members flows). Collectives take the ring whatever algorithm the machine's plan
+//              names
+//   automatic  analytic, for now
+// Without contention the three agree to the picosecond wherever a chunk takes whole picoseconds.
+enum class Fidelity : std::uint8_t { automatic, analytic, flow, messages };
+
 // What the host pays, on its own clock, for talking to a device.
 struct HostCosts {
   Time launch, communicate,

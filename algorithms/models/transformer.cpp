@@ -21,11 +21,11 @@ void add_norm(std::vector<ParameterSpec>& parameters, const std::string& name,
 }
 
 std::string key(const char* what, const TransformerShape& s) {
-  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{} {} {}", what,
+  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{} {} {}", what,
                      s.micro_batch, s.sequence, s.hidden, s.heads, s.kv_heads, s.head_size, s.ffn,
                      s.vocabulary, s.gated ? "g" : "", s.rotary ? "r" : "", s.norm_bias ? "n" : "",
-                     s.qkv_bias ? "q" : "", s.biases ? "b" : "", s.causal ? "c" : "",
-                     s.micro_batches, name(s.dtype));
+                     s.qkv_bias ? "q" : "", s.output_bias ? "o" : "", s.mlp_bias ? "m" : "",
+                     s.causal ? "c" : "", s.micro_batches, name(s.dtype));
 }
 
 class TokenEmbedding : public Block {

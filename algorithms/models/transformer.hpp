@@ -12,12 +12,12 @@ namespace orrery {
 
 struct TransformerShape {
   int layers = 1, hidden = 1, heads = 1, kv_heads = 1, head_size = 1, ffn = 1, vocabulary = 1;
-  bool gated = true;                      // SwiGLU: two matrices up, one down
-  bool rotary = true;                     // else learned positions
-  int learned_positions = 0;              // rows of the position table
-  bool norm_bias = false;                 // LayerNorm instead of RMSNorm
-  bool qkv_bias = false, biases = false;  // biases: of the other projections
-  bool tied = false;                      // the head uses the embedding's table
+  bool gated = true;          // SwiGLU: two matrices up, one down
+  bool rotary = true;         // else learned positions
+  int learned_positions = 0;  // rows of the position table
+  bool norm_bias = false;     // LayerNorm instead of RMSNorm
+  bool qkv_bias = false, output_bias = false, mlp_bias = false;
+  bool tied = false;  // the head uses the embedding's table
   bool causal = true;
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;

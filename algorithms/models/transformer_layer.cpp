@@ -21,10 +21,10 @@ class Layer : public Block {
         0.02 / std::sqrt(2.0 * s.layers);  // GPT-2: residual projections are scaled by depth
     norm("attention_norm", attention_norm_);
     matrix("qkv", std::int64_t{s.hidden} * (q_ + 2 * kv_), 0.02, q_ + 2 * kv_, s.qkv_bias, qkv_);
-    matrix("out", q_ * s.hidden, out_deviation, s.hidden, s.biases, out_);
+    matrix("out", q_ * s.hidden, out_deviation, s.hidden, s.output_bias, out_);
     norm("mlp_norm", mlp_norm_);
-    matrix("up", s.hidden * up_, 0.02, up_, s.biases, up_matrix_);
-    matrix("down", std::int64_t{s.ffn} * s.hidden, out_deviation, s.hidden, s.biases, down_);
+    matrix("up", s.hidden * up_, 0.02, up_, s.mlp_bias, up_matrix_);
+    matrix("down", std::int64_t{s.ffn} * s.hidden, out_deviation, s.hidden, s.mlp_bias, down_);
     output_elements_ = rows_ * s.hidden;
     lay_out_saved();
     forward_workspace_ = rows_ * s.hidden;

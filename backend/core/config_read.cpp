@@ -98,7 +98,7 @@ std::vector<std::string> missing_parts(const Source& s) {
 
 }  // namespace
 
-std::string range_text(const Rules& rules, Unit unit) {
+std::string range_text(const Rules& rules, Dimension unit) {
   const auto say = [&](double bound) { return quantity_text(bound, unit); };
   std::vector<std::string> parts;
   if (rules.min)
@@ -123,9 +123,9 @@ bool Reader::scalar(const Node& node, const std::string& path, const char* expec
 }
 
 bool Reader::in_range(const Node& node, const std::string& path, const Rules& rules, double value,
-                      Unit unit) {
+                      Dimension unit) {
   const bool low = rules.min && (value < *rules.min || (rules.above_min && value <= *rules.min));
-  const bool negative = unit != Unit::none && !rules.min && value < 0;
+  const bool negative = unit != Dimension::none && !rules.min && value < 0;
   if (!low && !negative && !(rules.max && value > *rules.max)) return true;
   const std::string range = negative ? "not negative" : range_text(rules, unit);
   error(node.mark, labelled(path, fmt::format("{} is out of range", node.text)),
@@ -144,15 +144,15 @@ bool Reader::integer(const Node& node, const std::string& path, const Rules& rul
   const auto parsed = parse_integer(node.text);
   if (!parsed.value)
     return error(node.mark, labelled(path, parsed.error), parsed.suggestion), false;
-  if (!in_range(node, path, rules, static_cast<double>(*parsed.value), Unit::none)) return false;
+  if (!in_range(node, path, rules, static_cast<double>(*parsed.value), Dimension::none)) return false;
   out = *parsed.value;
   return true;
 }
 
-bool Reader::quantity(const Node& node, const std::string& path, const Rules& rules, Unit unit,
+bool Reader::quantity(const Node& node, const std::string& path, const Rules& rules, Dimension unit,
                       double& out) {
   if (!scalar(node, path, unit_description(unit))) return false;
-  if (node.quoted && unit == Unit::none)
+  if (node.quoted && unit == Dimension::none)
     return error(node.mark,
                  labelled(path, fmt::format("expected a number, got {}", kind_text(node))),
                  "drop the quotes"),
@@ -166,11 +166,11 @@ bool Reader::quantity(const Node& node, const std::string& path, const Rules& ru
 }
 
 bool Reader::bytes(const Node& node, const std::string& path, const Rules& rules, Bytes& out) {
-  if (!scalar(node, path, unit_description(Unit::bytes))) return false;
+  if (!scalar(node, path, unit_description(Dimension::bytes))) return false;
   const auto parsed = parse_bytes(node.text);
   if (!parsed.value)
     return error(node.mark, labelled(path, parsed.error), parsed.suggestion), false;
-  if (!in_range(node, path, rules, static_cast<double>(parsed.value->value), Unit::bytes))
+  if (!in_range(node, path, rules, static_cast<double>(parsed.value->value), Dimension::bytes))
     return false;
   out = *parsed.value;
   return true;

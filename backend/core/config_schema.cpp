@@ -107,7 +107,7 @@ Json section_schema(const Table& table, bool sources) {
   for (const Entry& entry : table.entries) {
     Json field = value_schema(entry.shape, entry.rules, sources);
     std::string text = entry.doc;
-    if (entry.shape.unit != Unit::none) {
+    if (entry.shape.unit != Dimension::none) {
       const std::string range = range_text(entry.rules, entry.shape.unit);
       text += (text.empty() ? "" : "; ") + std::string(unit_description(entry.shape.unit)) +
               (range.empty() ? "" : ", " + range);

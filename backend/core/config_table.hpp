@@ -43,7 +43,7 @@ struct Rules {
 struct Shape {
   enum class Kind { integer, number, boolean, string, quantity, section, list, map, any };
   Kind kind = Kind::any;
-  Unit unit = Unit::none;
+  Dimension unit = Dimension::none;
   bool nullable = false;
   bool sourced = false;
   std::vector<Shape> item;  // one or none
@@ -89,7 +89,7 @@ class Reader {
 
   // Each reads one scalar; false when it reported an error and left `out` alone.
   bool integer(const Node&, const std::string& path, const Rules&, std::int64_t& out);
-  bool quantity(const Node&, const std::string& path, const Rules&, Unit, double& out);
+  bool quantity(const Node&, const std::string& path, const Rules&, Dimension, double& out);
   bool bytes(const Node&, const std::string& path, const Rules&, Bytes& out);
   bool boolean(const Node&, const std::string& path, bool& out);
   bool string(const Node&, const std::string& path, const Rules&, std::string& out);
@@ -115,7 +115,7 @@ class Reader {
   class Inherit;
 
   bool scalar(const Node&, const std::string& path, const char* expected);
-  bool in_range(const Node&, const std::string& path, const Rules&, double value, Unit);
+  bool in_range(const Node&, const std::string& path, const Rules&, double value, Dimension);
   std::optional<Source> source(const Node&, const std::string& path);
   void unknown_key(const Node& child, const std::string& path,
                    const std::vector<std::string>& known);
@@ -130,7 +130,7 @@ Node write_section(const Table&, const void* object);
 Node write_source(const Source&);
 
 // How a range is said to people: "at least 1, at most 8"; "" without limits.
-std::string range_text(const Rules&, Unit);
+std::string range_text(const Rules&, Dimension);
 
 std::string json_schema_text(const Table&, const std::string& title, const ReadOptions&);
 std::string key_reference_text(const Table&);

@@ -24,7 +24,7 @@ double bound_of(const T& bound) {
 }
 
 struct PlainValue {
-  static Shape shape(Shape::Kind kind, Unit unit = Unit::none) {
+  static Shape shape(Shape::Kind kind, Dimension unit = Dimension::none) {
     Shape s;
     s.kind = kind;
     s.unit = unit;
@@ -56,7 +56,7 @@ struct Value<double> : PlainValue {
   static void read(Reader& r, const Node& node, const std::string& path, const Rules& rules,
                    double& out) {
     const Leaf leaf = r.leaf(node, path, false, true);
-    if (leaf.value != nullptr) r.quantity(*leaf.value, path, rules, Unit::none, out);
+    if (leaf.value != nullptr) r.quantity(*leaf.value, path, rules, Dimension::none, out);
   }
   static void absent(Reader&, double&) {}
   static Node write(const double& value, const Rules&) { return Node::scalar(number_text(value)); }
@@ -117,28 +117,28 @@ struct Value<Bytes> : PlainValue {
   }
   static void absent(Reader&, Bytes&) {}
   static Node write(const Bytes& value, const Rules&) { return Node::scalar(quantity_text(value)); }
-  static Shape shape() { return PlainValue::shape(Shape::Kind::quantity, Unit::bytes); }
+  static Shape shape() { return PlainValue::shape(Shape::Kind::quantity, Dimension::bytes); }
 };
 
 template <class Tag>
-constexpr Unit unit_of(Quantity<Tag>) {
+constexpr Dimension unit_of(Quantity<Tag>) {
   using Q = Quantity<Tag>;
   if constexpr (std::same_as<Q, Seconds>)
-    return Unit::seconds;
+    return Dimension::seconds;
   else if constexpr (std::same_as<Q, Flops>)
-    return Unit::flops;
+    return Dimension::flops;
   else if constexpr (std::same_as<Q, FlopsPerSecond>)
-    return Unit::flops_per_second;
+    return Dimension::flops_per_second;
   else if constexpr (std::same_as<Q, BytesPerSecond>)
-    return Unit::bytes_per_second;
+    return Dimension::bytes_per_second;
   else
-    return Unit::watts;
+    return Dimension::watts;
 }
 
 template <class Tag>
 struct Value<Quantity<Tag>> : PlainValue {
   using Scalar = Quantity<Tag>;
-  static constexpr Unit unit = unit_of(Scalar{});
+  static constexpr Dimension unit = unit_of(Scalar{});
   static void read(Reader& r, const Node& node, const std::string& path, const Rules& rules,
                    Scalar& out) {
     const Leaf leaf = r.leaf(node, path, false, true);
@@ -216,7 +216,7 @@ struct Value<std::vector<T>> {
     return out;
   }
   static Shape shape() {
-    return {Shape::Kind::list, Unit::none, false, false, {Value<T>::shape()}, nullptr};
+    return {Shape::Kind::list, Dimension::none, false, false, {Value<T>::shape()}, nullptr};
   }
 };
 
@@ -239,7 +239,7 @@ struct Value<std::map<std::string, T>> {
     return out;
   }
   static Shape shape() {
-    return {Shape::Kind::map, Unit::none, false, false, {Value<T>::shape()}, nullptr};
+    return {Shape::Kind::map, Dimension::none, false, false, {Value<T>::shape()}, nullptr};
   }
 };
 

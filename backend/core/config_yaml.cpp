@@ -227,6 +227,13 @@ class Builder : public YAML::EventHandler {
   Node root_;
 };
 
+// yaml-cpp quotes single bytes of what it refuses.
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c == 0x7F; }, '?');
+  return text;
+}
+
 // Position of a byte of the whole text.
 Mark mark_at(const Source& source, std::size_t offset) {
   const std::string_view before = std::string_view(source->text).substr(0, offset);
@@ -291,7 +298,7 @@ Node parse_yaml(const Source& source, std::size_t skip, std::vector<ConfigMessag
     const bool unclosed = error.msg.find("flow not found") != std::string::npos;
     const Mark opened = unclosed ? builder.innermost() : Mark{};
     all.push_back(message_at(opened ? opened : mark_of(source, error.mark, 1),
-                             "YAML syntax: " + error.msg, opened ? "opened here" : ""));
+                             "YAML syntax: " + printable(error.msg), opened ? "opened here" : ""));
     throw ConfigError(std::move(all));
   }
   return builder.take();

@@ -75,7 +75,7 @@ const std::array<UnitRow, 7> unit_rows{
       power_units}}};
 #undef ORRERY_NUMBER_PATTERN
 
-const UnitRow& row(Unit unit) { return unit_rows.at(static_cast<std::size_t>(unit)); }
+const UnitRow& row(Dimension unit) { return unit_rows.at(static_cast<std::size_t>(unit)); }
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -179,7 +179,7 @@ struct Split {
   Spelling spelling;
 };
 
-Parsed<Split> split_quantity(std::string_view text, Unit unit) {
+Parsed<Split> split_quantity(std::string_view text, Dimension unit) {
   const UnitRow& u = row(unit);
   const std::string expected = fmt::format("expected {}", u.description);
   const auto number = scan_decimal(text);
@@ -201,9 +201,9 @@ Parsed<Split> split_quantity(std::string_view text, Unit unit) {
 
 }  // namespace
 
-const char* unit_example(Unit unit) { return row(unit).example; }
-const char* unit_description(Unit unit) { return row(unit).description; }
-const char* unit_pattern(Unit unit) { return row(unit).pattern; }
+const char* unit_example(Dimension unit) { return row(unit).example; }
+const char* unit_description(Dimension unit) { return row(unit).description; }
+const char* unit_pattern(Dimension unit) { return row(unit).pattern; }
 
 Parsed<std::int64_t> parse_integer(std::string_view text) {
   const auto number = scan_decimal(text);
@@ -241,8 +241,8 @@ Parsed<double> parse_number(std::string_view text) {
   return {value, "", ""};
 }
 
-Parsed<double> parse_quantity(std::string_view text, Unit unit) {
-  if (unit == Unit::none) return parse_number(text);
+Parsed<double> parse_quantity(std::string_view text, Dimension unit) {
+  if (unit == Dimension::none) return parse_number(text);
   const auto parts = split_quantity(text, unit);
   if (!parts.value) return {std::nullopt, parts.error, parts.suggestion};
   const auto& [number, prefix, spelling] = *parts.value;
@@ -254,7 +254,7 @@ Parsed<double> parse_quantity(std::string_view text, Unit unit) {
 }
 
 Parsed<Bytes> parse_bytes(std::string_view text) {
-  const auto parts = split_quantity(text, Unit::bytes);
+  const auto parts = split_quantity(text, Dimension::bytes);
   if (!parts.value) return {std::nullopt, parts.error, parts.suggestion};
   auto [number, prefix, spelling] = *parts.value;
   number.exponent += prefix.exponent;
@@ -287,8 +287,8 @@ std::string shifted(const Decimal& d, int exponent) {
 }
 }  // namespace
 
-std::string quantity_text(double value, Unit unit) {
-  if (unit == Unit::none) return number_text(value);
+std::string quantity_text(double value, Dimension unit) {
+  if (unit == Dimension::none) return number_text(value);
   const UnitRow& u = row(unit);
   const std::string base = number_text(value);
   std::string best = fmt::format("{}{}", base, u.spellings[0].text);
@@ -302,7 +302,7 @@ std::string quantity_text(double value, Unit unit) {
   };
   std::size_t best_cost = cost(best, value);
   const std::size_t spellings =
-      unit == Unit::seconds || unit == Unit::watts ? u.spellings.size() : 1;
+      unit == Dimension::seconds || unit == Dimension::watts ? u.spellings.size() : 1;
   for (const Prefix& prefix : u.prefixes)
     for (const Spelling& spelling : u.spellings.first(spellings)) {
       const double factor = prefix.factor * spelling.factor;
@@ -331,14 +331,14 @@ std::string quantity_text(Bytes size) {
   return best;
 }
 
-std::string quantity_text(Seconds q) { return quantity_text(q.value, Unit::seconds); }
-std::string quantity_text(Flops q) { return quantity_text(q.value, Unit::flops); }
+std::string quantity_text(Seconds q) { return quantity_text(q.value, Dimension::seconds); }
+std::string quantity_text(Flops q) { return quantity_text(q.value, Dimension::flops); }
 std::string quantity_text(FlopsPerSecond q) {
-  return quantity_text(q.value, Unit::flops_per_second);
+  return quantity_text(q.value, Dimension::flops_per_second);
 }
 std::string quantity_text(BytesPerSecond q) {
-  return quantity_text(q.value, Unit::bytes_per_second);
+  return quantity_text(q.value, Dimension::bytes_per_second);
 }
-std::string quantity_text(Watts q) { return quantity_text(q.value, Unit::watts); }
+std::string quantity_text(Watts q) { return quantity_text(q.value, Dimension::watts); }
 
 }  // namespace orrery

@@ -21,12 +21,12 @@
 
 namespace orrery {
 
-enum class Unit { none, bytes, bytes_per_second, flops, flops_per_second, seconds, watts };
+enum class Dimension { none, bytes, bytes_per_second, flops, flops_per_second, seconds, watts };
 
-const char* unit_example(Unit);      // "25GB"
-const char* unit_description(Unit);  // "a size, such as 25GB"
+const char* unit_example(Dimension);      // "25GB"
+const char* unit_description(Dimension);  // "a size, such as 25GB"
 const char* unit_pattern(
-    Unit);  // ECMAScript regular expression that accepts exactly the grammar above
+    Dimension);  // ECMAScript regular expression that accepts exactly the grammar above
 
 // Outcome of parsing: a value, or a sentence that says what is wrong and one that says what to
 // write.
@@ -41,12 +41,12 @@ struct Parsed {
 Parsed<std::int64_t> parse_integer(std::string_view text);
 Parsed<double> parse_number(std::string_view text);
 // In base units (bytes, bytes per second, flops, seconds, watts); correctly rounded.
-Parsed<double> parse_quantity(std::string_view text, Unit unit);
+Parsed<double> parse_quantity(std::string_view text, Dimension unit);
 // Exact: 1.5KiB is 1536; 0.3B is an error, and so is what 64 bits cannot hold.
 Parsed<Bytes> parse_bytes(std::string_view text);
 
 // A short text that parses back to exactly this value: 80GB, 1536B, 2.5us, 2.039TBps.
-std::string quantity_text(double base_value, Unit unit);
+std::string quantity_text(double base_value, Dimension unit);
 std::string quantity_text(Bytes);
 std::string quantity_text(Seconds);
 std::string quantity_text(Flops);

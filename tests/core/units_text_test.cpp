@@ -11,32 +11,32 @@ using namespace orrery;
 TEST_CASE("quantities are read in every unit and prefix") {
   struct Row {
     const char* text;
-    Unit unit;
+    Dimension unit;
     double value;
   };
-  const std::vector<Row> rows{{"25GBps", Unit::bytes_per_second, 25e9},
-                              {"200Gbps", Unit::bytes_per_second, 25e9},
-                              {"1KiB/s", Unit::bytes_per_second, 1024},
-                              {"8b/s", Unit::bytes_per_second, 1},
-                              {"2.039TBps", Unit::bytes_per_second, 2.039e12},
-                              {"312TFLOP", Unit::flops, 312e12},
-                              {"1EFLOP", Unit::flops, 1e18},
-                              {"312TFLOPS", Unit::flops_per_second, 312e12},
-                              {"1e3FLOP/s", Unit::flops_per_second, 1000},
-                              {"5us", Unit::seconds, 5e-6},
-                              {"2.5ms", Unit::seconds, 2.5e-3},
-                              {"350ns", Unit::seconds, 350e-9},
-                              {"7ps", Unit::seconds, 7e-12},
-                              {"2min", Unit::seconds, 120},
-                              {"1.5h", Unit::seconds, 5400},
-                              {"0s", Unit::seconds, 0},
-                              {"-1s", Unit::seconds, -1},
-                              {"700W", Unit::watts, 700},
-                              {"10.2kW", Unit::watts, 10.2e3},
-                              {"1.5 MW", Unit::watts, 1.5e6},
-                              {"1e3", Unit::none, 1000},
-                              {".5", Unit::none, 0.5},
-                              {"0.1", Unit::none, 0.1}};
+  const std::vector<Row> rows{{"25GBps", Dimension::bytes_per_second, 25e9},
+                              {"200Gbps", Dimension::bytes_per_second, 25e9},
+                              {"1KiB/s", Dimension::bytes_per_second, 1024},
+                              {"8b/s", Dimension::bytes_per_second, 1},
+                              {"2.039TBps", Dimension::bytes_per_second, 2.039e12},
+                              {"312TFLOP", Dimension::flops, 312e12},
+                              {"1EFLOP", Dimension::flops, 1e18},
+                              {"312TFLOPS", Dimension::flops_per_second, 312e12},
+                              {"1e3FLOP/s", Dimension::flops_per_second, 1000},
+                              {"5us", Dimension::seconds, 5e-6},
+                              {"2.5ms", Dimension::seconds, 2.5e-3},
+                              {"350ns", Dimension::seconds, 350e-9},
+                              {"7ps", Dimension::seconds, 7e-12},
+                              {"2min", Dimension::seconds, 120},
+                              {"1.5h", Dimension::seconds, 5400},
+                              {"0s", Dimension::seconds, 0},
+                              {"-1s", Dimension::seconds, -1},
+                              {"700W", Dimension::watts, 700},
+                              {"10.2kW", Dimension::watts, 10.2e3},
+                              {"1.5 MW", Dimension::watts, 1.5e6},
+                              {"1e3", Dimension::none, 1000},
+                              {".5", Dimension::none, 0.5},
+                              {"0.1", Dimension::none, 0.1}};
   for (const Row& row : rows) {
     CAPTURE(row.text);
     CHECK(parse_quantity(row.text, row.unit).value == row.value);
@@ -62,29 +62,29 @@ TEST_CASE("sizes are exact whole bytes") {
 }
 
 TEST_CASE("what is no quantity is refused") {
-  const std::vector<std::pair<const char*, Unit>> rows{{"", Unit::seconds},
-                                                       {"5", Unit::seconds},
-                                                       {"0", Unit::seconds},
-                                                       {"us", Unit::seconds},
-                                                       {"5 us ", Unit::seconds},
-                                                       {"5  us", Unit::seconds},
-                                                       {"5kus", Unit::seconds},
-                                                       {"5Us", Unit::seconds},
-                                                       {"1e999s", Unit::seconds},
-                                                       {"0x5s", Unit::seconds},
-                                                       {"infs", Unit::seconds},
-                                                       {"1_0s", Unit::seconds},
-                                                       {"5GBs", Unit::bytes_per_second},
-                                                       {"5GB", Unit::bytes_per_second},
-                                                       {"5gBps", Unit::bytes_per_second},
-                                                       {"5KBps", Unit::bytes_per_second},
-                                                       {"5TiFLOP", Unit::flops},
-                                                       {"5TFLOPS", Unit::flops},
-                                                       {"5TFLOP", Unit::flops_per_second},
-                                                       {"5mW", Unit::watts},
-                                                       {"5kkW", Unit::watts},
-                                                       {"1.2.3W", Unit::watts},
-                                                       {"5W5", Unit::watts}};
+  const std::vector<std::pair<const char*, Dimension>> rows{{"", Dimension::seconds},
+                                                       {"5", Dimension::seconds},
+                                                       {"0", Dimension::seconds},
+                                                       {"us", Dimension::seconds},
+                                                       {"5 us ", Dimension::seconds},
+                                                       {"5  us", Dimension::seconds},
+                                                       {"5kus", Dimension::seconds},
+                                                       {"5Us", Dimension::seconds},
+                                                       {"1e999s", Dimension::seconds},
+                                                       {"0x5s", Dimension::seconds},
+                                                       {"infs", Dimension::seconds},
+                                                       {"1_0s", Dimension::seconds},
+                                                       {"5GBs", Dimension::bytes_per_second},
+                                                       {"5GB", Dimension::bytes_per_second},
+                                                       {"5gBps", Dimension::bytes_per_second},
+                                                       {"5KBps", Dimension::bytes_per_second},
+                                                       {"5TiFLOP", Dimension::flops},
+                                                       {"5TFLOPS", Dimension::flops},
+                                                       {"5TFLOP", Dimension::flops_per_second},
+                                                       {"5mW", Dimension::watts},
+                                                       {"5kkW", Dimension::watts},
+                                                       {"1.2.3W", Dimension::watts},
+                                                       {"5W5", Dimension::watts}};
   for (const auto& [text, unit] : rows) {
     CAPTURE(text);
     CHECK_FALSE(parse_quantity(text, unit).value.has_value());
@@ -122,8 +122,8 @@ TEST_CASE("any quantity reads back from its text") {
   const Philox random(7, Purpose::user);
   for (std::uint64_t i = 0; i < 2000; ++i) {
     const double value = std::exp(random.uniform(2 * i) * 120 - 60);
-    for (const Unit unit : {Unit::none, Unit::bytes_per_second, Unit::flops, Unit::flops_per_second,
-                            Unit::seconds, Unit::watts}) {
+    for (const Dimension unit : {Dimension::none, Dimension::bytes_per_second, Dimension::flops, Dimension::flops_per_second,
+                            Dimension::seconds, Dimension::watts}) {
       const std::string text = quantity_text(value, unit);
       CAPTURE(text);
       REQUIRE(parse_quantity(text, unit).value == value);

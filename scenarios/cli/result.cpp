@@ -1,0 +1,119 @@
+#include "scenarios/cli/result.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <map>
+
+#include "scenarios/cli/version.hpp"
+
+namespace orrery::cli {
+
+namespace {
+
+double seconds(Time t) { return t.seconds().value; }
+
+// Duration of the steps that count, and how many they are: all but the first, when there is more
+// than one.
+struct Window {
+  Time duration;
+  double steps = 1;
+};
+
+Window window_of(const RankReport& rank) {
+  const auto& marks = rank.steps;
+  if (marks.empty()) return {Time{}, 1};
+  if (marks.size() == 1) return {marks[0].at, 1};
+  return {marks.back().at - marks.front().at, static_cast<double>(marks.size() - 1)};
+}
+
+std::size_t slowest_rank(const RunReport& report) {
+  std::size_t slowest = 0;
+  for (std::size_t r = 1; r < report.ranks.size(); ++r)
+    if (window_of(report.ranks[r]).duration > window_of(report.ranks[slowest]).duration)
+      slowest = r;
+  return slowest;
+}
+
+void fill_time(Result& result, const RankReport& rank) {
+  const Window window = window_of(rank);
+  result.step_time_s = seconds(window.duration) / window.steps;
+  if (rank.steps.empty()) return;
+  const TimeParts last = rank.steps.back().parts;
+  const TimeParts first = rank.steps.size() > 1 ? rank.steps.front().parts : TimeParts{};
+  const auto part = [&](Time TimeParts::*member) {
+    return seconds(last.*member - first.*member) / window.steps;
+  };
+  result.compute_s = part(&TimeParts::compute);
+  result.exposed_communication_s = part(&TimeParts::exposed_communication);
+  result.bubble_s = part(&TimeParts::bubble);
+  result.overhead_s = part(&TimeParts::overhead);
+  result.idle_s = part(&TimeParts::idle);
+}
+
+void fill_rates(Result& result, const RunReport& report) {
+  const ResultInput& in = result.input;
+  if (result.step_time_s <= 0) return;
+  result.tokens_per_s = static_cast<double>(in.tokens_per_step) / result.step_time_s;
+  result.tokens_per_s_per_gpu = result.tokens_per_s / in.ranks;
+  if (in.flops_per_step.value > 0)
+    result.tflops_per_gpu = in.flops_per_step.value / result.step_time_s / in.ranks * 1e-12;
+  if (!in.peak) return;
+  double executed = 0;
+  for (const RankReport& rank : report.ranks) executed += rank.matrix_flops.value;
+  executed /= static_cast<double>(in.steps);
+  const double recomputed = executed - in.full_flops_per_step.value;
+  result.peak_tflops = in.peak->value / in.ranks * 1e-12;
+  result.mfu = in.flops_per_step.value / (in.peak->value * result.step_time_s);
+  result.hfu = (in.flops_per_step.value + recomputed) / (in.peak->value * result.step_time_s);
+}
+
+void fill_communication(Result& result, const RankReport& rank) {
+  const double steps = static_cast<double>(result.input.steps);
+  for (const ChannelReport& channel : rank.channels) {
+    if (channel.use.calls == 0) continue;
+    result.communication.push_back({channel.group, name(channel.use.kind), channel.lane,
+                                    static_cast<double>(channel.use.calls) / steps,
+                                    static_cast<double>(channel.use.bytes.value) / steps,
+                                    seconds(channel.use.busy) / steps,
+                                    seconds(channel.use.exposed) / steps});
+  }
+}
+
+void fill_loss(Result& result, const RunReport& report) {
+  std::map<std::int64_t, std::pair<double, int>> sums;
+  for (const RankReport& rank : report.ranks)
+    for (const auto& [step, loss] : rank.losses) {
+      sums[step].first += loss;
+      ++sums[step].second;
+    }
+  for (const auto& [step, sum] : sums) result.loss.push_back(sum.first / sum.second);
+}
+
+}  // namespace
+
+Result make_result(ResultInput input, const RunReport& report) {
+  Result result;
+  result.input = std::move(input);
+  const RankReport& slowest = report.ranks[slowest_rank(report)];
+  fill_time(result, slowest);
+  fill_rates(result, report);
+  fill_communication(result, slowest);
+  fill_loss(result, report);
+  for (std::size_t r = 0; r < report.ranks.size(); ++r) {
+    if (r > 0 && report.ranks[r].peak <= result.peak_bytes) continue;
+    result.memory_rank = static_cast<int>(r);
+    result.peak_bytes = report.ranks[r].peak;
+    result.by_label = report.ranks[r].peak_by_label;
+  }
+  result.activities = report.activities;
+  result.flows = report.flows;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  result.peak_rss_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+  result.version = version();
+  result.build = build();
+  return result;
+}
+
+}  // namespace orrery::cli

@@ -1,0 +1,70 @@
+// The result of a simulation or a run: the figures, their definitions, and their JSON form (schema
+// orrery.result/1).
+//
+// step_time_s: mean over steps 2..n of the slowest rank's step end to end (of the only step when n
+// = 1). The slowest rank is the one whose steps took longest in all, the lowest number among
+// equals; `time` is that rank's compute stream and its parts sum to step_time_s. `communication` is
+// per step of that rank. `memory` is of the rank with the largest peak. Figures that are not known
+// are empty (null in JSON), never 0. Everything outside `host` is the same, byte for byte, for the
+// same scenario, seed and version; `fingerprint` is the SHA-256 of it without itself.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/core/units.hpp"
+#include "backend/ledger.hpp"
+#include "backend/world.hpp"
+
+namespace orrery::cli {
+
+// What is known before the run.
+struct ResultInput {
+  std::string scenario, world, algorithm, flop_rule;
+  int ranks = 1, simulated_ranks = 1;
+  std::int64_t steps = 1;
+  std::int64_t tokens_per_step = 0;
+  Flops flops_per_step{0};             // model FLOPs by flop_rule, over all ranks
+  Flops full_flops_per_step{0};        // by the rule "full"
+  std::optional<FlopsPerSecond> peak;  // summed over all devices, at the GEMM type
+  Bytes capacity;                      // 0: not limited
+  struct Assumption {
+    std::string path, value, reason;
+  };
+  std::vector<Assumption> assumptions;
+  std::vector<std::string> warnings;
+  double wall_s = 0, cpu_s = 0;
+};
+
+struct CommunicationRow {
+  std::string group, operation, lane;
+  double calls = 0, bytes_per_rank = 0, time_s = 0, exposed_s = 0;
+};
+
+struct Result {
+  ResultInput input;
+  double step_time_s = 0;
+  double compute_s = 0, exposed_communication_s = 0, bubble_s = 0, overhead_s = 0, idle_s = 0;
+  std::optional<double> mfu, hfu, peak_tflops, tflops_per_gpu;
+  double tokens_per_s = 0, tokens_per_s_per_gpu = 0;
+  std::vector<CommunicationRow> communication;
+  int memory_rank = 0;
+  Bytes peak_bytes;
+  BytesByLabel by_label{};
+  std::vector<double> loss;  // mean over replicas, per step
+  std::uint64_t activities = 0, flows = 0;
+  std::uint64_t peak_rss_bytes = 0;
+  std::string version, build;
+};
+
+Result make_result(ResultInput input, const RunReport& report);
+std::string to_json(const Result& result);  // one object, with a final newline
+std::string to_table(const Result& result, bool color);
+// One line per step: step, time, loss.
+std::string metrics_csv(const RunReport& report, const Result& result);
+// The JSON that stands in place of a result when there is none.
+std::string error_json(const std::exception& error);
+
+}  // namespace orrery::cli

@@ -1,0 +1,117 @@
+// The JSON form of a result; see result.hpp for what the figures mean.
+#include <nlohmann/json.hpp>
+
+#include "backend/core/config_error.hpp"
+#include "backend/core/sha256.hpp"
+#include "scenarios/cli/result.hpp"
+
+namespace orrery::cli {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+Json memory_json(const Result& r) {
+  Json labels = Json::object();
+  for (int i = 0; i < label_count; ++i)
+    labels[name(static_cast<Label>(i))] = r.by_label[static_cast<std::size_t>(i)].value;
+  return {
+      {"rank", r.memory_rank},
+      {"peak_bytes", r.peak_bytes.value},
+      {"capacity_bytes", r.input.capacity.value > 0 ? Json(r.input.capacity.value) : Json(nullptr)},
+      {"by_label", labels}};
+}
+
+Json communication_json(const Result& r) {
+  Json rows = Json::array();
+  for (const CommunicationRow& row : r.communication)
+    rows.push_back({{"group", row.group},
+                    {"operation", row.operation},
+                    {"lane", row.lane},
+                    {"calls", row.calls},
+                    {"bytes_per_rank", row.bytes_per_rank},
+                    {"time_s", row.time_s},
+                    {"exposed_s", row.exposed_s}});
+  return rows;
+}
+
+Json body_json(const Result& r) {
+  const ResultInput& in = r.input;
+  Json j;
+  j["schema"] = "orrery.result/1";
+  j["scenario"] = in.scenario;
+  j["world"] = in.world;
+  j["algorithm"] = in.algorithm;
+  j["ranks"] = in.ranks;
+  j["simulated_ranks"] = in.simulated_ranks;
+  j["steps"] = in.steps;
+  j["step_time_s"] = r.step_time_s;
+  j["step_time_low_s"] = nullptr;  // a band needs a calibration
+  j["step_time_high_s"] = nullptr;
+  j["tokens_per_s"] = r.tokens_per_s;
+  j["tokens_per_s_per_gpu"] = r.tokens_per_s_per_gpu;
+  j["flops_per_step"] = in.flops_per_step.value > 0 ? Json(in.flops_per_step.value) : Json(nullptr);
+  j["flop_rule"] = in.flop_rule;
+  j["peak_tflops"] = or_null(r.peak_tflops);
+  j["tflops_per_gpu"] = or_null(r.tflops_per_gpu);
+  j["mfu"] = or_null(r.mfu);
+  j["hfu"] = or_null(r.hfu);
+  j["time"] = {{"compute_s", r.compute_s},
+               {"exposed_communication_s", r.exposed_communication_s},
+               {"bubble_s", r.bubble_s},
+               {"overhead_s", r.overhead_s},
+               {"idle_s", r.idle_s}};
+  j["communication"] = communication_json(r);
+  j["memory"] = memory_json(r);
+  j["loss"] = r.loss;
+  j["activities"] = r.activities;
+  j["flows"] = r.flows;
+  j["assumptions"] = Json::array();
+  for (const auto& a : in.assumptions)
+    j["assumptions"].push_back({{"path", a.path}, {"value", a.value}, {"reason", a.reason}});
+  j["warnings"] = in.warnings;
+  return j;
+}
+
+}  // namespace
+
+std::string to_json(const Result& result) {
+  Json j = body_json(result);
+  j["fingerprint"] = sha256_hex(j.dump());
+  j["host"] = {{"wall_s", result.input.wall_s},
+               {"cpu_s", result.input.cpu_s},
+               {"peak_rss_bytes", result.peak_rss_bytes},
+               {"version", result.version},
+               {"build", result.build}};
+  return j.dump(2) + "\n";
+}
+
+std::string error_json(const std::exception& error) {
+  Json j;
+  j["schema"] = "orrery.result/1";
+  Json messages = Json::array();
+  Category category = Category::internal;
+  if (const auto* known = dynamic_cast<const Error*>(&error)) category = known->category();
+  if (const auto* config = dynamic_cast<const ConfigError*>(&error)) {
+    for (const ConfigMessage& m : config->messages)
+      messages.push_back(
+          {{"file", m.file},
+           {"line", m.line > 0 ? Json(m.line) : Json(nullptr)},
+           {"column", m.column > 0 ? Json(m.column) : Json(nullptr)},
+           {"text", m.text},
+           {"suggestion", m.suggestion.empty() ? Json(nullptr) : Json(m.suggestion)}});
+  } else {
+    messages.push_back({{"file", nullptr},
+                        {"line", nullptr},
+                        {"column", nullptr},
+                        {"text", error.what()},
+                        {"suggestion", nullptr}});
+  }
+  j["error"] = {
+      {"category", name(category)}, {"exit_code", exit_code(category)}, {"messages", messages}};
+  return j.dump(2) + "\n";
+}
+
+}  // namespace orrery::cli

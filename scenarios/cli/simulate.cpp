@@ -1,0 +1,33 @@
+// `orrery simulate` and `orrery trace`.
+#include <fmt/core.h>
+
+#include <filesystem>
+
+#include "scenarios/cli/command.hpp"
+#include "scenarios/cli/simulation.hpp"
+
+namespace orrery::cli {
+
+int simulate(const Arguments& arguments) {
+  if (arguments.trace && arguments.out.empty())
+    throw Error(Category::usage, "--trace needs --out, the folder to write to");
+  const Scenario scenario = read_scenario(arguments);
+  const std::string path =
+      arguments.trace ? (std::filesystem::path(arguments.out) / "trace.json.gz").string() : "";
+  deliver(simulate_scenario(scenario, arguments, path), scenario, arguments);
+  return 0;
+}
+
+int trace(const Arguments& arguments) {
+  const Scenario scenario = read_scenario(arguments);
+  const std::string folder = arguments.out.empty() ? "." : arguments.out;
+  const std::string path = (std::filesystem::path(folder) / "trace.json.gz").string();
+  const Outcome outcome = simulate_scenario(scenario, arguments, path);
+  if (arguments.json)
+    deliver(outcome, scenario, arguments);
+  else
+    fmt::print("{}\n", path);
+  return 0;
+}
+
+}  // namespace orrery::cli

@@ -1,0 +1,160 @@
+#include "scenarios/cli/simulation.hpp"
+
+#include <fmt/core.h>
+
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <iostream>
+
+#include "backend/core/config.hpp"
+#include "backend/core/progress.hpp"
+#include "backend/core/table.hpp"
+#include "backend/core/text.hpp"
+#include "backend/cpu/bodies.hpp"
+#include "backend/cpu/world.hpp"
+#include "backend/rank.hpp"
+#include "orrery_paths.hpp"
+#include "platforms/cluster.hpp"
+#include "scenarios/cli/files.hpp"
+#include "scenarios/training.hpp"
+#include "sim/world.hpp"
+
+namespace orrery::cli {
+
+namespace {
+
+class Stopwatch {
+ public:
+  double wall_s() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - wall_).count();
+  }
+  double cpu_s() const { return static_cast<double>(std::clock() - cpu_) / CLOCKS_PER_SEC; }
+
+ private:
+  std::chrono::steady_clock::time_point wall_ = std::chrono::steady_clock::now();
+  std::clock_t cpu_ = std::clock();
+};
+
+bool has_data(const std::filesystem::path& folder) {
+  return std::filesystem::is_directory(folder / "platforms") &&
+         std::filesystem::is_directory(folder / "scenarios");
+}
+
+ResultInput input_of(const Scenario& scenario, const char* world) {
+  ResultInput in;
+  in.scenario = std::filesystem::path(scenario.file).stem().string();
+  in.world = world;
+  in.algorithm = scenario.algorithm.name;
+  in.ranks = in.simulated_ranks = scenario.gpus();
+  in.steps = scenario.run.steps;
+  in.tokens_per_step = scenario.tokens_per_step();
+  in.flop_rule = name(scenario.run.flop_rule);
+  in.flops_per_step = scenario.flops_per_step();
+  in.full_flops_per_step = flops_per_step(scenario.model_spec, *scenario.data.sequence,
+                                          scenario.data.global_batch, FlopRule::full);
+  in.warnings = scenario.warnings;
+  return in;
+}
+
+TrainingHooks with_progress(ProgressLine& line, const Scenario& scenario, const char* verb) {
+  TrainingHooks hooks;
+  hooks.step_issued = [&line, &scenario, verb](Rank& rank, std::int64_t step) {
+    line.update([&] {
+      std::string text = fmt::format("{} step {} of {}", verb, step + 1, scenario.run.steps);
+      if (!rank.losses().empty())
+        text += fmt::format(", loss {:.4f}", rank.losses().rbegin()->second);
+      return text;
+    });
+  };
+  return hooks;
+}
+
+void load_replay(const Scenario& scenario, WorldOptions& options) {
+  if (scenario.run.record) options.decisions = DecisionMode::record;
+  if (!scenario.run.replay) return;
+  options.decisions = DecisionMode::replay;
+  options.replay = decisions_from_text(read_file(*scenario.run.replay), *scenario.run.replay);
+}
+
+Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch) {
+  in.wall_s = watch.wall_s();
+  in.cpu_s = watch.cpu_s();
+  if (scenario.run.record) write_file_atomically(*scenario.run.record, to_text(report.decisions));
+  Result result = make_result(std::move(in), report);
+  return {std::move(report), std::move(result)};
+}
+
+}  // namespace
+
+std::string data_root() {
+  namespace fs = std::filesystem;
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
+  for (const fs::path& folder :
+       {fs::path("."), fs::path(source_folder), program / data_from_program, fs::path(data_folder)})
+    if (has_data(folder)) return folder.string();
+  throw Error(Category::unavailable,
+              "the data folders platforms/ and scenarios/ are not found; run from the project's "
+              "folder, or install it");
+}
+
+Scenario read_scenario(const Arguments& arguments) {
+  Document document = Document::parse_file(arguments.positional.at(0));
+  for (const std::string& assignment : arguments.set) document.set(assignment);
+  if (arguments.seed) document.set("run.seed=" + std::to_string(*arguments.seed));
+  return orrery::read_scenario(document, data_root());
+}
+
+Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
+                          const std::string& trace_path) {
+  const Stopwatch watch;
+  const Cluster cluster(scenario.machines, scenario.gpus());
+  WorldOptions options = world_options(scenario);
+  options.device_capacity = cluster.device_memory(0);
+  options.bodies = &cpu_bodies();
+  load_replay(scenario, options);
+  SimOptions sim;
+  sim.machine = &cluster;
+  sim.fidelity = scenario.run.fidelity;
+  sim.host_clock = scenario.run.host_clock;
+  std::unique_ptr<GzipTraceSink> trace;
+  if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
+  sim.trace = trace.get();
+  ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
+  RunReport report =
+      make_sim_world(std::move(options), sim)
+          ->run(training_program(scenario, with_progress(line, scenario, "simulating")));
+  line.clear();
+  ResultInput in = input_of(scenario, "sim");
+  in.capacity = cluster.device_memory(0);
+  in.peak = cluster.peak(scenario.precision.parameters);
+  for (const Assumption& a : cluster.assumptions())
+    in.assumptions.push_back({a.path, a.value, a.reason});
+  return finish(std::move(in), std::move(report), scenario, watch);
+}
+
+Outcome run_scenario(const Scenario& scenario, const Arguments& arguments) {
+  const Stopwatch watch;
+  WorldOptions options = world_options(scenario);
+  load_replay(scenario, options);
+  std::vector<Checkpoint> from, to(static_cast<std::size_t>(options.grid.size()));
+  if (!arguments.resume.empty()) from = read_checkpoints(arguments.resume);
+  ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
+  TrainingHooks hooks = with_progress(line, scenario, "running");
+  if (!arguments.resume.empty()) hooks.resume = &from;
+  if (!arguments.checkpoint.empty()) hooks.save = &to;
+  RunReport report = make_cpu_world(std::move(options))->run(training_program(scenario, hooks));
+  line.clear();
+  if (hooks.save != nullptr) write_checkpoints(arguments.checkpoint, to);
+  return finish(input_of(scenario, "cpu"), std::move(report), scenario, watch);
+}
+
+void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments) {
+  if (!arguments.out.empty()) write_result_files(arguments.out, outcome, scenario, arguments);
+  if (arguments.json)
+    fmt::print("{}", to_json(outcome.result));
+  else
+    fmt::print("{}", to_table(outcome.result, use_color(arguments.color, is_terminal(1))));
+}
+
+}  // namespace orrery::cli

@@ -1,0 +1,35 @@
+// What the commands share: reading a scenario as the command line changes it, running it in a
+// world, writing result files.
+#pragma once
+
+#include <string>
+
+#include "backend/world.hpp"
+#include "scenarios/cli/command.hpp"
+#include "scenarios/cli/result.hpp"
+#include "scenarios/scenario.hpp"
+
+namespace orrery::cli {
+
+// The folder that holds scenarios/ and platforms/: the current one, that of the sources, or the
+// installed data.
+std::string data_root();
+
+// Throws ConfigError with everything that is wrong.
+Scenario read_scenario(const Arguments& arguments);
+
+struct Outcome {
+  RunReport report;
+  Result result;
+};
+// In the simulated world. `trace_path`: written there as JSON when not empty.
+Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
+                          const std::string& trace_path);
+// For real, on the CPU.
+Outcome run_scenario(const Scenario& scenario, const Arguments& arguments);
+
+// Prints the result and, with --out, writes its files, each under a temporary name that is then
+// renamed.
+void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments);
+
+}  // namespace orrery::cli

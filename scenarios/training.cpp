@@ -1,0 +1,127 @@
+#include "scenarios/training.hpp"
+
+#include "algorithms/ddp.hpp"
+#include "algorithms/models/mlp.hpp"
+#include "algorithms/models/transformer.hpp"
+#include "backend/core/text.hpp"
+
+namespace orrery {
+
+namespace {
+
+TransformerShape transformer_shape(const Scenario& scenario) {
+  const TransformerSpec& spec = scenario.model_spec.transformer;
+  const auto refuse = [&](bool there, const char* what) {
+    if (there)
+      throw Error(Category::config, std::string("not available yet: ") + what)
+          .with("model", scenario.model_spec.file);
+  };
+  refuse(spec.head_bias, "a bias in the output head");
+  refuse(spec.qk_norm, "norms of queries and keys");
+  refuse(spec.parallel_blocks, "attention and MLP side by side");
+  refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
+         "attention over a window shorter than the sequence");
+  const auto i = [](std::int64_t v) { return static_cast<int>(v); };
+  TransformerShape shape;
+  shape.layers = i(spec.layers);
+  shape.hidden = i(spec.hidden);
+  shape.heads = i(spec.heads);
+  shape.kv_heads = i(spec.kv_heads);
+  shape.head_size = i(spec.head_size);
+  shape.ffn = i(spec.ffn);
+  shape.vocabulary = i(spec.vocabulary);
+  shape.gated = spec.gated;
+  shape.rotary = !spec.learned_positions;
+  shape.learned_positions = spec.learned_positions ? i(spec.max_positions) : 0;
+  shape.norm_bias = spec.norm == "layer";
+  shape.qkv_bias = spec.qkv_bias;
+  shape.output_bias = spec.output_bias;
+  shape.mlp_bias = spec.mlp_bias;
+  shape.tied = spec.tied;
+  shape.sequence = i(*scenario.data.sequence);
+  shape.micro_batch = i(scenario.data.micro_batch);
+  shape.micro_batches = scenario.micro_batches();
+  shape.dtype = scenario.precision.parameters;
+  return shape;
+}
+
+MlpShape mlp_shape(const Scenario& scenario) {
+  const MlpSpec& spec = scenario.model_spec.mlp;
+  const auto i = [](std::int64_t v) { return static_cast<int>(v); };
+  return {i(spec.context),          i(spec.embedding),
+          i(spec.hidden),           i(spec.layers),
+          i(spec.vocabulary),       i(scenario.data.micro_batch),
+          scenario.micro_batches(), scenario.precision.parameters};
+}
+
+ReplicaOptions replica_options(const Scenario& scenario) {
+  const OptimizerSpec& o = scenario.algorithm.ddp.optimizer;
+  const OptimizerOptions defaults;
+  ReplicaOptions options;
+  options.micro_batches = scenario.micro_batches();
+  options.schedule = scenario.parallel.schedule;
+  options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  options.gradient_dtype = scenario.precision.reduction;
+  options.optimizer = {.name = o.name,
+                       .lr = o.lr,
+                       .momentum = o.momentum.value_or(defaults.momentum),
+                       .beta1 = o.beta1.value_or(defaults.beta1),
+                       .beta2 = o.beta2.value_or(defaults.beta2),
+                       .epsilon = o.epsilon.value_or(defaults.epsilon),
+                       .weight_decay = o.weight_decay,
+                       .nesterov = o.nesterov.value_or(false)};
+  return options;
+}
+
+}  // namespace
+
+Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text) {
+  if (scenario.model_spec.kind == ModelKind::mlp)
+    return make_mlp(mlp_shape(scenario), std::move(text));
+  return make_transformer(transformer_shape(scenario));
+}
+
+WorldOptions world_options(const Scenario& scenario) {
+  WorldOptions options;
+  options.grid = scenario.grid();
+  options.real_values = scenario.run.values == RunValues::real;
+  options.seed = scenario.run.seed;
+  return options;
+}
+
+World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
+  std::shared_ptr<const std::string> text;
+  if (scenario.run.values == RunValues::real && scenario.data.text)
+    text = std::make_shared<const std::string>(read_file(*scenario.data.text));
+  return [&scenario, hooks, text](Rank& rank) {
+    Replica replica(rank, make_model(scenario, text), replica_options(scenario));
+    const DdpSettings& settings = scenario.algorithm.ddp;
+    Ddp algorithm(replica,
+                  {settings.bucket, settings.first_bucket, settings.clip_norm.value_or(0)});
+    Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});
+    const auto visit = [&](Archive& archive) {
+      progress.visit(archive);
+      algorithm.visit(archive);
+    };
+    if (hooks.resume != nullptr) {
+      if (hooks.resume->size() != static_cast<std::size_t>(rank.size(all_axes)))
+        throw Error(Category::config, "the checkpoint is of a run with " +
+                                          std::to_string(hooks.resume->size()) + " ranks");
+      Loader loader(rank, (*hooks.resume)[static_cast<std::size_t>(rank.id())]);
+      visit(loader);
+      loader.finish();
+    }
+    for (std::int64_t step = 0; progress.more(); ++step) {
+      algorithm.step(progress);
+      if (rank.id() == 0 && hooks.step_issued) hooks.step_issued(rank, step);
+    }
+    algorithm.finish();
+    progress.finish();
+    if (hooks.save != nullptr) {
+      Saver saver(rank, (*hooks.save)[static_cast<std::size_t>(rank.id())]);
+      visit(saver);
+    }
+  };
+}
+
+}  // namespace orrery

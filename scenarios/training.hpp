@@ -1,0 +1,33 @@
+// From a scenario to the rank program that every world runs.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "algorithms/models/block.hpp"
+#include "backend/checkpoint.hpp"
+#include "backend/world.hpp"
+#include "scenarios/scenario.hpp"
+
+namespace orrery {
+
+struct TrainingHooks {
+  // Rank 0 has issued this step of the run (counted from 0).
+  std::function<void(Rank&, std::int64_t step)> step_issued;
+  // State to start from, by rank; null: from the beginning. Steps are numbered on.
+  const std::vector<Checkpoint>* resume = nullptr;
+  // Filled with the state at the end, by rank, when not null.
+  std::vector<Checkpoint>* save = nullptr;
+};
+
+// The scenario's model with its kernels. Error{config} for a kind of block that there are no
+// kernels for yet. `text`: null in a run without values.
+Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text);
+
+// The scenario outlives the program.
+World::Program training_program(const Scenario& scenario, TrainingHooks hooks = {});
+
+// Grid, values and seed of the scenario; memory and bodies are the world's matter.
+WorldOptions world_options(const Scenario& scenario);
+
+}  // namespace orrery

@@ -1,0 +1,152 @@
+// Fuzzes the configuration reader: the input is a YAML document, whose comment lines `#set
+// PATH=VALUE` are also applied as settings. Whatever the input, reading gives a value or a
+// ConfigError whose messages lie in the text; a value reads back from its resolved dump.
+#include <cstdio>
+#include <cstdlib>
+
+#include "backend/core/text.hpp"
+#include "tests/core/sample_config.hpp"
+#include "tests/fuzz/yaml_mutator.hpp"
+
+using namespace orrery;
+
+namespace {
+
+void require(bool condition, const char* what, const std::string& detail = "") {
+  if (condition) return;
+  std::fprintf(stderr, "broken invariant: %s\n%s\n", what, detail.c_str());
+  std::abort();
+}
+
+// Every message lies in its text and shows the line it speaks of.
+void check_messages(const ConfigError& error, const std::string& text,
+                    const std::vector<std::string>& settings) {
+  require(!error.messages.empty(), "an error without messages");
+  require(std::string(error.what()).find("error[config]: ") == 0, "an error that is not rendered");
+  const SourceText file("input", text);
+  for (const ConfigMessage& m : error.messages) {
+    const std::string shown = render(m);
+    require(!m.text.empty(), "an empty message");
+    require(invalid_utf8(shown) == std::string::npos, "a message that is not UTF-8", shown);
+    require(m.length >= 1, "an empty mark", shown);
+    if (m.file == "--set") {
+      bool found = false;
+      for (const std::string& setting : settings) {
+        const SourceText source("--set", setting);
+        found = found || (m.line <= source.line_count() &&
+                          (m.excerpt.empty() || m.excerpt == source.line(m.line)));
+      }
+      require(found, "a message outside the settings", shown);
+      continue;
+    }
+    require(m.file == "input", "a message about another file", shown);
+    require(m.line >= 1 && m.line <= file.line_count(), "a line outside the text", shown);
+    const auto columns = static_cast<int>(code_points(file.line(m.line)));
+    require(m.column >= 1 && m.column <= columns + 1, "a column outside the line", shown);
+  }
+}
+
+// Numbers and quantities that can be read are written so that they read back.
+void check_quantity(const std::string& text) {
+  for (const Dimension unit : {Dimension::none, Dimension::bytes_per_second, Dimension::flops,
+                               Dimension::flops_per_second, Dimension::seconds, Dimension::watts})
+    if (const auto value = parse_quantity(text, unit).value)
+      require(parse_quantity(quantity_text(*value, unit), unit).value == value,
+              "a quantity that does not read back", text);
+  if (const auto size = parse_bytes(text).value)
+    require(parse_bytes(quantity_text(*size)).value == size, "a size that does not read back",
+            text);
+}
+
+void check_quantities(const Node& node) {
+  if (node.is_scalar() && !node.text.empty() && node.text[0] <= '9') check_quantity(node.text);
+  for (const Node& child : node.children) check_quantities(child);
+}
+
+// Needs a document that is valid throughout, a word and a unit that no seed has there; each is a
+// branch of its own, which the fuzzer sees as progress.
+void planted([[maybe_unused]] const sample::Scenario& scenario) {
+#ifdef ORRERY_FUZZ_PLANTED
+  if (scenario.mode != sample::Mode::full) return;
+  for (const sample::Link& link : scenario.links)
+    if (link.latency.value >= 1e-3) std::abort();
+#endif
+}
+
+struct Both {
+  sample::Scenario scenario;
+  sample::Zero zero;
+};
+
+Both read_both(const Document& document) {
+  Problems problems;
+  Both both;
+  both.scenario = read<sample::Scenario>(document, problems);
+  both.zero = read<sample::Zero>(both.scenario.algorithm.options, problems);
+  problems.throw_if_any();
+  return both;
+}
+
+std::vector<std::string> settings_of(const std::string& text) {
+  std::vector<std::string> settings;
+  for (const std::string& line : split(text, '\n'))
+    if (line.rfind("#set ", 0) == 0 && settings.size() < 8) settings.push_back(line.substr(5));
+  return settings;
+}
+
+// Reads, dumps and reads again.
+void run_scenario(Document document, const std::vector<std::string>& settings) {
+  for (const std::string& setting : settings) document.set(setting);
+  const Both both = read_both(document);
+  planted(both.scenario);
+  const std::string dump = resolved_yaml(both.scenario);
+  try {
+    const Both again = read_both(Document::parse_text(dump, "dump"));
+    require(resolved_yaml(again.scenario) == dump, "a dump that reads back differently", dump);
+    require(resolved_yaml(again.zero) == resolved_yaml(both.zero), "options that differ", dump);
+  } catch (const ConfigError& error) {
+    require(false, "a dump that does not read back", dump + error.what());
+  }
+}
+
+// Reads a file in which numbers need sources.
+void run_gpu(const Document& document) {
+  const auto gpu = read<sample::Gpu>(document, {.sources = Sources::required});
+  require(gpu.capacity.source.has_value(), "a number without a source");
+}
+
+}  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(unsigned char* data, std::size_t size,
+                                               std::size_t max, unsigned seed) {
+  static const fuzz::Vocabulary vocabulary{
+      {"model", "data",   "sequence",  "mode",      "none",    "selective", "full",
+       "links", "kind",   "pcie",      "bandwidth", "latency", "peak",      "algorithm",
+       "name",  "zero",   "stage",     "bucket",    "true",    "false",     "null",
+       "value", "source", "datasheet", "measured",  "fitted",  "assumed"},
+      {"", "B", "GB", "KiB", "GBps", "Gbps", "TFLOP", "TFLOPS", "s", "ms", "us", "min", "W", "kW"},
+      {"mode: full", "capacity: 1GiB", "power: 1kW", "sizes: [1, 2]", "peak: {bf16: 1TFLOPS}",
+       "links: [{bandwidth: 1GBps}]", "twin: {sequence: 4}", "recompute: [a, *a]",
+       "recompute: &a b", "work: 1FLOP", "#set sizes[0]=3", "#set algorithm.bucket=1MB",
+       "source: {kind: assumed}"}};
+  return fuzz::mutate_yaml(vocabulary, data, size, max, seed);
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
+  const std::string input(reinterpret_cast<const char*>(data), size);
+  const bool marked =
+      input.compare(0, 3, "\xEF\xBB\xBF") == 0;  // the reader drops a byte order mark
+  const std::string text = marked ? input.substr(3) : input;
+  const std::vector<std::string> settings = settings_of(input);
+  try {
+    const Document document = Document::parse_text(input, "input");
+    check_quantities(document.root());
+    if (document.root().find("name") != nullptr)
+      run_gpu(document);
+    else
+      run_scenario(document, settings);
+  } catch (const ConfigError& error) {
+    check_messages(error, text, settings);
+  }
+  return 0;
+}
