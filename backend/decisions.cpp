@@ -66,7 +66,8 @@ std::vector<DecisionLog> decisions_from_text(const std::string& text, const std:
     ++number;
     std::istringstream fields(line);
     std::size_t rank = 0;
-    std::int64_t flow = 0;  // read with its sign: an unsigned number would take "-1" for a large one
+    std::int64_t flow =
+        0;  // read with its sign: an unsigned number would take "-1" for a large one
     Decision d;
     if (!(fields >> rank >> word >> flow >> d.result) || !at_end(fields))
       throw bad("expected 'rank kind flow result'");
