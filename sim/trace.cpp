@@ -114,9 +114,10 @@ void TraceWriter::arrow(std::string_view name, Track from, Time left, Track to, 
   const std::uint64_t id = ++arrows_;
   const auto end = [&](const char* phase, Track track, Time at) {
     begin_event();
-    fmt::format_to(std::back_inserter(buffer_),
-                   R"({{"ph":"{}","pid":{},"tid":{},"cat":"communication","name":"{}","id":{},"ts":)",
-                   phase, track.rank, track.stream, escape_json(name), id);
+    fmt::format_to(
+        std::back_inserter(buffer_),
+        R"({{"ph":"{}","pid":{},"tid":{},"cat":"communication","name":"{}","id":{},"ts":)", phase,
+        track.rank, track.stream, escape_json(name), id);
     append_time(buffer_, at);
     if (phase[0] == 'f') buffer_ += R"(,"bp":"e")";
     buffer_ += '}';

@@ -18,16 +18,6 @@
 
 namespace orrery {
 
-// How communication takes its time.
-//   analytic   the machine's plan, as if nothing else used the links
-//   flow       each member's bytes as one flow over the links: contention, in aggregate
-//   messages   every step of a ring and every message as a flow of its own: for validation, and
-//              for small groups (steps x members flows). Collectives take the ring whatever
-//              algorithm the machine's plan names
-//   automatic  analytic, for now
-// Without contention the three agree to the picosecond wherever a chunk takes whole picoseconds.
-enum class Fidelity : std::uint8_t { automatic, analytic, flow, messages };
-
 struct GroupFidelity {
   std::string group;  // as Communicator::group says: "shard+replicate", "pipeline+1"
   Fidelity fidelity = Fidelity::automatic;

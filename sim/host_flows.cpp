@@ -1,0 +1,271 @@
+// Host flows: the baton, waits, clocks and what wakes them.
+#include <algorithm>
+#include <utility>
+
+#include "sim/device.hpp"
+#include "sim/mail.hpp"
+
+namespace orrery::sim {
+
+BlockedTime HostFlow::blocked_until(Time now) const {
+  BlockedTime time = blocked_time;
+  const bool waits = blocked == Blocked::wait || blocked == Blocked::queue;
+  if (waits && now > blocked_from) time.add(wait_class, now - blocked_from);
+  return time;
+}
+
+// ---- Beginning and end
+
+void SimDevice::run_program(const World::Program& program, RankReport& report) {
+  HostFlow& flow = *flows_[0];
+  try {
+    take_baton(flow);
+    rank_ = std::make_unique<Rank>(core_.state, *this, static_cast<int>(id_));
+    program(*rank_);
+    for (const auto& other : flows_)
+      if (other->flow != 0 && !other->ended)
+        throw Error(Category::invalid_program, "the rank's program ends while its flow " +
+                                                   other->name + " still runs; join it");
+    drain(flow);
+    for (const std::exception_ptr& failure : host_.poison)
+      if (failure != nullptr) std::rethrow_exception(failure);
+    fill_report(report);
+    flow.ended = true;
+    baton_ = nullptr;
+    rank_.reset();
+    core_.mail->rank_ended();
+  } catch (Error& error) {
+    add_context(error, flow);
+    throw;
+  }
+}
+
+void SimDevice::fork(std::uint32_t flow, const std::string& name, std::function<void()> body) {
+  ORRERY_ASSERT(flow == flows_.size(), "flows are numbered in order");
+  auto fresh = std::make_unique<HostFlow>();
+  HostFlow& f = *fresh;
+  f.device = this;
+  f.flow = flow;
+  f.name = name;
+  f.clock = baton_->clock;
+  f.blocked = HostFlow::Blocked::baton;
+  flows_.push_back(std::move(fresh));
+  host_.flow_ended.push_back(false);
+  f.actor = core_.engine.spawn(id_, flow, [this, &f, run = std::move(body)] { run_fork(f, run); });
+}
+
+void SimDevice::run_fork(HostFlow& flow, const std::function<void()>& body) {
+  try {
+    suspend(flow, HostFlow::Blocked::baton);
+    body();
+    catch_up(flow);
+    end_flow(flow);
+  } catch (Error& error) {
+    add_context(error, flow);
+    throw;
+  }
+}
+
+void SimDevice::end_flow(HostFlow& flow) {
+  flow.ended = true;
+  host_.flow_ended[flow.flow] = true;
+  release_baton();
+}
+
+// Marks behind the last operations are noted before an actor runs, once the clock is reached.
+void SimDevice::drain(HostFlow& flow) {
+  catch_up(flow);
+  suspend(flow, HostFlow::Blocked::drain);
+}
+
+Error& SimDevice::add_context(Error& error, const HostFlow& flow) const {
+  if (error.context("time").empty()) {
+    if (error.context("rank").empty()) error.with("rank", std::to_string(id_));
+    if (flows_.size() > 1) error.with("flow", flow.name);
+    error.with("time", time_text(std::max(flow.clock, core_.engine.now())));
+  }
+  return error;
+}
+
+// ---- The baton
+
+// Under replay the log says who comes next: it has an entry wherever the flow changes.
+bool SimDevice::may_take_baton(const HostFlow& flow) const {
+  if (baton_ != nullptr && baton_ != &flow) return false;
+  if (rank_ == nullptr || !rank_->decisions().replaying()) return true;
+  const Decision* next = rank_->decisions().peek();
+  const bool handover =
+      next != nullptr && next->kind == DecisionKind::handover && next->flow == last_flow_;
+  return handover ? next->result == static_cast<std::int64_t>(flow.flow) : flow.flow == last_flow_;
+}
+
+void SimDevice::take_baton(HostFlow& flow) {
+  if (flow.flow != last_flow_) {
+    DecisionLog& log = rank_->decisions();
+    if (log.replaying())
+      log.next(DecisionKind::handover, last_flow_, Site{});
+    else
+      log.record(DecisionKind::handover, last_flow_, flow.flow);
+  }
+  last_flow_ = flow.flow;
+  baton_ = &flow;
+}
+
+void SimDevice::release_baton() {
+  baton_ = nullptr;
+  reconsider();
+}
+
+// ---- Blocking
+
+bool SimDevice::can_go_on(const HostFlow& flow) const {
+  switch (flow.blocked) {
+    case HostFlow::Blocked::no:
+      return true;
+    case HostFlow::Blocked::baton:
+      return may_take_baton(flow);
+    case HostFlow::Blocked::wait:
+      return (host_.satisfied(*flow.wait) || flow.wait->deadline <= core_.engine.now()) &&
+             may_take_baton(flow);
+    case HostFlow::Blocked::clock:
+      return core_.engine.now() >= flow.clock;
+    case HostFlow::Blocked::queue:
+      return host_.done(flow.room);
+    case HostFlow::Blocked::drain:
+      return std::all_of(streams_.begin(), streams_.end(),
+                         [](const auto& stream) { return stream->passed == stream->issued; });
+  }
+  return true;
+}
+
+void SimDevice::reconsider() {
+  for (const auto& flow : flows_)
+    if (flow->blocked != HostFlow::Blocked::no && can_go_on(*flow))
+      core_.engine.make_runnable(flow->actor);
+}
+
+// What `flow` waits for wakes it.
+void SimDevice::watch(const HostFlow& flow) {
+  const auto lower = [this](Event event) {
+    std::uint64_t& threshold = streams_[event.stream]->host_threshold;
+    threshold = std::min(threshold, event.ordinal);
+  };
+  if (flow.blocked == HostFlow::Blocked::queue) lower(flow.room);
+  if (flow.blocked == HostFlow::Blocked::wait)
+    for (const Event& event : flow.wait->events) lower(event);
+  if (flow.blocked == HostFlow::Blocked::drain)
+    for (const auto& stream : streams_) stream->host_threshold = stream->issued;
+}
+
+void SimDevice::update_thresholds() {
+  for (const auto& stream : streams_) stream->host_threshold = ~std::uint64_t{0};
+  for (const auto& flow : flows_) watch(*flow);
+}
+
+void SimDevice::suspend(HostFlow& flow, HostFlow::Blocked why) {
+  // The engine unwinds a failed run by an exception through block().
+  struct Reset {
+    SimDevice& device;
+    HostFlow& flow;
+    ~Reset() {
+      flow.blocked = HostFlow::Blocked::no;
+      flow.wait = nullptr;
+    }
+  };
+  const bool keeps_baton = why == HostFlow::Blocked::clock || why == HostFlow::Blocked::queue;
+  const bool changes_baton = why == HostFlow::Blocked::wait || why == HostFlow::Blocked::baton;
+  flow.blocked = why;
+  {
+    const Reset reset{*this, flow};
+    watch(flow);
+    if (!keeps_baton && baton_ == &flow) release_baton();
+    while (!can_go_on(flow)) core_.engine.block();
+    const Time now = core_.engine.now();
+    if (why != HostFlow::Blocked::clock) {
+      flow.blocked_time = flow.blocked_until(now);
+      flow.clock = std::max(flow.clock, now);
+    }
+    if (changes_baton || why == HostFlow::Blocked::drain) take_baton(flow);
+  }
+  update_thresholds();
+}
+
+// Lets the engine reach the flow's clock, so that what it sees is not of the past.
+void SimDevice::catch_up(HostFlow& flow) {
+  if (core_.engine.now() >= flow.clock) return;
+  core_.engine.schedule(flow.clock, core_.extra_key(id_), make_payload(Due::flow_wakes, &flow));
+  suspend(flow, HostFlow::Blocked::clock);
+}
+
+WaitClass SimDevice::class_of(const Wait& wait) const {
+  WaitClass result = WaitClass::idle;
+  for (const Event& event : wait.events) {
+    const WaitClass one = streams_[event.stream]->wait_class;
+    if (result != WaitClass::collective && one != WaitClass::idle) result = one;
+  }
+  return result;
+}
+
+bool SimDevice::block(const Wait& wait) {
+  HostFlow& flow = *baton_;
+  const bool for_device = wait.kind == Wait::Kind::events;
+  if (!for_device || wait.events.size() > 1 || wait.deadline != time_never) catch_up(flow);
+  const Time now = core_.engine.now();
+  const bool satisfied = host_.satisfied(wait) || wait.deadline <= now;
+  if (!satisfied || !may_take_baton(flow)) {
+    if (wait.deadline != time_never && wait.deadline > now)
+      core_.engine.schedule(wait.deadline, core_.extra_key(id_),
+                            make_payload(Due::flow_wakes, &flow));
+    flow.wait = &wait;
+    flow.wait_class = class_of(wait);
+    flow.blocked_from = flow.clock;
+    suspend(flow, HostFlow::Blocked::wait);
+  }
+  if (for_device) flow.clock += costs_.wait;
+  return host_.satisfied(wait);
+}
+
+// ---- What flows see and do
+
+bool SimDevice::done(Event event) {
+  catch_up(*baton_);
+  return host_.done(event);
+}
+
+std::exception_ptr SimDevice::failure(Event event) {
+  return event.ordinal >= streams_[event.stream]->poisoned_from ? host_.poison[event.stream]
+                                                                : nullptr;
+}
+
+Time SimDevice::now() {
+  catch_up(*baton_);
+  return baton_->clock;
+}
+
+void SimDevice::raise(Signal& signal) {
+  catch_up(*baton_);
+  signal.add();
+  if (flows_.size() > 1) reconsider();
+}
+
+void SimDevice::take(Signal& signal) { signal.take(); }
+
+void SimDevice::send(int to, ControlMessage message) {
+  catch_up(*baton_);
+  core_.mail->send(id_, to, std::move(message), costs_.control_latency);
+}
+
+void SimDevice::deliver(ControlMessage message) {
+  host_.mailbox.push_back(std::move(message));
+  reconsider();
+}
+
+ControlMessage SimDevice::take_message(Tag tag, int from) {
+  const int at = host_.find(tag, from);
+  ORRERY_ASSERT(at >= 0, "a message is taken after a wait for it");
+  ControlMessage message = std::move(host_.mailbox[static_cast<std::size_t>(at)]);
+  host_.mailbox.erase(host_.mailbox.begin() + at);
+  return message;
+}
+
+}  // namespace orrery::sim

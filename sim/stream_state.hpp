@@ -1,0 +1,121 @@
+// What the simulated world keeps of a stream: a queue of compact entries and where its head stands.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <memory>
+
+#include "backend/core/error.hpp"
+#include "backend/core/units.hpp"
+#include "backend/event.hpp"
+
+namespace orrery::sim {
+
+class SimDevice;
+class TimeAccount;
+struct ValueOperation;
+
+enum class EntryKind : std::uint8_t {
+  kernel,         // pointer: PreparedKernel
+  sequence,       // pointer: Sequence
+  copy,           // pointer: PreparedKernel that prices it
+  upload,         // takes no time
+  fence,          // event
+  communication,  // pointer: Transfer; extra: index of the device's use of the channel
+  mark            // number: the step. Not an operation
+};
+
+// One operation in 16 bytes: when it was issued, and 4 bits of kind, 12 bits of extra and 48 bits
+// of pointer or number. An operation with values has its operands in StreamState::values.
+class Entry {
+ public:
+  Entry() = default;
+  Entry(EntryKind kind, Time issued, const void* pointer, std::uint32_t extra = 0)
+      : Entry(kind, issued, reinterpret_cast<std::uint64_t>(pointer), extra) {}
+  Entry(EntryKind kind, Time issued, std::uint64_t number, std::uint32_t extra = 0)
+      : word_(static_cast<std::uint64_t>(kind) << 60 | std::uint64_t{extra} << 48 | number),
+        issued_(issued) {
+    ORRERY_ASSERT(number >> 48 == 0 && extra < 4096, "an entry's fields fit");
+  }
+  // Ordinals of streams have 32 bits, streams of a rank 5.
+  static Entry fence(Time issued, Event event) {
+    return Entry(EntryKind::fence, issued, event.ordinal, event.stream);
+  }
+
+  EntryKind kind() const { return static_cast<EntryKind>(word_ >> 60); }
+  std::uint32_t extra() const { return static_cast<std::uint32_t>(word_ >> 48) & 0xfffU; }
+  std::uint64_t number() const { return word_ & 0xffff'ffff'ffffU; }
+  template <class T>
+  T* pointer() const {
+    return reinterpret_cast<T*>(number());
+  }
+  Event event() const { return {extra(), number()}; }
+  Time issued() const { return issued_; }
+
+ private:
+  std::uint64_t word_ = 0;
+  Time issued_;
+};
+static_assert(sizeof(Entry) == 16);
+
+// A ring that grows by doubling.
+class EntryQueue {
+ public:
+  bool empty() const { return head_ == tail_; }
+  std::uint32_t size() const { return tail_ - head_; }
+  const Entry& front() const { return ring_[head_ & (capacity_ - 1)]; }
+  void push(const Entry& entry) {
+    if (size() == capacity_) grow();
+    ring_[tail_++ & (capacity_ - 1)] = entry;
+  }
+  void pop() { ++head_; }
+
+ private:
+  void grow();
+  std::unique_ptr<Entry[]> ring_;
+  std::uint32_t capacity_ = 0, head_ = 0, tail_ = 0;
+};
+
+// What a wait for a stream counts as in a rank's TimeParts.
+enum class WaitClass : std::uint8_t { idle, collective, edge };
+
+enum class StreamPhase : std::uint8_t {
+  empty,          // nothing in the queue
+  running,        // its head ends by an entry of the engine's heap
+  fence,          // its head waits for another stream
+  communicating,  // its head waits for other ranks or is being transferred
+  mark            // its head is a mark in the host's future
+};
+
+struct StreamState {
+  SimDevice* device = nullptr;
+  EntryQueue queue;
+  std::uint64_t issued = 0;  // ordinal of the last operation issued
+  std::uint64_t passed = 0;  // and of the last that has ended
+  std::uint64_t host_threshold =
+      ~std::uint64_t{0};           // flows of the rank look again from this ordinal on
+  Time began;                      // of the head: start, or when the stream came to it
+  TimeAccount* account = nullptr;  // of the compute stream
+  std::uint16_t index = 0;
+  StreamPhase phase = StreamPhase::empty;
+  WaitClass wait_class = WaitClass::idle;  // of waiting for this stream
+
+  // Fences: the streams whose head waits for this one, and this one's place in such a list.
+  StreamState* first_waiter = nullptr;
+  StreamState* next_waiter = nullptr;
+  StreamState* waits_for = nullptr;
+
+  StreamState* next_member = nullptr;  // among those that have come to one communication
+
+  // Operations that have values, in issue order.
+  std::unique_ptr<std::deque<ValueOperation>> values;
+  std::uint64_t poisoned_from = ~std::uint64_t{0};  // first ordinal that failed
+
+  bool poisoned() const { return passed + 1 >= poisoned_from; }  // as the head sees it
+  std::uint64_t head() const { return passed + 1; }              // ordinal of the head
+  StreamState();
+  ~StreamState();
+};
+
+}  // namespace orrery::sim

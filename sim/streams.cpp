@@ -1,0 +1,271 @@
+#include "sim/streams.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "sim/collectives.hpp"
+#include "sim/device.hpp"
+#include "sim/time_account.hpp"
+#include "sim/values.hpp"
+
+namespace orrery::sim {
+
+StreamState::StreamState() = default;
+StreamState::~StreamState() = default;
+
+void EntryQueue::grow() {
+  const std::uint32_t capacity = capacity_ == 0 ? 8 : capacity_ * 2;
+  auto ring = std::make_unique<Entry[]>(capacity);
+  const std::uint32_t entries = size();
+  for (std::uint32_t i = 0; i < entries; ++i) ring[i] = ring_[(head_ + i) & (capacity_ - 1)];
+  ring_ = std::move(ring);
+  capacity_ = capacity;
+  head_ = 0;
+  tail_ = entries;
+}
+
+namespace {
+
+// Calls `kernel(step, start)` for each kernel of a sequence that begins at `start`, and returns its
+// end. Kernel k starts no earlier than its own launch, k launches after the first: exactly as if
+// all were launched one by one.
+template <class Each>
+Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launch,
+                   const Each& kernel) {
+  Time at = start;
+  Time launched = issued;
+  for (const Sequence::Step& step : sequence.steps()) {
+    at = std::max(at, launched);
+    kernel(*step.kernel.kernel, at);
+    at += step.kernel.kernel->duration;
+    launched += launch;
+  }
+  return at;
+}
+
+}  // namespace
+
+// When an operation ends that began at stream.began.
+Time Streams::end_of(const StreamState& stream, const Entry& entry) {
+  switch (entry.kind()) {
+    case EntryKind::kernel:
+    case EntryKind::copy:
+      return stream.began + entry.pointer<const PreparedKernel>()->duration;
+    case EntryKind::sequence: {
+      const auto& sequence = *entry.pointer<const Sequence>();
+      const Time launch = stream.device->launch_cost();
+      if (launch == Time{}) return stream.began + sequence.duration();
+      return walk_sequence(sequence, stream.began, entry.issued(), launch,
+                           [](const PreparedKernel&, Time) {});
+    }
+    default:
+      return stream.began;
+  }
+}
+
+void Streams::start(StreamState& stream) {
+  advance(stream);
+  if (!ready_.empty()) run_ready();
+}
+
+// Goes through the queue until a head has to wait for something.
+void Streams::advance(StreamState& stream) {
+  while (!stream.queue.empty()) {
+    const Entry entry = stream.queue.front();
+    const Time now = core_.engine.now();
+    const Time start = std::max(now, entry.issued());
+    switch (entry.kind()) {
+      case EntryKind::mark:
+        if (start > now) {
+          stream.phase = StreamPhase::mark;
+          core_.engine.schedule(start, core_.extra_key(stream.device->id()),
+                                make_payload(Due::stream_wakes, &stream));
+          return;
+        }
+        stream.device->note_step(stream, static_cast<std::int64_t>(entry.number()), start);
+        stream.queue.pop();
+        break;
+      case EntryKind::fence:
+        if (begin_fence(stream, entry, start)) return;
+        break;
+      case EntryKind::communication:
+        stream.phase = StreamPhase::communicating;
+        stream.began = start;
+        if (stream.account != nullptr) stream.account->starved(start);
+        core_.collectives->arrive(stream, *entry.pointer<Transfer>(), start);
+        return;
+      default:
+        if (begin_operation(stream, entry, start)) return;
+        break;
+    }
+  }
+  stream.phase = StreamPhase::empty;
+  if (stream.account != nullptr) stream.device->compute_gap_begins();
+}
+
+// Whether the stream has to wait.
+bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
+  stream.began = start;
+  if (stream.account != nullptr) stream.account->starved(start);
+  StreamState& target = stream.device->stream(entry.event().stream);
+  stream.waits_for = &target;
+  if (target.passed < entry.event().ordinal) {
+    stream.phase = StreamPhase::fence;
+    stream.next_waiter = std::exchange(target.first_waiter, &stream);
+    return true;
+  }
+  if (core_.delivering) {
+    end_fence(stream);
+    return false;
+  }
+  stream.phase = StreamPhase::running;
+  core_.engine.schedule(core_.engine.now(), {stream.device->id(), stream.index, stream.head()},
+                        make_payload(Due::operation, &stream));
+  return true;
+}
+
+bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time start) {
+  stream.began = start;
+  if (stream.account != nullptr) stream.account->starved(start);
+  stream.phase = StreamPhase::running;
+  const bool poisoned = stream.poisoned();
+  if (entry.extra() == with_values && !poisoned && stream.values->front().races()) {
+    core_.engine.schedule(start, core_.racy_read_key(),
+                          make_payload(Due::operation_reads, &stream));
+    return true;
+  }
+  const Time end = poisoned ? start : end_of(stream, entry);
+  if (core_.delivering && end == core_.engine.now()) {
+    end_operation(stream);
+    return false;
+  }
+  core_.engine.schedule(end, {stream.device->id(), stream.index, stream.head()},
+                        make_payload(Due::operation, &stream));
+  return true;
+}
+
+void Streams::reads_due(StreamState& stream) {
+  stream.values->front().take_copies();
+  core_.engine.schedule(end_of(stream, stream.queue.front()),
+                        Core::racy_write_key(stream.device->id(), stream.index, stream.head()),
+                        make_payload(Due::operation, &stream));
+}
+
+void Streams::operation_due(StreamState& stream) {
+  if (stream.queue.front().kind() == EntryKind::fence)
+    end_fence(stream);
+  else
+    end_operation(stream);
+  advance(stream);
+  if (!ready_.empty()) run_ready();
+}
+
+void Streams::wakes(StreamState& stream) {
+  advance(stream);
+  if (!ready_.empty()) run_ready();
+}
+
+void Streams::end_operation(StreamState& stream) {
+  const Entry entry = stream.queue.front();
+  if (stream.account != nullptr) {
+    const Time now = core_.engine.now();
+    if (entry.kind() == EntryKind::sequence && stream.device->launch_cost() > Time{})
+      stream.account->computed(
+          std::min(entry.pointer<const Sequence>()->duration(), now - stream.account->until()),
+          now);
+    else
+      stream.account->computed(now);
+  }
+  if (core_.trace != nullptr) trace_operation(stream, entry);
+  if (entry.extra() == with_values) {
+    if (!stream.poisoned()) {
+      try {
+        stream.values->front().carry_out(core_.state.options.bodies);
+      } catch (...) {
+        poison(stream, stream.head(), stream.device->failure_here(stream));
+      }
+    }
+    stream.values->pop_front();
+  }
+  pass(stream);
+}
+
+void Streams::end_fence(StreamState& stream) {
+  const StreamState& target = *std::exchange(stream.waits_for, nullptr);
+  if (stream.account != nullptr) stream.account->waited(target.wait_class, core_.engine.now());
+  if (target.poisoned_from <= stream.queue.front().event().ordinal && !stream.poisoned())
+    poison(stream, stream.head(), stream.device->host().poison[target.index]);
+  pass(stream);
+}
+
+void Streams::communication_ended(StreamState& stream, WaitClass wait) {
+  if (stream.account != nullptr) stream.account->waited(wait, core_.engine.now());
+  pass(stream);
+  ready_.push_back(&stream);
+}
+
+// The head has ended. Whoever waits for it is woken, but nothing starts yet.
+void Streams::pass(StreamState& stream) {
+  stream.queue.pop();
+  const std::uint64_t ordinal = ++stream.passed;
+  stream.device->host().passed[stream.index] = ordinal;
+  ++core_.activities;
+  core_.end = core_.engine.now();
+  if (stream.first_waiter != nullptr) {
+    StreamState** link = &stream.first_waiter;
+    while (StreamState* waiter = *link) {
+      if (waiter->queue.front().event().ordinal <= ordinal) {
+        *link = std::exchange(waiter->next_waiter, nullptr);
+        ready_.push_back(waiter);
+      } else {
+        link = &waiter->next_waiter;
+      }
+    }
+  }
+  if (ordinal >= stream.host_threshold) stream.device->reconsider();
+}
+
+void Streams::run_ready() {
+  if (running_ready_) return;
+  running_ready_ = true;
+  while (!ready_.empty()) {
+    StreamState& stream = *ready_.back();
+    ready_.pop_back();
+    if (stream.phase == StreamPhase::fence) end_fence(stream);
+    advance(stream);
+  }
+  running_ready_ = false;
+}
+
+void Streams::poison(StreamState& stream, std::uint64_t ordinal, std::exception_ptr failure) {
+  if (ordinal >= stream.poisoned_from) return;
+  stream.poisoned_from = ordinal;
+  stream.device->host().poison[stream.index] = std::move(failure);
+}
+
+void Streams::trace_operation(const StreamState& stream, const Entry& entry) const {
+  const Track track{stream.device->id(), stream.index};
+  const Time end = core_.engine.now();
+  switch (entry.kind()) {
+    case EntryKind::kernel:
+    case EntryKind::copy:
+      core_.trace->slice(track, "kernel", entry.pointer<const PreparedKernel>()->kernel.label,
+                         stream.began, end);
+      return;
+    case EntryKind::sequence: {
+      const auto& sequence = *entry.pointer<const Sequence>();
+      core_.trace->slice(track, "sequence", sequence.name(), stream.began, end);
+      if (stream.poisoned()) return;
+      walk_sequence(sequence, stream.began, entry.issued(), stream.device->launch_cost(),
+                    [&](const PreparedKernel& kernel, Time at) {
+                      core_.trace->slice(track, "kernel", kernel.kernel.label, at,
+                                         at + kernel.duration);
+                    });
+      return;
+    }
+    default:
+      return;
+  }
+}
+
+}  // namespace orrery::sim
