@@ -1,0 +1,69 @@
+#include "scenarios/flop_rule.hpp"
+
+namespace orrery {
+
+namespace {
+
+double d(std::int64_t v) { return static_cast<double>(v); }
+
+// Multiply-adds of attention's two products for one token, in all layers, with the whole s^2.
+double attention_multiply_adds(const ModelSpec& m, std::int64_t sequence) {
+  if (m.kind != ModelKind::transformer) return 0;
+  const TransformerSpec& t = m.transformer;
+  return 2.0 * d(t.layers) * d(t.heads * t.head_size) * d(sequence);
+}
+
+double layer_multiply_adds(const ModelSpec& m) {
+  if (m.kind == ModelKind::transformer)
+    return d(m.transformer.layers) * d(m.transformer.layer_multiply_adds());
+  return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
+}
+
+double head_multiply_adds(const ModelSpec& m) {
+  return m.kind == ModelKind::transformer ? d(m.transformer.head_multiply_adds())
+                                          : d(m.mlp.hidden * m.mlp.vocabulary);
+}
+
+}  // namespace
+
+const char* name(FlopRule rule) {
+  constexpr const char* names[]{"full", "megatron-causal", "palm", "6n"};
+  return names[static_cast<std::size_t>(rule)];
+}
+
+Flops flops_per_token(const ModelSpec& m, std::int64_t sequence, FlopRule rule) {
+  const double attention = 6.0 * attention_multiply_adds(m, sequence);
+  const double gemms = 6.0 * (layer_multiply_adds(m) + head_multiply_adds(m));
+  const double six_n = 6.0 * d(m.parameters());
+  switch (rule) {
+    case FlopRule::full:
+      return Flops(gemms + attention);
+    case FlopRule::megatron_causal:
+      return Flops(gemms + 0.5 * attention);
+    case FlopRule::palm:
+      return Flops(six_n + attention);
+    case FlopRule::six_n:
+      return Flops(six_n);
+  }
+  return Flops(0);
+}
+
+std::int64_t tokens_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch) {
+  return m.kind == ModelKind::transformer ? global_batch * sequence : global_batch;
+}
+
+Flops flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch,
+                     FlopRule rule) {
+  return flops_per_token(m, sequence, rule) * d(tokens_per_step(m, sequence, global_batch));
+}
+
+Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch,
+                              FlopRule rule, bool recompute) {
+  const Flops once = flops_per_step(m, sequence, global_batch, rule);
+  if (!recompute) return once;
+  const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
+  const double again = 2.0 * (layer_multiply_adds(m) + half * attention_multiply_adds(m, sequence));
+  return once + Flops(again * d(tokens_per_step(m, sequence, global_batch)));
+}
+
+}  // namespace orrery

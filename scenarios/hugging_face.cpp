@@ -1,0 +1,175 @@
+// Hugging Face's config.json as a TransformerSpec. Only the architecture is read; what concerns
+// generation, dropout or positions beyond their number changes neither size nor time.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "backend/core/text.hpp"
+#include "scenarios/model_spec.hpp"
+
+namespace orrery {
+
+namespace {
+
+using Count = std::optional<std::int64_t>;
+
+// All spellings that the known families use (huggingface/transformers,
+// src/transformers/models/*/configuration_*.py).
+struct HuggingFace {
+  std::optional<std::string> model_type, hidden_act, activation_function;
+  Count hidden_size, n_embd;
+  Count num_hidden_layers, num_layers, n_layer;
+  Count num_attention_heads, num_heads, n_head;
+  Count num_key_value_heads, head_dim;
+  Count intermediate_size, n_inner;
+  Count vocab_size;
+  Count max_position_embeddings, n_positions;
+  Count sliding_window, window_size;
+  std::optional<bool> tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window,
+      use_parallel_residual;
+  Count num_local_experts, num_experts, n_routed_experts;
+};
+
+void describe(Fields<HuggingFace>& f) {
+  using H = HuggingFace;
+  constexpr std::int64_t most = 1'000'000'000;
+  f.field("model_type", &H::model_type);
+  f.field("hidden_act", &H::hidden_act);
+  f.field("activation_function", &H::activation_function);
+  f.field("hidden_size", &H::hidden_size).between(1, 1'000'000);
+  f.field("n_embd", &H::n_embd).between(1, 1'000'000);
+  for (auto [name, member] : {std::pair{"num_hidden_layers", &H::num_hidden_layers},
+                              {"num_layers", &H::num_layers},
+                              {"n_layer", &H::n_layer},
+                              {"num_attention_heads", &H::num_attention_heads},
+                              {"num_heads", &H::num_heads},
+                              {"n_head", &H::n_head},
+                              {"num_key_value_heads", &H::num_key_value_heads},
+                              {"head_dim", &H::head_dim}})
+    f.field(name, member).between(1, 100'000);
+  f.field("intermediate_size", &H::intermediate_size).between(1, 10'000'000);
+  f.field("n_inner", &H::n_inner).between(1, 10'000'000);
+  f.field("vocab_size", &H::vocab_size).between(1, 10'000'000);
+  f.field("max_position_embeddings", &H::max_position_embeddings).between(1, most);
+  f.field("n_positions", &H::n_positions).between(1, most);
+  f.field("sliding_window", &H::sliding_window).between(1, most);
+  f.field("window_size", &H::window_size).between(1, most);
+  f.field("tie_word_embeddings", &H::tie_word_embeddings);
+  f.field("attention_bias", &H::attention_bias);
+  f.field("mlp_bias", &H::mlp_bias);
+  f.field("use_sliding_window", &H::use_sliding_window);
+  f.field("use_parallel_residual", &H::use_parallel_residual);
+  f.field("num_local_experts", &H::num_local_experts).at_least(0);
+  f.field("num_experts", &H::num_experts).at_least(0);
+  f.field("n_routed_experts", &H::n_routed_experts).at_least(0);
+}
+
+// Takes values by any of their spellings and remembers which were used.
+class Picker {
+ public:
+  explicit Picker(Problems& problems) : problems_(problems) {}
+  std::int64_t need(const char* what,
+                    std::initializer_list<std::pair<const char*, const Count*>> spellings) {
+    if (const Count found = maybe(spellings)) return *found;
+    std::vector<std::string> names;
+    for (const auto& [name, value] : spellings) names.emplace_back(name);
+    problems_.add("", fmt::format("config.json does not say {}", what),
+                  fmt::format("it is called {}", join(names, " or ")));
+    return 1;
+  }
+  Count maybe(std::initializer_list<std::pair<const char*, const Count*>> spellings) {
+    for (const auto& [name, value] : spellings)
+      if (*value) return used_.emplace_back(name), *value;
+    return std::nullopt;
+  }
+  std::string used() const { return join(used_, ", "); }
+
+ private:
+  Problems& problems_;
+  std::vector<std::string> used_;
+};
+
+std::string activation_of(const HuggingFace& h, const std::string& fallback) {
+  const std::string name = h.hidden_act.value_or(h.activation_function.value_or(fallback));
+  if (name.find("gelu") != std::string::npos) return "gelu";
+  if (name.find("silu") != std::string::npos || name.find("swish") != std::string::npos)
+    return "silu";
+  return name.find("relu") != std::string::npos ? "relu" : fallback;
+}
+
+// Norms, biases and ties of a family: defaults of its configuration and model code. False for an
+// unknown family, which is taken for a llama.
+bool apply_family(const std::string& type, const HuggingFace& h, TransformerSpec& t) {
+  const bool llama = type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3";
+  const bool gpt = type == "gpt2" || type == "gpt_neo" || type == "gpt_neox";
+  t.activation = activation_of(h, gpt ? "gelu" : "silu");
+  t.tied = h.tie_word_embeddings.value_or(type == "gpt2" || type == "gpt_neo");
+  if (gpt) {
+    t.norm = "layer";
+    t.gated = false;
+    t.qkv_bias = type != "gpt_neo" && h.attention_bias.value_or(true);
+    t.output_bias = h.attention_bias.value_or(true);
+    t.mlp_bias = true;
+    t.learned_positions = type != "gpt_neox";
+    t.parallel_blocks = type == "gpt_neox" && h.use_parallel_residual.value_or(true);
+    return true;
+  }
+  // In Llama's code attention_bias covers the output projection too; Qwen 2 always has biases on Q,
+  // K and V alone.
+  t.qkv_bias = type == "qwen2" || h.attention_bias.value_or(false);
+  t.output_bias = type != "qwen2" && h.attention_bias.value_or(false);
+  t.mlp_bias = h.mlp_bias.value_or(false);
+  t.qk_norm = type == "qwen3";
+  const bool windowed = type == "mistral" || h.use_sliding_window.value_or(false);
+  t.window = windowed ? h.sliding_window.value_or(0) : 0;
+  return llama;
+}
+
+}  // namespace
+
+ModelSpec model_from_hugging_face(const Document& document) {
+  Problems problems(document);
+  const auto h = read<HuggingFace>(document, problems, {Sources::optional, UnknownKeys::ignore});
+  problems.throw_if_any();
+  for (const auto& [key, experts] : {std::pair{"num_local_experts", h.num_local_experts},
+                                     {"num_experts", h.num_experts},
+                                     {"n_routed_experts", h.n_routed_experts}})
+    if (experts.value_or(0) > 1) problems.add(key, "not available yet: mixtures of experts");
+  Picker pick(problems);
+  ModelSpec model;
+  TransformerSpec& t = model.transformer;
+  t.hidden = pick.need("the hidden size", {{"hidden_size", &h.hidden_size}, {"n_embd", &h.n_embd}});
+  t.layers = pick.need("the number of layers", {{"num_hidden_layers", &h.num_hidden_layers},
+                                                {"num_layers", &h.num_layers},
+                                                {"n_layer", &h.n_layer}});
+  t.heads =
+      pick.need("the number of attention heads", {{"num_attention_heads", &h.num_attention_heads},
+                                                  {"num_heads", &h.num_heads},
+                                                  {"n_head", &h.n_head}});
+  t.vocabulary = pick.need("the size of the vocabulary", {{"vocab_size", &h.vocab_size}});
+  t.kv_heads = pick.maybe({{"num_key_value_heads", &h.num_key_value_heads}}).value_or(t.heads);
+  t.head_size = pick.maybe({{"head_dim", &h.head_dim}}).value_or(t.hidden / t.heads);
+  t.ffn = pick.maybe({{"intermediate_size", &h.intermediate_size}, {"n_inner", &h.n_inner}})
+              .value_or(4 * t.hidden);
+  t.max_positions = pick.maybe({{"max_position_embeddings", &h.max_position_embeddings},
+                                {"n_positions", &h.n_positions}})
+                        .value_or(0);
+  const std::string type = h.model_type.value_or("");
+  if (!apply_family(type, h, t))
+    model.warnings.push_back(fmt::format(
+        "model_type '{}' is not known and was taken for a llama; used were {}", type, pick.used()));
+  if (!h.head_dim && t.hidden % t.heads != 0)
+    problems.add(
+        "", fmt::format("{} attention heads do not divide the hidden size {}", t.heads, t.hidden),
+        "head_dim would say how large they are");
+  if (t.heads % t.kv_heads != 0)
+    problems.add("num_key_value_heads",
+                 fmt::format("{} key-value heads do not divide {} heads", t.kv_heads, t.heads));
+  if (t.learned_positions && t.max_positions == 0)
+    problems.add("", "config.json does not say the number of positions",
+                 "it is called max_position_embeddings or n_positions");
+  problems.throw_if_any();
+  return model;
+}
+
+}  // namespace orrery

@@ -1,0 +1,208 @@
+#include "scenarios/model_spec.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "backend/core/text.hpp"
+
+namespace orrery {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct YamlModel {
+  std::string name, kind;
+  Node rest;
+};
+void describe(Fields<YamlModel>& f) {
+  f.field("name", &YamlModel::name).required();
+  f.field("kind", &YamlModel::kind).required().one_of({"transformer", "mlp"});
+  f.rest(&YamlModel::rest);
+}
+
+bool is_file(const fs::path& path) {
+  std::error_code none;
+  return fs::is_regular_file(path, none);
+}
+
+bool is_path(const std::string& name) {
+  return name.find('/') != std::string::npos || name.ends_with(".yaml") || name.ends_with(".json");
+}
+
+std::string model_file(const std::string& wanted, const std::string& root,
+                       const std::string& beside) {
+  if (is_path(wanted)) {
+    const std::string file = find_file(wanted, beside, root);
+    return !file.empty() ? file : find_file(wanted + "/config.json", beside, root);
+  }
+  const fs::path folder = fs::path(root) / "scenarios" / "models";
+  for (const fs::path& path : {folder / (wanted + ".yaml"), folder / wanted / "config.json"})
+    if (!wanted.empty() && is_file(path)) return path.string();
+  return "";
+}
+
+// Norms of one place: scale, and shift for a layer norm.
+std::int64_t norm_elements(const TransformerSpec& t) {
+  return t.norm == "layer" ? 2 * t.hidden : t.hidden;
+}
+
+}  // namespace
+
+std::int64_t TransformerSpec::embedding_parameters() const {
+  return vocabulary * hidden + (learned_positions ? max_positions * hidden : 0);
+}
+
+std::int64_t TransformerSpec::layer_multiply_adds() const {
+  return hidden * head_size * (heads + 2 * kv_heads) + heads * head_size * hidden +
+         (gated ? 3 : 2) * hidden * ffn;
+}
+
+std::int64_t TransformerSpec::layer_parameters() const {
+  std::int64_t n = layer_multiply_adds() + 2 * norm_elements(*this);
+  if (qkv_bias) n += head_size * (heads + 2 * kv_heads);
+  if (output_bias) n += hidden;
+  if (mlp_bias) n += (gated ? 2 : 1) * ffn + hidden;
+  if (qk_norm) n += 2 * head_size;
+  return n;
+}
+
+std::int64_t TransformerSpec::head_parameters() const {
+  return norm_elements(*this) + (tied ? 0 : hidden * vocabulary) + (head_bias ? vocabulary : 0);
+}
+
+std::int64_t TransformerSpec::parameters() const {
+  return embedding_parameters() + layers * layer_parameters() + head_parameters();
+}
+
+void describe(Fields<TransformerSpec>& f) {
+  f.field("layers", &TransformerSpec::layers).required().between(1, 100'000);
+  f.field("hidden", &TransformerSpec::hidden).required().between(1, 1'000'000);
+  f.field("heads", &TransformerSpec::heads).required().between(1, 100'000);
+  f.field("kv_heads", &TransformerSpec::kv_heads).between(0, 100'000).doc("0: as many as heads");
+  f.field("head_size", &TransformerSpec::head_size).between(0, 100'000).doc("0: hidden / heads");
+  f.field("ffn", &TransformerSpec::ffn).between(0, 10'000'000).doc("0: 4 hidden");
+  f.field("vocabulary", &TransformerSpec::vocabulary).required().between(1, 10'000'000);
+  f.field("max_positions", &TransformerSpec::max_positions)
+      .between(0, 1'000'000'000)
+      .doc("0: unlimited");
+  f.field("norm", &TransformerSpec::norm).one_of({"rms", "layer"});
+  f.field("activation", &TransformerSpec::activation).one_of({"silu", "gelu", "relu"});
+  f.field("gated", &TransformerSpec::gated).doc("three MLP matrices, not two");
+  f.field("tied", &TransformerSpec::tied).doc("the head is the embedding");
+  f.field("learned_positions", &TransformerSpec::learned_positions);
+  f.field("qkv_bias", &TransformerSpec::qkv_bias);
+  f.field("output_bias", &TransformerSpec::output_bias);
+  f.field("mlp_bias", &TransformerSpec::mlp_bias);
+  f.field("head_bias", &TransformerSpec::head_bias);
+  f.field("qk_norm", &TransformerSpec::qk_norm);
+  f.field("parallel_blocks", &TransformerSpec::parallel_blocks);
+  f.field("window", &TransformerSpec::window)
+      .between(0, 1'000'000'000)
+      .doc("0: attention sees all");
+  f.check([](const TransformerSpec& t, const SectionProblems& p) {
+    if (t.head_size == 0 && t.hidden % t.heads != 0)
+      p.add("heads", fmt::format("{} heads do not divide hidden = {}", t.heads, t.hidden),
+            "give head_size");
+    if (t.kv_heads > 0 && t.heads % t.kv_heads != 0)
+      p.add("kv_heads", fmt::format("{} does not divide heads = {}", t.kv_heads, t.heads));
+    if (t.learned_positions && t.max_positions == 0)
+      p.add("learned_positions", "a table of positions needs max_positions");
+  });
+}
+
+std::int64_t MlpSpec::multiply_adds() const {
+  return context * embedding * hidden + (layers - 1) * hidden * hidden + hidden * vocabulary;
+}
+
+std::int64_t MlpSpec::parameters() const {
+  return vocabulary * embedding + multiply_adds() + layers * hidden + vocabulary;
+}
+
+void describe(Fields<MlpSpec>& f) {
+  f.field("context", &MlpSpec::context).required().between(1, 65'536).doc("bytes it looks back");
+  f.field("embedding", &MlpSpec::embedding)
+      .required()
+      .between(1, 65'536)
+      .doc("size of a byte's vector");
+  f.field("hidden", &MlpSpec::hidden).required().between(1, 1'000'000);
+  f.field("layers", &MlpSpec::layers).required().between(1, 10'000).doc("hidden layers");
+  f.field("vocabulary", &MlpSpec::vocabulary).between(2, 65'536);
+}
+
+std::int64_t ModelSpec::parameters() const {
+  return kind == ModelKind::mlp ? mlp.parameters() : transformer.parameters();
+}
+
+std::int64_t ModelSpec::layers() const {
+  return kind == ModelKind::mlp ? mlp.layers : transformer.layers;
+}
+
+std::vector<std::string> model_names(const std::string& data_root) {
+  std::vector<std::string> out;
+  std::error_code none;
+  for (const auto& entry :
+       fs::directory_iterator(fs::path(data_root) / "scenarios" / "models", none)) {
+    if (entry.path().extension() == ".yaml")
+      out.push_back(entry.path().stem().string());
+    else if (is_file(entry.path() / "config.json"))
+      out.push_back(entry.path().filename().string());
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::string find_file(const std::string& path, const std::string& beside,
+                      const std::string& data_root) {
+  if (path.empty()) return "";
+  for (const fs::path& candidate :
+       {fs::path(path), fs::path(beside) / path, fs::path(data_root) / path})
+    if (is_file(candidate)) return candidate.string();
+  return "";
+}
+
+ModelSpec model_from_yaml(const Document& document) {
+  Problems problems(document);
+  const auto heading = read<YamlModel>(document, problems);
+  ModelSpec model;
+  model.name = heading.name;
+  if (heading.kind == "mlp") {
+    model.kind = ModelKind::mlp;
+    model.mlp = read<MlpSpec>(heading.rest, problems);
+  } else if (heading.kind == "transformer") {
+    TransformerSpec t = read<TransformerSpec>(heading.rest, problems);
+    if (t.kv_heads == 0) t.kv_heads = t.heads;
+    if (t.head_size == 0 && t.heads > 0) t.head_size = t.hidden / t.heads;
+    if (t.ffn == 0) t.ffn = 4 * t.hidden;
+    model.transformer = t;
+  }
+  problems.throw_if_any();
+  return model;
+}
+
+ModelSpec read_model(const std::string& wanted, const std::string& data_root,
+                     const std::string& beside, const Mark& asked_at) {
+  const std::string file = model_file(wanted, data_root, beside);
+  if (file.empty()) {
+    const std::vector<std::string> known = model_names(data_root);
+    const std::string near = did_you_mean(wanted, known);
+    Problems problems;
+    problems.add(asked_at, fmt::format("unknown model '{}'", wanted),
+                 !near.empty()
+                     ? near
+                     : fmt::format("known are {}; or give the path of a YAML or a config.json",
+                                   join(known, ", ")));
+    problems.throw_if_any();
+  }
+  const Document document = Document::parse_file(file);
+  const bool ours = file.ends_with(".yaml");
+  ModelSpec model = ours ? model_from_yaml(document) : model_from_hugging_face(document);
+  if (!ours)
+    model.name = is_path(wanted) ? fs::absolute(file).parent_path().filename().string() : wanted;
+  model.file = file;
+  return model;
+}
+
+}  // namespace orrery

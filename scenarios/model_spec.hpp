@@ -1,0 +1,85 @@
+// What a model is: exact dimensions and parameter counts, from our YAML or a Hugging Face
+// config.json.
+//
+// A model is named by a file of scenarios/models (`mlp-bytes` is scenarios/models/mlp-bytes.yaml,
+// `llama-3.2-1b` is scenarios/models/llama-3.2-1b/config.json) or by a path to either kind of file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/core/config.hpp"
+
+namespace orrery {
+
+// A decoder-only transformer. Sizes are elements.
+struct TransformerSpec {
+  std::int64_t layers = 0, hidden = 0, heads = 0;
+  std::int64_t kv_heads = 0;   // 0 in a file: as many as heads
+  std::int64_t head_size = 0;  // 0 in a file: hidden / heads
+  std::int64_t ffn = 0;        // 0 in a file: 4 hidden
+  std::int64_t vocabulary = 0;
+  std::int64_t max_positions = 0;   // 0: unlimited
+  std::string norm = "rms";         // rms: a scale; layer: scale and shift
+  std::string activation = "silu";  // silu, gelu, relu
+  bool gated = true;                // three MLP matrices (SwiGLU and its kind), not two
+  bool tied = false;                // the head is the embedding
+  bool learned_positions = false;   // a table of max_positions rows
+  bool qkv_bias = false, output_bias = false, mlp_bias = false, head_bias = false;
+  bool qk_norm = false;          // one RMS norm of a head's size each for Q and K
+  bool parallel_blocks = false;  // attention and MLP read the same input (GPT-NeoX)
+  std::int64_t window = 0;       // tokens that attention looks back; 0: all
+
+  std::int64_t embedding_parameters() const;  // table and learned positions
+  std::int64_t layer_parameters() const;
+  std::int64_t head_parameters() const;  // final norm, and the output matrix unless tied
+  std::int64_t parameters() const;       // shared ones once
+  // Multiply-adds per token of the GEMMs of one layer, and of the head.
+  std::int64_t layer_multiply_adds() const;
+  std::int64_t head_multiply_adds() const { return hidden * vocabulary; }
+};
+void describe(Fields<TransformerSpec>& f);
+
+// The byte-level model of algorithms/models/mlp.hpp: an embedding, `layers` hidden layers, a head.
+struct MlpSpec {
+  std::int64_t context = 0, embedding = 0, hidden = 0, layers = 0, vocabulary = 256;
+
+  std::int64_t parameters() const;
+  std::int64_t multiply_adds() const;  // of all GEMMs, per sample
+};
+void describe(Fields<MlpSpec>& f);
+
+enum class ModelKind { transformer, mlp };
+
+struct ModelSpec {
+  std::string name;
+  std::string file;
+  ModelKind kind = ModelKind::transformer;
+  TransformerSpec transformer;  // when kind says so
+  MlpSpec mlp;
+  std::vector<std::string> warnings;  // what was guessed, for the user to see
+
+  std::int64_t parameters() const;
+  std::int64_t layers() const;  // what pipeline stages divide
+};
+
+// All names of scenarios/models below the data root, sorted.
+std::vector<std::string> model_names(const std::string& data_root);
+
+// Reads the model that `wanted` stands for. A path (with '/', or ending in .yaml or .json) is tried
+// from the current folder, from `beside` (the scenario's folder) and from the data root; a folder
+// means its config.json. Throws ConfigError: at `asked_at` when there is no such model, in the
+// model's file for what is wrong there.
+ModelSpec read_model(const std::string& wanted, const std::string& data_root,
+                     const std::string& beside = "", const Mark& asked_at = {});
+
+// From documents: ours (`kind: transformer | mlp`, then the keys of the spec) and Hugging Face's.
+ModelSpec model_from_yaml(const Document& document);
+ModelSpec model_from_hugging_face(const Document& document);
+
+// The first of these that is a file: `path`, beside/path, data_root/path; else "".
+std::string find_file(const std::string& path, const std::string& beside,
+                      const std::string& data_root);
+
+}  // namespace orrery

@@ -1,0 +1,315 @@
+// Reading a scenario: keys, relations between them, and the files that it names.
+#include "scenarios/scenario.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "backend/core/text.hpp"
+
+namespace orrery {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Names that mean something to a user already; those that exist are handled by read_algorithm.
+const std::vector<std::string> planned_algorithms{
+    "zero", "fsdp", "acco", "diloco", "streaming-diloco", "local-sgd", "acid", "demo", "petra"};
+
+std::string data_group(const Scenario& s) {
+  return fmt::format("{} GPUs / (tensor {} x context {} x pipeline {})", s.gpus(),
+                     s.parallel.tensor, s.parallel.context, s.parallel.pipeline);
+}
+
+// The divisors of n that are nearest to `wanted`, below and above.
+std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
+  std::int64_t below = 1, above = n;
+  for (std::int64_t d = 1; d <= n / d; ++d) {
+    if (n % d != 0) continue;
+    for (const std::int64_t each : {d, n / d}) {
+      if (each <= wanted) below = std::max(below, each);
+      if (each >= wanted) above = std::min(above, each);
+    }
+  }
+  return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
+}
+
+// The multiples of `unit` nearest to n, of which n is none.
+std::string nearest_multiples(std::int64_t n, std::int64_t unit) {
+  const std::int64_t below = n / unit * unit;
+  return below == 0 ? fmt::format("use {}", unit)
+                    : fmt::format("use {} or {}", below, below + unit);
+}
+
+void refuse(Problems& problems, const char* path, const std::string& what,
+            const std::string& advice = "") {
+  problems.add(path, fmt::format("not available yet: {}", what), advice);
+}
+
+void check_parallel(const Scenario& s, Problems& problems) {
+  const ParallelSpec& p = s.parallel;
+  for (const auto& [path, size, what] :
+       {std::tuple{"parallel.tensor", p.tensor, "tensor parallelism"},
+        {"parallel.context", p.context, "context parallelism"},
+        {"parallel.expert", p.expert, "expert parallelism"},
+        {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
+    if (size != 1) refuse(problems, path, what, "use 1");
+  if (p.sequence_parallel)
+    refuse(problems, "parallel.sequence_parallel", "sequence parallelism", "use false");
+  if (p.schedule != "gpipe" && p.schedule != "1f1b")
+    refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
+           "use gpipe or 1f1b");
+}
+
+// "tp-cp-ep-dp-pp" as axes; empty when it is not a permutation of these five.
+std::vector<Axis> axes_of(const std::string& order) {
+  std::vector<Axis> out;
+  for (const std::string& piece : split(order, '-')) {
+    if (piece == "tp")
+      out.push_back(Axis::tensor);
+    else if (piece == "cp")
+      out.push_back(Axis::context);
+    else if (piece == "ep")
+      out.push_back(Axis::expert);
+    else if (piece == "dp")
+      out.insert(out.end(), {Axis::shard, Axis::replicate});
+    else if (piece == "pp")
+      out.push_back(Axis::pipeline);
+    else
+      return {};
+  }
+  out.push_back(Axis::island);
+  std::vector<Axis> sorted = out;
+  std::sort(sorted.begin(), sorted.end());
+  const bool repeats = std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
+  return repeats || sorted.size() != axis_count ? std::vector<Axis>{} : out;
+}
+
+void read_algorithm(AlgorithmSpec& algorithm, Problems& problems) {
+  if (algorithm.name == "ddp") {
+    algorithm.ddp = read<DdpSettings>(algorithm.options, problems);
+    algorithm.options = to_node(algorithm.ddp);
+  } else if (algorithm.name == "none") {
+    const auto own = read<NoneOptions>(algorithm.options, problems);
+    algorithm.ddp = {own.optimizer, own.clip_norm};
+    algorithm.options = to_node(own);
+  } else if (std::find(planned_algorithms.begin(), planned_algorithms.end(), algorithm.name) !=
+             planned_algorithms.end()) {
+    refuse(problems, "algorithm.name", fmt::format("algorithm {}", algorithm.name),
+           "use ddp or none");
+  } else {
+    std::vector<std::string> all{"ddp", "none"};
+    all.insert(all.end(), planned_algorithms.begin(), planned_algorithms.end());
+    const std::string near = did_you_mean(algorithm.name, all);
+    problems.add("algorithm.name", fmt::format("unknown algorithm '{}'", algorithm.name),
+                 near.empty() ? "there are ddp and none" : near);
+  }
+}
+
+void check_memory(Scenario& s, Problems& problems) {
+  const Node& r = s.memory.recompute;
+  if (r.is_scalar() && (r.text == "none" || r.text == "full"))
+    s.recompute = r.text == "full";
+  else if (r.is_list() || (r.is_scalar() && r.text == "selective"))
+    refuse(problems, "memory.recompute", "selective recomputation", "use none or full");
+  else
+    problems.add("memory.recompute",
+                 fmt::format("memory.recompute: {} is not one of none, full", kind_text(r)),
+                 r.is_scalar() ? did_you_mean(r.text, {"none", "full"}) : "");
+}
+
+void check_precision(const PrecisionSpec& p, Problems& problems) {
+  for (const auto& [path, type] : {std::pair{"precision.parameters", p.parameters},
+                                   {"precision.activations", p.activations},
+                                   {"precision.reduction", p.reduction},
+                                   {"precision.master", p.master}})
+    if (type != Dtype::fp32 && type != Dtype::bf16)
+      refuse(problems, path, fmt::format("{} here", name(type)), "use fp32 or bf16");
+  if (p.activations != p.parameters)
+    refuse(problems, "precision.activations", "activations of another type than the parameters",
+           fmt::format("use {}", name(p.parameters)));
+  if (p.master != Dtype::fp32)
+    refuse(problems, "precision.master", "an optimizer state below fp32", "use fp32");
+}
+
+void check_run(const Scenario& s, Problems& problems) {
+  if (s.run.folding == Folding::on) refuse(problems, "run.folding", "folding", "use auto or off");
+  if (!s.cluster_conditions.is_null())
+    refuse(problems, "cluster_conditions", "an imperfect cluster", "leave it out");
+  if (!s.value_model.is_null())
+    refuse(problems, "value_model", "a model of values", "leave it out");
+}
+
+// What concerns the model: sequence, text, stages.
+void check_model(Scenario& s, Problems& problems) {
+  const ModelSpec& m = s.model_spec;
+  if (m.kind == ModelKind::mlp) {
+    if (s.data.sequence && *s.data.sequence != m.mlp.context)
+      problems.add("data.sequence",
+                   fmt::format("{} tokens per sample, but model {} looks at {}", *s.data.sequence,
+                               m.name, m.mlp.context),
+                   "leave it out");
+    s.data.sequence = m.mlp.context;
+  } else if (!s.data.sequence) {
+    problems.add("data", "missing key 'sequence' in data",
+                 "a transformer needs the tokens per sample");
+  } else if (m.transformer.max_positions > 0 && *s.data.sequence > m.transformer.max_positions) {
+    const std::string text = fmt::format("{} tokens per sample, but model {} has {} positions",
+                                         *s.data.sequence, m.name, m.transformer.max_positions);
+    if (m.transformer.learned_positions)
+      problems.add("data.sequence", text, "use a shorter sequence");
+    else
+      s.warnings.push_back("data.sequence: " + text);
+  }
+  if (s.run.values == RunValues::real) {
+    if (m.kind != ModelKind::mlp)
+      refuse(problems, "run.values", "real values of a transformer",
+             "use virtual, or an mlp model");
+    else if (!s.data.text)
+      problems.add("run.values", "real values need a text to learn from",
+                   "set data.text, for instance to gpl-3");
+  }
+  if (m.layers() % s.parallel.pipeline != 0)
+    problems.add("parallel.pipeline",
+                 fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,
+                             s.parallel.pipeline),
+                 nearest_divisors(m.layers(), s.parallel.pipeline));
+}
+
+// What divides into what.
+void check_sizes(Scenario& s, Problems& problems) {
+  const std::int64_t available = s.machines.gpus();
+  if (!s.platform.gpus) s.platform.gpus = available;
+  if (*s.platform.gpus > available) {
+    problems.add("platform.gpus",
+                 fmt::format("{} GPUs asked for, but cluster {} has {}", *s.platform.gpus,
+                             s.machines.cluster.name, available),
+                 fmt::format("use at most {}", available));
+    return;
+  }
+  const ParallelSpec& p = s.parallel;
+  const std::int64_t one_model = p.tensor * p.context * p.pipeline;
+  if (one_model > s.gpus() || s.gpus() % one_model != 0) {
+    problems.add(p.pipeline > 1 ? "parallel.pipeline" : "platform.gpus",
+                 fmt::format("{} GPUs do not divide by tensor x context x pipeline = {}", s.gpus(),
+                             one_model),
+                 one_model > available ? "use fewer stages"
+                                       : nearest_multiples(s.gpus(), one_model) + " GPUs");
+    return;
+  }
+  const std::int64_t replicas = s.gpus() / one_model;
+  if (s.algorithm.name == "none" && replicas > 1)
+    problems.add("algorithm.name",
+                 fmt::format("none trains one replica, but {} makes {}", data_group(s), replicas),
+                 "use ddp, or fewer GPUs");
+  const std::int64_t unit = replicas * s.data.micro_batch;
+  if (s.data.global_batch % unit != 0)
+    problems.add("data.global_batch",
+                 fmt::format("{} samples do not divide by data parallel {} x micro_batch {} = {}",
+                             s.data.global_batch, replicas, s.data.micro_batch, unit),
+                 nearest_multiples(s.data.global_batch, unit));
+}
+
+void resolve_text(Scenario& s, const std::string& beside, const std::string& root,
+                  Problems& problems) {
+  if (!s.data.text) return;
+  std::string file = find_file(*s.data.text, beside, root);
+  if (file.empty()) file = find_file("scenarios/texts/" + *s.data.text + ".txt", "", root);
+  if (!file.empty()) {
+    s.data.text = file;
+    return;
+  }
+  std::vector<std::string> known;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(fs::path(root) / "scenarios" / "texts", none))
+    if (entry.path().extension() == ".txt") known.push_back(entry.path().stem().string());
+  std::sort(known.begin(), known.end());
+  const std::string near = did_you_mean(*s.data.text, known);
+  problems.add(
+      "data.text", fmt::format("no text '{}'", *s.data.text),
+      near.empty() ? fmt::format("known are {}; or give a path", join(known, ", ")) : near);
+}
+
+// Runs what may throw ConfigError and keeps its messages. False when it threw.
+template <class Action>
+bool collect(std::vector<ConfigMessage>& messages, Action action) {
+  try {
+    action();
+    return true;
+  } catch (const ConfigError& e) {
+    messages.insert(messages.end(), e.messages.begin(), e.messages.end());
+    return false;
+  }
+}
+
+}  // namespace
+
+Scenario::Scenario() = default;
+
+int Scenario::data_parallel() const {
+  return static_cast<int>(gpus() / (parallel.tensor * parallel.context * parallel.pipeline));
+}
+int Scenario::micro_batches() const {
+  return static_cast<int>(data.global_batch / (data_parallel() * data.micro_batch));
+}
+Flops Scenario::flops_per_step() const {
+  return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
+}
+Flops Scenario::executed_flops_per_step() const {
+  return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch,
+                                         run.flop_rule, recompute);
+}
+std::int64_t Scenario::tokens_per_step() const {
+  return orrery::tokens_per_step(model_spec, *data.sequence, data.global_batch);
+}
+
+Grid Scenario::grid() const {
+  Grid g;
+  g.set_order(axes_of(parallel.order));
+  g.set(Axis::tensor, static_cast<int>(parallel.tensor));
+  g.set(Axis::context, static_cast<int>(parallel.context));
+  g.set(Axis::pipeline, static_cast<int>(parallel.pipeline));
+  g.set(Axis::replicate, data_parallel());
+  return g;
+}
+
+Scenario read_scenario(const Document& document, const std::string& data_root) {
+  Problems problems(document);
+  auto s = read<Scenario>(document, problems);
+  read_algorithm(s.algorithm, problems);  // its keys are reported together with all others
+  problems.throw_if_any();
+  const Node& root = document.root();
+  if (root.mark.source) s.file = root.mark.source->name;
+  const std::string beside = fs::path(s.file).parent_path().string();
+  const auto mark = [&root](const char* path) { return find_nearest(root, path)->mark; };
+
+  check_parallel(s, problems);
+  if (axes_of(s.parallel.order).empty())
+    problems.add("parallel.order",
+                 fmt::format("'{}' is no order of tp, cp, ep, dp and pp", s.parallel.order),
+                 "write tp-cp-ep-dp-pp, in any order");
+  check_memory(s, problems);
+  check_precision(s.precision, problems);
+  check_run(s, problems);
+  resolve_text(s, beside, data_root, problems);
+  std::vector<ConfigMessage> found;  // in the files that the scenario names
+  if (collect(found,
+              [&] { s.model_spec = read_model(s.model, data_root, beside, mark("model")); })) {
+    s.warnings = s.model_spec.warnings;
+    check_model(s, problems);
+  }
+  if (collect(found, [&] {
+        s.machines = read_platform(PlatformFolder(data_root), s.platform.cluster, s.platform.stack,
+                                   mark("platform.cluster"), mark("platform.stack"));
+      }))
+    check_sizes(s, problems);
+  const std::vector<ConfigMessage> own = problems.sorted();
+  found.insert(found.begin(), own.begin(), own.end());
+  if (!found.empty()) throw ConfigError(found);
+  return s;
+}
+
+}  // namespace orrery

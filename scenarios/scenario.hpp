@@ -1,0 +1,149 @@
+// A scenario: which model is trained, how, on what.
+//
+//   Document document = Document::parse_file("scenarios/quickstart.yaml");
+//   document.set("parallel.pipeline=2");
+//   const Scenario s = read_scenario(document, data_root);      // ConfigError with everything that
+//   is wrong
+//
+// All keys of a scenario are known here. What Orrery cannot do yet is refused by "not available
+// yet: …", never ignored.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/axes.hpp"
+#include "backend/core/config.hpp"
+#include "backend/dtype.hpp"
+#include "platforms/machine.hpp"
+#include "platforms/platform.hpp"
+#include "scenarios/flop_rule.hpp"
+#include "scenarios/model_spec.hpp"
+
+namespace orrery {
+
+struct DataSpec {
+  std::optional<std::int64_t> sequence;  // read_scenario fills it in for an MLP
+  std::int64_t global_batch = 0, micro_batch = 1;
+  std::optional<std::string>
+      text;  // a name in scenarios/texts or a path; read_scenario makes it a path
+};
+void describe(Fields<DataSpec>& f);
+
+struct ParallelSpec {
+  std::int64_t tensor = 1, pipeline = 1, context = 1, expert = 1;
+  std::string schedule = "1f1b";
+  std::int64_t chunks = 1;
+  bool sequence_parallel = false;
+  std::string order = "tp-cp-ep-dp-pp";  // the first varies fastest over neighbouring GPUs
+};
+void describe(Fields<ParallelSpec>& f);
+
+// Keys that an optimizer does not have must be absent.
+struct OptimizerSpec {
+  std::string name = "adamw";  // sgd | momentum | adamw
+  double lr = 1e-3;
+  double weight_decay = 0;
+  std::optional<double> momentum;               // momentum: 0.9
+  std::optional<bool> nesterov;                 // momentum: false
+  std::optional<double> beta1, beta2, epsilon;  // adamw: 0.9, 0.999, 1e-8
+};
+void describe(Fields<OptimizerSpec>& f);
+
+// Keys of the algorithms that there are; those of `none` are the first two.
+struct NoneOptions {
+  OptimizerSpec optimizer;
+  std::optional<double> clip_norm;
+};
+void describe(Fields<NoneOptions>& f);
+struct DdpSettings {
+  OptimizerSpec optimizer;
+  std::optional<double> clip_norm;
+  Bytes bucket{25'000'000};  // PyTorch's bucket_cap_mb = 25 and first bucket of 1 MB
+  Bytes first_bucket{1'000'000};
+};
+void describe(Fields<DdpSettings>& f);
+
+struct AlgorithmSpec {
+  std::string name = "ddp";
+  Node options;     // as the algorithm reads them, defaults included
+  DdpSettings ddp;  // from options; `none` uses the optimizer and clip_norm of it
+};
+void describe(Fields<AlgorithmSpec>& f);
+
+struct ActivationMemorySpec {
+  Node recompute = Node::scalar("none");  // none | full
+};
+void describe(Fields<ActivationMemorySpec>& f);
+
+struct PrecisionSpec {
+  Dtype parameters = Dtype::bf16, activations = Dtype::bf16;
+  Dtype reduction = Dtype::fp32;  // of gradients, and of the collective that sums them
+  Dtype master = Dtype::fp32;     // of the optimizer's copy of the parameters and its moments
+};
+void describe(Fields<PrecisionSpec>& f);
+
+struct PlatformChoice {
+  std::string cluster;
+  std::optional<std::int64_t> gpus;  // all of the cluster's when absent; read_scenario fills it in
+  std::string stack = "generic";
+};
+void describe(Fields<PlatformChoice>& f);
+
+enum class RunValues { virtual_values, real };
+enum class Folding { automatic, off, on };
+
+struct RunSpec {
+  std::int64_t steps = 3;
+  std::uint64_t seed = 1;
+  RunValues values = RunValues::virtual_values;
+  Fidelity fidelity = Fidelity::automatic;
+  Folding folding = Folding::automatic;
+  FlopRule flop_rule = FlopRule::full;
+  bool host_clock = true;
+  std::optional<std::string> record, replay;  // files of decisions
+};
+void describe(Fields<RunSpec>& f);
+
+struct Scenario {
+  Scenario();
+
+  std::string model;
+  DataSpec data;
+  ParallelSpec parallel;
+  AlgorithmSpec algorithm;
+  ActivationMemorySpec memory;
+  PrecisionSpec precision;
+  PlatformChoice platform;
+  Node cluster_conditions, value_model;  // null until they are available
+  RunSpec run;
+
+  // Filled in by read_scenario, not keys:
+  std::string file;
+  ModelSpec model_spec;
+  Platform machines;
+  bool recompute = false;
+  std::vector<std::string> warnings;
+
+  int gpus() const { return static_cast<int>(*platform.gpus); }
+  int data_parallel() const;  // replicas of the model
+  int micro_batches() const;  // per replica and step
+  Flops flops_per_step() const;
+  Flops executed_flops_per_step() const;  // with recomputation
+  std::int64_t tokens_per_step() const;
+  // Sizes and order of the axes; data parallelism is Axis::replicate.
+  Grid grid() const;
+};
+void describe(Fields<Scenario>& f);
+
+// Reads, checks, and resolves names below the data root (the folder that holds scenarios/ and
+// platforms/); paths are tried from the current folder and the scenario's own first. Throws
+// ConfigError with all messages.
+Scenario read_scenario(const Document& document, const std::string& data_root);
+
+// JSON Schema of scenarios.
+std::string scenario_schema();
+
+}  // namespace orrery

@@ -1,0 +1,168 @@
+// The keys of a scenario.
+#include <fmt/format.h>
+
+#include "scenarios/scenario.hpp"
+
+namespace orrery {
+
+namespace {
+// More would overflow nothing, but is surely a mistake.
+constexpr std::int64_t many = 1'000'000'000;
+}  // namespace
+
+void describe(Fields<DataSpec>& f) {
+  f.field("sequence", &DataSpec::sequence)
+      .between(1, many)
+      .doc("tokens per sample; an MLP knows its own");
+  f.field("global_batch", &DataSpec::global_batch)
+      .required()
+      .between(1, many)
+      .doc("samples per step");
+  f.field("micro_batch", &DataSpec::micro_batch)
+      .between(1, many)
+      .doc("samples that one replica computes at a time");
+  f.field("text", &DataSpec::text)
+      .doc("a name in scenarios/texts or a path; needed for real values");
+}
+
+void describe(Fields<ParallelSpec>& f) {
+  f.field("tensor", &ParallelSpec::tensor).between(1, many).doc("GPUs that share one layer");
+  f.field("pipeline", &ParallelSpec::pipeline).between(1, many).doc("stages");
+  f.field("context", &ParallelSpec::context).between(1, many).doc("GPUs that share one sequence");
+  f.field("expert", &ParallelSpec::expert).between(1, many).doc("groups of experts");
+  f.field("schedule", &ParallelSpec::schedule)
+      .one_of({"gpipe", "1f1b", "interleaved-1f1b", "pipedream", "pipedream-2bw", "chimera",
+               "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "zb-auto", "dualpipe", "dualpipev",
+               "petra"})
+      .doc("of the pipeline");
+  f.field("chunks", &ParallelSpec::chunks)
+      .between(1, many)
+      .doc("parts of a stage, for interleaving");
+  f.field("sequence_parallel", &ParallelSpec::sequence_parallel).doc("Megatron's, with tensor");
+  f.field("order", &ParallelSpec::order).doc("of the axes over neighbouring GPUs, fastest first");
+}
+
+void describe(Fields<OptimizerSpec>& f) {
+  f.field("name", &OptimizerSpec::name).one_of({"sgd", "momentum", "adamw"});
+  f.field("lr", &OptimizerSpec::lr).at_least(0).doc("learning rate");
+  f.field("weight_decay", &OptimizerSpec::weight_decay).at_least(0);
+  f.field("momentum", &OptimizerSpec::momentum).between(0, 1).doc("of momentum; default 0.9");
+  f.field("nesterov", &OptimizerSpec::nesterov).doc("of momentum; default false");
+  f.field("beta1", &OptimizerSpec::beta1).between(0, 1).doc("of adamw; default 0.9");
+  f.field("beta2", &OptimizerSpec::beta2).between(0, 1).doc("of adamw; default 0.999");
+  f.field("epsilon", &OptimizerSpec::epsilon).positive().doc("of adamw; default 1e-8");
+  f.check([](const OptimizerSpec& o, const SectionProblems& p) {
+    const auto only = [&](const char* key, bool given, const char* owner) {
+      if (given && o.name != owner)
+        p.add(key, fmt::format("{} has no {}", o.name, key),
+              fmt::format("it belongs to {}", owner));
+    };
+    only("momentum", o.momentum.has_value(), "momentum");
+    only("nesterov", o.nesterov.has_value(), "momentum");
+    only("beta1", o.beta1.has_value(), "adamw");
+    only("beta2", o.beta2.has_value(), "adamw");
+    only("epsilon", o.epsilon.has_value(), "adamw");
+  });
+}
+
+void describe(Fields<NoneOptions>& f) {
+  f.section("optimizer", &NoneOptions::optimizer);
+  f.field("clip_norm", &NoneOptions::clip_norm)
+      .positive()
+      .doc("largest norm of the gradient; absent: not clipped");
+}
+
+void describe(Fields<DdpSettings>& f) {
+  f.section("optimizer", &DdpSettings::optimizer);
+  f.field("clip_norm", &DdpSettings::clip_norm)
+      .positive()
+      .doc("largest norm of the gradient; absent: not clipped");
+  f.field("bucket", &DdpSettings::bucket).positive().doc("gradients per all-reduce");
+  f.field("first_bucket", &DdpSettings::first_bucket)
+      .positive()
+      .doc("the first one is smaller, so that it starts early");
+}
+
+void describe(Fields<AlgorithmSpec>& f) {
+  f.field("name", &AlgorithmSpec::name)
+      .doc("ddp, or none for a single replica; other keys are the algorithm's own");
+  f.rest(&AlgorithmSpec::options);
+}
+
+void describe(Fields<ActivationMemorySpec>& f) {
+  f.open("recompute", &ActivationMemorySpec::recompute)
+      .doc("none, or full: forward again in the backward pass");
+}
+
+void describe(Fields<PrecisionSpec>& f) {
+  for (const auto& [name, member] : {std::pair{"parameters", &PrecisionSpec::parameters},
+                                     {"activations", &PrecisionSpec::activations},
+                                     {"reduction", &PrecisionSpec::reduction},
+                                     {"master", &PrecisionSpec::master}})
+    f.field(name, member)
+        .one_of({{"fp32", Dtype::fp32},
+                 {"bf16", Dtype::bf16},
+                 {"fp16", Dtype::fp16},
+                 {"fp8", Dtype::fp8}});
+}
+
+void describe(Fields<PlatformChoice>& f) {
+  f.field("cluster", &PlatformChoice::cluster)
+      .required()
+      .doc("a name in platforms/clusters or a path");
+  f.field("gpus", &PlatformChoice::gpus)
+      .between(1, 10'000'000)
+      .doc("the first of the cluster; absent: all");
+  f.field("stack", &PlatformChoice::stack).doc("a name in platforms/stacks or a path");
+}
+
+void describe(Fields<RunSpec>& f) {
+  f.field("steps", &RunSpec::steps).between(1, many).doc("optimizer updates");
+  f.field("seed", &RunSpec::seed).at_least(0);
+  f.field("values", &RunSpec::values)
+      .one_of({{"virtual", RunValues::virtual_values}, {"real", RunValues::real}})
+      .doc("real computes the numbers too");
+  f.field("fidelity", &RunSpec::fidelity)
+      .one_of({{"auto", Fidelity::automatic},
+               {"analytic", Fidelity::analytic},
+               {"flow", Fidelity::flow},
+               {"messages", Fidelity::messages}})
+      .doc("of the network");
+  f.field("folding", &RunSpec::folding)
+      .one_of({{"auto", Folding::automatic}, {"off", Folding::off}, {"on", Folding::on}})
+      .doc("simulate one rank for many equal ones");
+  f.field("flop_rule", &RunSpec::flop_rule)
+      .one_of({{"full", FlopRule::full},
+               {"megatron-causal", FlopRule::megatron_causal},
+               {"palm", FlopRule::palm},
+               {"6n", FlopRule::six_n}})
+      .doc("how FLOPs are counted for MFU");
+  f.field("host_clock", &RunSpec::host_clock).doc("the host pays for what it issues");
+  f.field("record", &RunSpec::record).doc("file to write decisions to");
+  f.field("replay", &RunSpec::replay).doc("file of decisions to follow");
+  f.check([](const RunSpec& r, const SectionProblems& p) {
+    if (r.record && r.replay)
+      p.add("replay", "a run either records decisions or replays them", "drop one of the two");
+  });
+}
+
+void describe(Fields<Scenario>& f) {
+  f.field("model", &Scenario::model)
+      .required()
+      .doc("a name in scenarios/models, or a path to YAML or config.json");
+  f.section("data", &Scenario::data).required();
+  f.section("parallel", &Scenario::parallel).doc("data parallelism is what is left of the GPUs");
+  f.section("algorithm", &Scenario::algorithm);
+  f.section("memory", &Scenario::memory);
+  f.section("precision", &Scenario::precision);
+  f.section("platform", &Scenario::platform).required();
+  f.open("cluster_conditions", &Scenario::cluster_conditions)
+      .doc("not available yet; absent: a perfect cluster");
+  f.open("value_model", &Scenario::value_model)
+      .doc("not available yet: a small model trained beside a timed one");
+  f.section("run", &Scenario::run);
+}
+
+std::string scenario_schema() { return json_schema<Scenario>("Orrery scenario"); }
+
+}  // namespace orrery

@@ -1,0 +1,262 @@
+#include "scenarios/scenario.hpp"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include "backend/core/error.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const std::string root = ORRERY_SOURCE_DIR;
+
+Document quickstart(const std::vector<std::string>& settings = {}) {
+  Document d = Document::parse_file(root + "/scenarios/quickstart.yaml");
+  for (const std::string& s : settings) d.set(s);
+  return d;
+}
+
+std::vector<ConfigMessage> messages(const Document& d) {
+  try {
+    read_scenario(d, root);
+  } catch (const ConfigError& e) {
+    return e.messages;
+  }
+  return {};
+}
+
+// A small valid scenario, one key per line, with one line replaced or added.
+std::vector<ConfigMessage> small(const std::string& key, const std::string& line) {
+  std::vector<std::pair<std::string, std::string>> lines{
+      {"model", "model: mlp-bytes"},
+      {"data", "data: {global_batch: 16, micro_batch: 4}"},
+      {"parallel", "parallel: {pipeline: 1}"},
+      {"platform", "platform: {cluster: two-dgx-a100, gpus: 4}"}};
+  bool replaced = false;
+  for (auto& [name, text] : lines)
+    if (name == key) {
+      text = line;
+      replaced = true;
+    }
+  if (!replaced) lines.emplace_back(key, line);
+  std::string text;
+  for (const auto& [name, content] : lines) text += content + "\n";
+  return messages(Document::parse_text(text, "small.yaml"));
+}
+
+void expect(const std::vector<ConfigMessage>& all, int line, int column, const std::string& text,
+            const std::string& suggestion) {
+  REQUIRE(all.size() == 1);
+  CHECK(all[0].text == text);
+  CHECK(all[0].suggestion == suggestion);
+  CHECK(all[0].line == line);
+  CHECK(all[0].column == column);
+}
+
+}  // namespace
+
+TEST_CASE("the quickstart reads and resolves") {
+  const Scenario s = read_scenario(quickstart(), root);
+  CHECK(s.model_spec.parameters() == 1'235'814'400);
+  CHECK(s.gpus() == 16);
+  CHECK(s.data_parallel() == 16);
+  CHECK(s.micro_batches() == 4);
+  CHECK(s.tokens_per_step() == 256 * 4096);
+  CHECK(s.machines.gpus() == 16);
+  CHECK(s.algorithm.ddp.bucket == Bytes(25'000'000));
+  CHECK(s.algorithm.ddp.optimizer.beta2 == 0.95);
+  CHECK(*s.algorithm.ddp.clip_norm == 1.0);
+  CHECK(!s.recompute);
+  CHECK(s.warnings.empty());
+  CHECK(s.grid().size() == 16);
+  CHECK(s.grid().size(Axis::replicate) == 16);
+  // 18 bytes of state per parameter leave more than half of the memory to activations.
+  CHECK(18.0 * static_cast<double>(s.model_spec.parameters()) < 0.3 * 80e9);
+}
+
+TEST_CASE("all committed scenarios read, and their resolved form reads back to the same") {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(root + "/scenarios")) {
+    if (entry.path().extension() != ".yaml") continue;
+    CAPTURE(entry.path().string());
+    ++files;
+    const Scenario s = read_scenario(Document::parse_file(entry.path().string()), root);
+    const std::string resolved = resolved_yaml(s);
+    CHECK(resolved_yaml(read_scenario(Document::parse_text(resolved, "resolved.yaml"), root)) ==
+          resolved);
+  }
+  CHECK(files >= 3);
+}
+
+TEST_CASE("a pipeline leaves the rest of the GPUs to data parallelism") {
+  const Scenario s = read_scenario(Document::parse_file(root + "/scenarios/mlp-1f1b.yaml"), root);
+  CHECK(s.data_parallel() == 2);
+  CHECK(s.micro_batches() == 4);
+  CHECK(*s.data.sequence == 16);
+  CHECK(s.run.values == RunValues::real);
+  CHECK(std::filesystem::exists(*s.data.text));
+  CHECK(s.grid().coordinate(0, Axis::pipeline) == 0);
+  CHECK(s.grid().coordinate(1, Axis::replicate) == 1);  // dp before pp
+  CHECK(s.grid().coordinate(2, Axis::pipeline) == 1);
+}
+
+TEST_CASE("what does not divide is reported at its place with advice") {
+  expect(small("data", "data: {global_batch: 18, micro_batch: 4}"), 2, 8,
+         "18 samples do not divide by data parallel 4 x micro_batch 4 = 16", "use 16 or 32");
+  expect(messages(Document::parse_text(
+             "model: mlp-bytes\ndata: {global_batch: 16}\nparallel: {pipeline: 3}\n"
+             "platform: {cluster: two-dgx-a100, gpus: 3}\n",
+             "s.yaml")),
+         3, 12, "4 layers of mlp-bytes do not divide into 3 stages", "use 2 or 4");
+  expect(small("platform", "platform: {cluster: two-dgx-a100, gpus: 17}"), 4, 35,
+         "17 GPUs asked for, but cluster two-dgx-a100 has 16", "use at most 16");
+  CHECK(small("parallel", "parallel: {pipeline: 2}").empty());
+  CHECK(small("parallel", "parallel: {pipeline: 4}").empty());
+  const auto three = small("platform", "platform: {cluster: two-dgx-a100, gpus: 3}");
+  REQUIRE(!three.empty());
+  CHECK(three[0].text == "16 samples do not divide by data parallel 3 x micro_batch 4 = 12");
+  // Three errors of one scenario come together, in order.
+  const auto both =
+      messages(quickstart({"parallel.pipeline=3", "data.global_batch=255", "model=llama-3.2-1"}));
+  REQUIRE(both.size() >= 2);
+}
+
+TEST_CASE("GPUs must divide by the stages") {
+  Document d = Document::parse_text(
+      "model: mlp-bytes\ndata: {global_batch: 16}\nparallel: {pipeline: 4}\nplatform: {cluster: "
+      "two-dgx-a100, gpus: 6}\n",
+      "s.yaml");
+  expect(messages(d), 3, 12, "6 GPUs do not divide by tensor x context x pipeline = 4",
+         "use 4 or 8 GPUs");
+}
+
+TEST_CASE("what is not available yet is said, not ignored") {
+  const auto refused = [](const std::string& setting) {
+    const auto all = messages(quickstart({setting}));
+    bool said = false;
+    for (const ConfigMessage& m : all)
+      said = said || (m.file == "--set" && m.text.find("not available yet") != std::string::npos);
+    CHECK_MESSAGE(said, setting);
+  };
+  for (const char* setting :
+       {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
+        "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=fsdp",
+        "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
+        "precision.master=bf16", "precision.activations=fp32", "run.folding=on", "run.values=real",
+        "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
+    refused(setting);
+}
+
+TEST_CASE("relations between model, data and run are checked") {
+  expect(small("data", "data: {global_batch: 16, micro_batch: 4, sequence: 8}"), 2, 42,
+         "8 tokens per sample, but model mlp-bytes looks at 16", "leave it out");
+  expect(small("run", "run: {values: real}"), 5, 7, "real values need a text to learn from",
+         "set data.text, for instance to gpl-3");
+  expect(small("model", "model: llama-3.2-1b"), 2, 1, "missing key 'sequence' in data",
+         "a transformer needs the tokens per sample");
+  expect(small("algorithm", "algorithm: {name: none}"), 5, 13,
+         "none trains one replica, but 4 GPUs / (tensor 1 x context 1 x pipeline 1) makes 4",
+         "use ddp, or fewer GPUs");
+  expect(small("data", "data: {global_batch: 16, micro_batch: 4, text: gpl-2}"), 2, 42,
+         "no text 'gpl-2'", "did you mean 'gpl-3'?");
+  expect(small("run", "run: {record: a, replay: b}"), 5, 18,
+         "run.replay: a run either records decisions or replays them", "drop one of the two");
+  expect(small("parallel", "parallel: {order: tp-dp}"), 3, 12,
+         "'tp-dp' is no order of tp, cp, ep, dp and pp", "write tp-cp-ep-dp-pp, in any order");
+  const Scenario longer =
+      read_scenario(quickstart({"data.sequence=262144", "data.micro_batch=1"}), root);
+  REQUIRE(longer.warnings.size() == 1);
+  CHECK(longer.warnings[0].find("131072 positions") != std::string::npos);
+}
+
+TEST_CASE("the keys of an algorithm and of an optimizer are its own") {
+  expect(small("algorithm", "algorithm: {name: ddp, buket: 1MB}"), 5, 24,
+         "unknown key 'buket' in algorithm", "did you mean 'bucket'?");
+  expect(small("algorithm", "algorithm: {name: ddq}"), 5, 13, "unknown algorithm 'ddq'",
+         "did you mean 'ddp'?");
+  expect(small("algorithm", "algorithm: {optimizer: {name: sgd, momentum: 0.9}}"), 5, 36,
+         "algorithm.optimizer.momentum: sgd has no momentum", "it belongs to momentum");
+  const auto none =
+      messages(quickstart({"platform.gpus=1", "data.global_batch=4", "algorithm.name=none"}));
+  REQUIRE(none.size() == 1);
+  CHECK(none[0].text == "unknown key 'bucket' in algorithm");
+}
+
+TEST_CASE("unknown keys and names have suggestions") {
+  expect(small("pallel", "paralel: {pipeline: 2}"), 5, 1, "unknown key 'paralel'",
+         "did you mean 'parallel'?");
+  expect(small("platform", "platform: {cluster: two-dgx-a10}"), 4, 21,
+         "unknown cluster 'two-dgx-a10'", "did you mean 'two-dgx-a100'?");
+  expect(small("platform", "platform: {cluster: two-dgx-a100, gpus: 4, stack: genric}"), 4, 51,
+         "unknown stack 'genric'", "did you mean 'generic'?");
+  expect(small("model", "model: mlp-byte"), 1, 8, "unknown model 'mlp-byte'",
+         "did you mean 'mlp-bytes'?");
+}
+
+TEST_CASE("--set reaches every field") {
+  const Scenario s = read_scenario(quickstart({"model=mlp-bytes",
+                                               "data.sequence=16",
+                                               "data.global_batch=32",
+                                               "data.micro_batch=2",
+                                               "data.text=gpl-3",
+                                               "parallel.pipeline=2",
+                                               "parallel.schedule=gpipe",
+                                               "parallel.order=tp-cp-ep-pp-dp",
+                                               "algorithm.bucket=2MB",
+                                               "algorithm.first_bucket=1MB",
+                                               "algorithm.clip_norm=0.5",
+                                               "algorithm.optimizer={name: momentum, lr: 0.1, "
+                                               "momentum: 0.8, nesterov: true, weight_decay: 0.2}",
+                                               "memory.recompute=full",
+                                               "precision.parameters=fp32",
+                                               "precision.activations=fp32",
+                                               "precision.reduction=bf16",
+                                               "platform.cluster=two-dgx-h100",
+                                               "platform.gpus=8",
+                                               "platform.stack=generic",
+                                               "run.steps=7",
+                                               "run.seed=9",
+                                               "run.values=real",
+                                               "run.fidelity=flow",
+                                               "run.folding=off",
+                                               "run.flop_rule=6n",
+                                               "run.host_clock=false",
+                                               "run.record=log.txt"}),
+                                   root);
+  CHECK(s.model == "mlp-bytes");
+  CHECK(s.data.global_batch == 32);
+  CHECK(s.data.micro_batch == 2);
+  CHECK(s.parallel.pipeline == 2);
+  CHECK(s.parallel.schedule == "gpipe");
+  CHECK(s.grid().coordinate(1, Axis::pipeline) == 1);
+  CHECK(s.algorithm.ddp.bucket == Bytes(2'000'000));
+  CHECK(s.algorithm.ddp.first_bucket == Bytes(1'000'000));
+  CHECK(s.algorithm.ddp.clip_norm == 0.5);
+  CHECK(s.algorithm.ddp.optimizer.name == "momentum");
+  CHECK(s.algorithm.ddp.optimizer.momentum == 0.8);
+  CHECK(s.algorithm.ddp.optimizer.nesterov == true);
+  CHECK(s.recompute);
+  CHECK(s.precision.parameters == Dtype::fp32);
+  CHECK(s.precision.reduction == Dtype::bf16);
+  CHECK(s.machines.cluster.name == "two-dgx-h100");
+  CHECK(s.gpus() == 8);
+  CHECK(s.run.steps == 7);
+  CHECK(s.run.seed == 9);
+  CHECK(s.run.values == RunValues::real);
+  CHECK(s.run.fidelity == Fidelity::flow);
+  CHECK(s.run.folding == Folding::off);
+  CHECK(s.run.flop_rule == FlopRule::six_n);
+  CHECK(!s.run.host_clock);
+  CHECK(*s.run.record == "log.txt");
+  CHECK(s.flops_per_step().value == 6.0 * static_cast<double>(s.model_spec.parameters()) * 32);
+}
+
+TEST_CASE("the schema knows every section") {
+  const std::string schema = scenario_schema();
+  for (const char* key :
+       {"\"model\"", "\"data\"", "\"parallel\"", "\"algorithm\"", "\"memory\"", "\"precision\"",
+        "\"platform\"", "\"cluster_conditions\"", "\"value_model\"", "\"run\"", "\"zb-h1\""})
+    CHECK_MESSAGE(schema.find(key) != std::string::npos, key);
+}
