@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <tuple>
 
 #include "backend/core/text.hpp"
 
@@ -49,21 +50,6 @@ void refuse(Problems& problems, const char* path, const std::string& what,
   problems.add(path, fmt::format("not available yet: {}", what), advice);
 }
 
-void check_parallel(const Scenario& s, Problems& problems) {
-  const ParallelSpec& p = s.parallel;
-  for (const auto& [path, size, what] :
-       {std::tuple{"parallel.tensor", p.tensor, "tensor parallelism"},
-        {"parallel.context", p.context, "context parallelism"},
-        {"parallel.expert", p.expert, "expert parallelism"},
-        {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
-    if (size != 1) refuse(problems, path, what, "use 1");
-  if (p.sequence_parallel)
-    refuse(problems, "parallel.sequence_parallel", "sequence parallelism", "use false");
-  if (p.schedule != "gpipe" && p.schedule != "1f1b")
-    refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
-           "use gpipe or 1f1b");
-}
-
 // "tp-cp-ep-dp-pp" as axes; empty when it is not a permutation of these five.
 std::vector<Axis> axes_of(const std::string& order) {
   std::vector<Axis> out;
@@ -86,6 +72,25 @@ std::vector<Axis> axes_of(const std::string& order) {
   std::sort(sorted.begin(), sorted.end());
   const bool repeats = std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
   return repeats || sorted.size() != axis_count ? std::vector<Axis>{} : out;
+}
+
+void check_parallel(const Scenario& s, Problems& problems) {
+  const ParallelSpec& p = s.parallel;
+  for (const auto& [path, size, what] :
+       {std::tuple{"parallel.tensor", p.tensor, "tensor parallelism"},
+        {"parallel.context", p.context, "context parallelism"},
+        {"parallel.expert", p.expert, "expert parallelism"},
+        {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
+    if (size != 1) refuse(problems, path, what, "use 1");
+  if (p.sequence_parallel)
+    refuse(problems, "parallel.sequence_parallel", "sequence parallelism", "use false");
+  if (p.schedule != "gpipe" && p.schedule != "1f1b")
+    refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
+           "use gpipe or 1f1b");
+  if (axes_of(p.order).empty())
+    problems.add("parallel.order",
+                 fmt::format("'{}' is no order of tp, cp, ep, dp and pp", p.order),
+                 "write tp-cp-ep-dp-pp, in any order");
 }
 
 void read_algorithm(AlgorithmSpec& algorithm, Problems& problems) {
@@ -276,39 +281,55 @@ Grid Scenario::grid() const {
   return g;
 }
 
+namespace {
+
+// In the order of a ConfigError: files as first met, then by position.
+std::vector<ConfigMessage> in_order(std::vector<ConfigMessage> messages) {
+  std::vector<std::string> files;
+  for (const ConfigMessage& m : messages)
+    if (std::find(files.begin(), files.end(), m.file) == files.end()) files.push_back(m.file);
+  const auto place = [&files](const ConfigMessage& m) {
+    return std::tuple(std::find(files.begin(), files.end(), m.file), m.line, m.column);
+  };
+  std::stable_sort(
+      messages.begin(), messages.end(),
+      [&](const ConfigMessage& a, const ConfigMessage& b) { return place(a) < place(b); });
+  return messages;
+}
+
+}  // namespace
+
 Scenario read_scenario(const Document& document, const std::string& data_root) {
   Problems problems(document);
   auto s = read<Scenario>(document, problems);
-  read_algorithm(s.algorithm, problems);  // its keys are reported together with all others
-  problems.throw_if_any();
+  read_algorithm(s.algorithm, problems);
+  const bool readable = problems.empty();  // relations between keys mean nothing otherwise
   const Node& root = document.root();
   if (root.mark.source) s.file = root.mark.source->name;
   const std::string beside = fs::path(s.file).parent_path().string();
   const auto mark = [&root](const char* path) { return find_nearest(root, path)->mark; };
 
-  check_parallel(s, problems);
-  if (axes_of(s.parallel.order).empty())
-    problems.add("parallel.order",
-                 fmt::format("'{}' is no order of tp, cp, ep, dp and pp", s.parallel.order),
-                 "write tp-cp-ep-dp-pp, in any order");
-  check_memory(s, problems);
-  check_precision(s.precision, problems);
-  check_run(s, problems);
-  resolve_text(s, beside, data_root, problems);
-  std::vector<ConfigMessage> found;  // in the files that the scenario names
-  if (collect(found,
-              [&] { s.model_spec = read_model(s.model, data_root, beside, mark("model")); })) {
+  std::vector<ConfigMessage> found;  // about the files that the scenario names
+  const bool model = !s.model.empty() && collect(found, [&] {
+    s.model_spec = read_model(s.model, data_root, beside, mark("model"));
+  });
+  const bool machines = !s.platform.cluster.empty() && collect(found, [&] {
+    s.machines = read_platform(PlatformFolder(data_root), s.platform.cluster, s.platform.stack,
+                               mark("platform.cluster"), mark("platform.stack"));
+  });
+  if (readable) {
+    check_parallel(s, problems);
+    check_memory(s, problems);
+    check_precision(s.precision, problems);
+    check_run(s, problems);
+    resolve_text(s, beside, data_root, problems);
     s.warnings = s.model_spec.warnings;
-    check_model(s, problems);
+    if (model) check_model(s, problems);
+    if (machines) check_sizes(s, problems);
   }
-  if (collect(found, [&] {
-        s.machines = read_platform(PlatformFolder(data_root), s.platform.cluster, s.platform.stack,
-                                   mark("platform.cluster"), mark("platform.stack"));
-      }))
-    check_sizes(s, problems);
-  const std::vector<ConfigMessage> own = problems.sorted();
-  found.insert(found.begin(), own.begin(), own.end());
-  if (!found.empty()) throw ConfigError(found);
+  std::vector<ConfigMessage> all = problems.sorted();
+  all.insert(all.end(), found.begin(), found.end());
+  if (!all.empty()) throw ConfigError(in_order(std::move(all)));
   return s;
 }
 

@@ -117,10 +117,22 @@ TEST_CASE("what does not divide is reported at its place with advice") {
   const auto three = small("platform", "platform: {cluster: two-dgx-a100, gpus: 3}");
   REQUIRE(!three.empty());
   CHECK(three[0].text == "16 samples do not divide by data parallel 3 x micro_batch 4 = 12");
-  // Three errors of one scenario come together, in order.
-  const auto both =
-      messages(quickstart({"parallel.pipeline=3", "data.global_batch=255", "model=llama-3.2-1"}));
-  REQUIRE(both.size() >= 2);
+}
+
+TEST_CASE("all errors come at once, in the order of the file") {
+  const auto all =
+      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {tensor: 2}\n"
+                                    "model: mlp-byte\ndata: {global_batch: 4}\n",
+                                    "s.yaml"));
+  REQUIRE(all.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(all[i].line == static_cast<int>(i) + 1);
+  // A key that cannot be read does not hide a wrong name.
+  const auto two = messages(Document::parse_text(
+      "model: mlp-byte\ndata: {global_batch: many}\nplatform: {cluster: two-dgx-a100}\n",
+      "s.yaml"));
+  REQUIRE(two.size() == 2);
+  CHECK(two[0].line == 1);
+  CHECK(two[1].line == 2);
 }
 
 TEST_CASE("GPUs must divide by the stages") {
