@@ -1,7 +1,5 @@
 #include "sim/simgrid/actors.hpp"
 
-#include <alloca.h>
-
 #include <algorithm>
 #include <simgrid/Exception.hpp>
 #include <string>
@@ -14,10 +12,12 @@ namespace orrery::sim {
 
 namespace {
 
-// Thrown by block() when the run has failed. Not a std::exception, so that handlers in rank programs let it pass.
+// Thrown by block() when the run has failed. Not a std::exception, so that handlers in rank
+// programs let it pass.
 struct Unwind {};
 
-// What SimGrid's frames above and below ours may take of a stack, and what it takes to throw an error from its depth.
+// What SimGrid's frames above and below ours may take of a stack, and what it takes to throw an
+// error from its depth.
 constexpr std::uint32_t simgrid_frames = 1024;
 constexpr std::uint32_t stack_reserve = 6 * 1024;
 
@@ -47,8 +47,10 @@ void Actors::block() {
   if (unwinding_) throw Unwind{};
   const ActorId self = current_;
   Actor& actor = actors_[self.value];
-  if (reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) < actor.stack_end + stack_reserve) {
-    throw Error(Category::internal, "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
+  if (reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) <
+      actor.stack_end + stack_reserve) {
+    throw Error(Category::internal,
+                "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
   }
   actor.state = State::blocked;
   {
@@ -73,7 +75,7 @@ bool Actors::release_blocked() {
     if (actor.state == State::ended) continue;
     if (actor.handle) {
       batch_.push_back(id);
-    } else {   // it never began
+    } else {  // it never began
       actor.state = State::ended;
       actor.body = nullptr;
       --live_;
@@ -88,7 +90,8 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
   const auto earlier = [this](std::uint32_t a, std::uint32_t b) {
     return std::pair(actors_[a].place, a) < std::pair(actors_[b].place, b);
   };
-  if (!std::is_sorted(batch.begin(), batch.end(), earlier)) std::sort(batch.begin(), batch.end(), earlier);
+  if (!std::is_sorted(batch.begin(), batch.end(), earlier))
+    std::sort(batch.begin(), batch.end(), earlier);
   for (const std::uint32_t id : batch) {
     Actor& actor = actors_[id];
     actor.state = State::running;
@@ -104,16 +107,13 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
 
 void Actors::top(std::uint32_t id) {
   const auto stack_top = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  // Stacks lie at equal distances in memory, so that the same frame of every actor falls into the same cache sets.
-  // Starting each at another line of a page spreads them.
   if (stack_bytes_ != 0) {
     actors_[id].stack_end = (stack_top - stack_bytes_ + simgrid_frames) & ~std::uintptr_t{7};
-    auto* const shift = static_cast<volatile char*>(alloca(((id * 5) % 16) * 64 + 16));
-    shift[0] = 0;
   }
   run_body(id);
   check_stack(id, stack_top);
   actors_[id].state = State::ended;
+  actors_[id].handle = nullptr;  // SimGrid holds one of its own until it has left this stack
   --live_;
 }
 
@@ -123,26 +123,28 @@ __attribute__((noinline)) void Actors::run_body(std::uint32_t id) {
     const std::function<void()> body = std::move(actors_[id].body);
     if (!unwinding_) body();
   } catch (const simgrid::ForcefulKillException&) {
-    throw;   // SimGrid's own
+    throw;  // SimGrid's own
   } catch (const Unwind&) {
   } catch (...) {
     on_error(std::current_exception());
   }
 }
 
-// SimGrid hands out stacks that are zero, so what is not zero has been used. A stack has no guard page (there may be more
-// stacks than the kernel allows mappings); its last words are looked at when the actor ends.
+// SimGrid hands out stacks that are zero, so what is not zero has been used. A stack has no guard
+// page (there may be more stacks than the kernel allows mappings); its last words are looked at
+// when the actor ends.
 void Actors::check_stack(std::uint32_t id, std::uintptr_t stack_top) {
   if (stack_bytes_ == 0) return;
   const auto* word = reinterpret_cast<const std::uint64_t*>(actors_[id].stack_end);
   if (*word != 0) {
     on_error(std::make_exception_ptr(
-        Error(Category::internal, "an actor used up its stack; EngineOptions::stack_bytes gives it more")
+        Error(Category::internal,
+              "an actor used up its stack; EngineOptions::stack_bytes gives it more")
             .with("rank", std::to_string(actors_[id].place >> 32))
             .with("flow", std::to_string(actors_[id].place & 0xffffffff))));
   }
   if (!measure_stacks_) return;
-  while (*word == 0) ++word;   // ends at the frame of this function at the latest
+  while (*word == 0) ++word;  // ends at the frame of this function at the latest
   const auto used = static_cast<std::uint32_t>(stack_top - reinterpret_cast<std::uintptr_t>(word));
   counters_.deepest_stack = std::max(counters_.deepest_stack, used);
 }

@@ -1,4 +1,5 @@
-// Actors: rank programs on stacks of their own, run by SimGrid, in an order decided here. Internal to sim/simgrid.
+// Actors: rank programs on stacks of their own, run by SimGrid, in an order decided here. Internal
+// to sim/simgrid.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace orrery::sim {
 
 class Actors {
  public:
-  // `stack_bytes` is 0 where the size of stacks is not ours to know (actors as threads, under sanitizers).
+  // `stack_bytes` is 0 where the size of stacks is not ours to know (actors as threads, under
+  // sanitizers).
   Actors(EngineCounters& counters, std::uint32_t stack_bytes, bool measure_stacks)
       : counters_(counters), stack_bytes_(stack_bytes), measure_stacks_(measure_stacks) {}
 
@@ -26,13 +28,14 @@ class Actors {
   void block();
   void make_runnable(ActorId actor);
   ActorId current() const { return current_; }
-  void left() { current_ = no_actor; }   // SimGrid has come back from the actors
+  void left() { current_ = no_actor; }  // SimGrid has come back from the actors
 
   bool any_runnable() const { return !runnable_.empty(); }
   bool any_spawned() const { return !actors_.empty(); }
   std::uint32_t live() const { return live_; }
 
-  // Outside any actor: hands what is runnable to SimGrid in (rank, flow) order; it runs when SimGrid goes on.
+  // Outside any actor: hands what is runnable to SimGrid in (rank, flow) order; it runs when
+  // SimGrid goes on.
   void release_runnable();
   // From now on block() throws, and bodies that have not begun never do.
   void begin_unwinding() { unwinding_ = true; }
@@ -42,15 +45,15 @@ class Actors {
  private:
   enum class State : std::uint8_t { runnable, running, blocked, ended };
   struct Actor {
-    std::uint64_t place = 0;   // rank and flow
+    std::uint64_t place = 0;  // rank and flow
     std::function<void()> body;
-    simgrid::s4u::ActorPtr handle;   // null until it first runs
-    std::uintptr_t stack_end = 0;   // the lowest address of its stack, to within a kilobyte; 0 if unknown
+    simgrid::s4u::ActorPtr handle;  // null before it first runs and after it ended
+    std::uintptr_t stack_end = 0;   // lowest address, to within a kilobyte; 0 if unknown
     State state = State::runnable;
   };
 
   void release(std::vector<std::uint32_t>& batch);
-  void top(std::uint32_t id);   // what an actor runs
+  void top(std::uint32_t id);  // what an actor runs
   void run_body(std::uint32_t id);
   void check_stack(std::uint32_t id, std::uintptr_t stack_top);
 
@@ -59,7 +62,7 @@ class Actors {
   const bool measure_stacks_;
   simgrid::s4u::Host* host_ = nullptr;
   std::vector<Actor> actors_;
-  std::vector<std::uint32_t> runnable_;   // for the next phase 2, in no order
+  std::vector<std::uint32_t> runnable_;  // for the next phase 2, in no order
   std::vector<std::uint32_t> batch_;
   ActorId current_ = no_actor;
   std::uint32_t live_ = 0;

@@ -1,12 +1,15 @@
 #include "sim/simgrid/engine.hpp"
 
 #include <csignal>
-#include <optional>
+#include <memory>
 #include <simgrid/kernel/resource/Model.hpp>
 #include <simgrid/s4u.hpp>
 #include <string>
 #include <utility>
 #include <vector>
+
+// After another header of SimGrid: it does not include what it needs.
+#include <simgrid/version.h>
 
 #include "backend/core/error.hpp"
 #include "sim/simgrid/actors.hpp"
@@ -14,24 +17,9 @@
 #include "sim/simgrid/exception_state.hpp"
 #include "sim/simgrid/flows.hpp"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define ORRERY_ACTORS_ARE_THREADS 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ORRERY_ACTORS_ARE_THREADS 1
-#endif
-
 namespace orrery::sim {
 
 namespace {
-
-#ifdef ORRERY_ACTORS_ARE_THREADS
-constexpr bool actors_are_threads = true;   // sanitizers cannot follow a change of stack by SimGrid
-#else
-constexpr bool actors_are_threads = false;
-#endif
 
 std::uint32_t stack_bytes(const EngineOptions& options) {
   ORRERY_ASSERT(options.stack_bytes % 1024 == 0, "stack sizes are multiples of 1,024 bytes");
@@ -39,7 +27,8 @@ std::uint32_t stack_bytes(const EngineOptions& options) {
   return options.actors <= 50'000 ? 256 * 1024 : 32 * 1024;
 }
 
-// Makes SimGrid's engine with the frozen configuration. It is never destroyed: SimGrid cannot start over in a process.
+// Makes SimGrid's engine with the frozen configuration. It is never destroyed: SimGrid cannot start
+// over in a process.
 void start_simgrid(std::uint32_t stack) {
   static bool started = false;
   ORRERY_ASSERT(!started, "one engine per process: run simulations in processes of their own");
@@ -47,11 +36,11 @@ void start_simgrid(std::uint32_t stack) {
   static std::vector<std::string> arguments = {
       "orrery",
       "--log=root.thres:critical",
-      "--cfg=network/model:CM02",         // flows share links max-min fairly; no empirical factors
-      "--cfg=network/crosstraffic:0",     // no acknowledgements on the way back
-      "--cfg=network/TCP-gamma:1e30",     // no window limits a flow
+      "--cfg=network/model:CM02",      // flows share links max-min fairly; no empirical factors
+      "--cfg=network/crosstraffic:0",  // no acknowledgements on the way back
+      "--cfg=network/TCP-gamma:1e30",  // no window limits a flow
       "--cfg=network/optim:Lazy",
-      "--cfg=surf/precision:1e-12",       // one picosecond
+      "--cfg=surf/precision:1e-12",  // one picosecond
       "--cfg=contexts/guard-size:0",
       "--cfg=contexts/stack-size:" + std::to_string(stack / 1024),
       std::string("--cfg=contexts/factory:") + (actors_are_threads ? "thread" : "raw"),
@@ -64,13 +53,13 @@ void start_simgrid(std::uint32_t stack) {
   struct sigaction interrupt;
   sigaction(SIGINT, nullptr, &interrupt);
   new simgrid::s4u::Engine(&argc, argv.data());
-  sigaction(SIGINT, &interrupt, nullptr);   // SimGrid would list its actors and exit
+  sigaction(SIGINT, &interrupt, nullptr);  // SimGrid would list its actors and exit
 }
 
 }  // namespace
 
-// Everything happens in step(), which SimGrid calls as the last of its models when it wants to know how far its clock
-// can move, and which goes through as many instants as it can before it answers.
+// Everything happens in step(), which SimGrid calls as the last of its models when it wants to know
+// how far its clock can move, and which goes through as many instants as it can before it answers.
 class Engine::Impl {
  public:
   Impl(EngineClient& client, const EngineOptions& options)
@@ -104,7 +93,8 @@ class Engine::Impl {
   void schedule(Time when, const Key& key, std::uint64_t payload) {
     if (failed_) return;
     ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past");
-    heap_.push({when.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
+    heap_.push(
+        {when.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
   }
 
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload) {
@@ -135,7 +125,7 @@ class Engine::Impl {
     Impl& impl_;
   };
 
-  static constexpr double nothing = -1;   // told to SimGrid: no reason of ours to go on
+  static constexpr double nothing = -1;  // told to SimGrid: no reason of ours to go on
 
   // Returns how far SimGrid's clock may move at most before it must ask again.
   double step(double clock) {
@@ -153,7 +143,7 @@ class Engine::Impl {
 
   double go_on(double clock) {
     for (;;) {
-      if (flows_.end_is_due()) return flows_.delay();   // SimGrid ends it; then it is in the heap
+      if (flows_.end_is_due()) return flows_.delay();  // SimGrid ends it; then it is in the heap
       deliver();
       if (failed_) return unwind();
       if (actors_.any_runnable()) {
@@ -244,5 +234,11 @@ void Engine::run() { impl_->run(); }
 void Engine::fail(std::exception_ptr error) { impl_->fail(std::move(error)); }
 bool Engine::failed() const { return impl_->failed(); }
 const EngineCounters& Engine::counters() const { return impl_->counters(); }
+
+std::string simgrid_version() {
+  int major = 0, minor = 0, patch = 0;
+  sg_version_get(&major, &minor, &patch);
+  return std::to_string(major) + "." + std::to_string(minor);
+}
 
 }  // namespace orrery::sim

@@ -1,15 +1,19 @@
-// The engine of the simulated world: a clock, actors, a heap of device completions and a contended network.
+// The engine of the simulated world: a clock, actors, a heap of device completions and a contended
+// network.
 //
-// SimGrid runs the actors and shares the links; this interface names none of its types. Time is an integer count of
-// picoseconds. An instant has two phases, repeated until nothing more happens at it:
-//   phase 1  every heap entry and every finished flow of the instant, in (time, rank, stream, ordinal) order, is
-//            delivered to EngineClient::due, which may schedule more at the same instant;
-//   phase 2  every actor that is runnable when the phase begins runs, in (rank, flow) order, until it blocks or ends.
-// No actor runs before every completion of the instant so far has been delivered. Requested flows start when the instant
-// is over, all together. Equal calls give equal orders and equal times, bit for bit.
+// SimGrid runs the actors and shares the links; this interface names none of its types. Time is an
+// integer count of picoseconds. An instant has two phases, repeated until nothing more happens:
+//   phase 1  every heap entry and every finished flow of the instant is delivered to
+//            EngineClient::due in (time, rank, stream, ordinal) order; due may schedule more at
+//            the same instant;
+//   phase 2  every actor that is runnable when the phase begins runs, in (rank, flow) order, until
+//            it blocks or ends.
+// No actor runs before every completion of the instant so far has been delivered. Requested flows
+// start when the instant is over, all together. Equal calls give equal orders and equal times, bit
+// for bit.
 //
-// One engine per process: simulations are separated by fork. Nothing here is thread-safe; everything runs in the thread
-// that calls run() (the actors on their own stacks).
+// One engine per process: simulations are separated by fork. Nothing here is thread-safe;
+// everything runs in the thread that calls run() (the actors on their own stacks).
 #pragma once
 
 #include <cstdint>
@@ -17,13 +21,31 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "backend/core/units.hpp"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ORRERY_ACTORS_ARE_THREADS 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ORRERY_ACTORS_ARE_THREADS 1
+#endif
+
 namespace orrery::sim {
 
-// The order of completions within one instant. Entries with equal keys are delivered in the order they were scheduled
-// only if their ordinals differ; give each completion of a stream its own ordinal.
+// Sanitizers cannot follow SimGrid's change of stacks, so under them every actor is a thread (one
+// runs at a time): slow beyond some hundred actors, and stacks are neither sized nor measured.
+#ifdef ORRERY_ACTORS_ARE_THREADS
+inline constexpr bool actors_are_threads = true;
+#else
+inline constexpr bool actors_are_threads = false;
+#endif
+
+// The order of completions within one instant. Entries of one instant with equal keys come in an
+// order that is repeatable but not specified: give each completion of a stream its own ordinal.
 struct Key {
   std::uint32_t rank = 0;
   std::uint16_t stream = 0;
@@ -44,33 +66,41 @@ struct ActorId {
 };
 inline constexpr ActorId no_actor{~std::uint32_t{0}};
 
-// What the engine calls, always outside any actor. An exception that leaves one of these fails the run (Engine::fail).
+// What the engine calls, always outside any actor. An exception that leaves one of these fails the
+// run (Engine::fail).
 class EngineClient {
  public:
   virtual ~EngineClient() = default;
 
-  // Phase 1: a heap entry is due or a flow has finished. May schedule, request flows, spawn and make actors runnable.
+  // Phase 1: a heap entry is due or a flow has finished. May schedule, request flows, spawn and
+  // make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // Nothing is left to happen, yet actors are blocked. The client throws a diagnosis, or marks what failed and makes
-  // actors runnable so that they throw it. To do neither is an internal error.
+  // Nothing is left to happen, yet actors are blocked. The client throws a diagnosis, or marks what
+  // failed and makes actors runnable so that they throw it. To do neither is an internal error.
   virtual void stuck() = 0;
 };
 
 struct EngineOptions {
-  std::uint32_t actors = 0;      // how many actors to expect; with stack_bytes 0 it decides the stack size
-  std::uint32_t stack_bytes = 0; // per actor, a multiple of 1,024; 0: 256 KiB up to 50,000 actors, 32 KiB above
-  bool measure_stacks = false;   // EngineCounters::deepest_stack is filled, at some cost when each actor ends
+  // How many actors to expect. It decides the stack size where stack_bytes does not.
+  std::uint32_t actors = 0;
+  // Per actor, a multiple of 1,024; 0: 256 KiB up to 50,000 actors, 32 KiB above.
+  std::uint32_t stack_bytes = 0;
+  // Fills EngineCounters::deepest_stack, at some cost when each actor ends.
+  bool measure_stacks = false;
 };
 
 struct EngineCounters {
-  std::uint64_t completions = 0;   // calls of EngineClient::due
-  std::uint64_t wake_ups = 0;      // times an actor was let run
-  std::uint64_t flows = 0;         // flows finished (those of no bytes are not counted)
-  std::uint64_t rounds = 0;        // times SimGrid was entered; what a simulation should keep low
+  std::uint64_t completions = 0;  // calls of EngineClient::due
+  std::uint64_t wake_ups = 0;     // times an actor was let run
+  std::uint64_t flows = 0;        // flows finished (those of no bytes are not counted)
+  std::uint64_t rounds = 0;       // times SimGrid was entered; what a simulation should keep low
   std::uint32_t most_live_flows = 0;
-  std::uint32_t deepest_stack = 0; // bytes used by the actor that used most; 0 if not measured
+  std::uint32_t deepest_stack = 0;  // bytes used by the actor that used most; 0 if not measured
 };
+
+// Version of the SimGrid library that is linked, such as "3.32".
+std::string simgrid_version();
 
 class Engine {
  public:
@@ -80,14 +110,17 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Network. A link has no latency: latencies are paid by a heap entry before the flow starts. Before run() only.
+  // Network. A link has no latency: latencies are paid by a heap entry before the flow starts.
+  // Before run() only.
   LinkId add_link(BytesPerSecond bandwidth);
 
-  // Actors. Each runs `body` on its own stack, first in phase 2 of the present instant (or of time 0, before run()).
+  // Actors. Each runs `body` on its own stack, first in phase 2 of the present instant (or of time
+  // 0, before run()).
   ActorId spawn(std::uint32_t rank, std::uint32_t flow, std::function<void()> body);
-  // Inside an actor: lets others run until make_runnable. Waiting is a loop: `while (!ready()) engine.block();`
-  // Throws an internal exception (not a std::exception) when the run has failed, so that the stack unwinds; it must be
-  // let through. Destructors must not block.
+  // Inside an actor: lets others run until make_runnable. Waiting is a loop:
+  //   while (!ready()) engine.block();
+  // Throws an internal exception (not a std::exception) when the run has failed, so that the stack
+  // unwinds; it must be let through. Destructors must not block.
   void block();
   // The actor runs in the next phase 2. Without effect on an actor that is not blocked.
   void make_runnable(ActorId actor);
@@ -96,22 +129,24 @@ class Engine {
 
   // Delivers (key, payload) to the client at `when`, which must not be before now().
   void schedule(Time when, const Key& key, std::uint64_t payload);
-  // Moves `size` bytes over `path` from now on, sharing each link; the end is delivered as (key, payload). A flow of no
-  // bytes ends at this instant. Throws Error{internal} if the path is empty, or names a link twice or an unknown one.
-  // Cost: about 4 us each up to 1,000 live flows, then growing with their number (SimGrid 3.32 searches a list).
+  // Moves `size` bytes over `path` from now on, sharing each link; the end is delivered as (key,
+  // payload). A flow of no bytes ends at this instant. Throws Error{internal} if the path is empty,
+  // or names a link twice or an unknown one. Cost: 2 us each with 64 live flows, 11 us with 1,000,
+  // 40 us with 4,000 (SimGrid 3.32 searches a list of all).
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload);
 
   Time now() const;
   std::uint32_t live_flows() const;   // requested and not yet finished
   std::uint32_t live_actors() const;  // spawned and not yet ended
 
-  // Simulates until the last actor has ended; entries and flows still under way then are dropped. If no actor is ever
-  // spawned, until nothing is left to happen. Rethrows what failed the run. Can be called once.
+  // Simulates until the last actor has ended; entries and flows still under way then are dropped.
+  // If no actor is ever spawned, until nothing is left to happen. Rethrows what failed the run. Can
+  // be called once.
   void run();
 
-  // Ends the run: keeps `error` unless the run has failed already, drops all completions and flows, and makes block()
-  // throw in every actor. What leaves an actor body or a client's callback comes here too; within one phase 2 that is
-  // the error of the lowest (rank, flow).
+  // Ends the run: keeps `error` unless the run has failed already, drops all completions and flows,
+  // and makes block() throw in every actor. What leaves an actor body or a client's callback comes
+  // here too; within one phase 2 that is the error of the lowest (rank, flow).
   void fail(std::exception_ptr error);
   bool failed() const;
 

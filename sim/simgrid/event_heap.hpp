@@ -1,8 +1,8 @@
 // The heap of device completions: entries leave in (time, rank, stream, ordinal) order.
 //
-// A 4-ary implicit heap of 32-byte entries. The usual pattern of a simulation is "take the first entry, deliver it, push
-// its successor", so take() only marks the root as free and the next push() fills it: one walk down instead of one down
-// and one up.
+// A 4-ary implicit heap of 32-byte entries. The usual pattern of a simulation is "take the first
+// entry, deliver it, push its successor", so take() only marks the root as free and the next push()
+// fills it: one walk down instead of one down and one up.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 namespace orrery::sim {
 
 struct HeapEntry {
-  std::uint64_t time = 0;     // picoseconds
-  std::uint64_t place = 0;    // rank and stream, see make_place
+  std::uint64_t time = 0;   // picoseconds
+  std::uint64_t place = 0;  // rank and stream, see make_place
   std::uint64_t ordinal = 0;
   std::uint64_t payload = 0;
 
@@ -102,7 +102,7 @@ class EventHeap {
   }
 
   std::vector<HeapEntry> entries_;
-  bool root_free_ = false;   // the entry at the root has been taken and nothing has replaced it yet
+  bool root_free_ = false;  // the entry at the root has been taken and nothing has replaced it yet
 };
 
 }  // namespace orrery::sim

@@ -33,16 +33,17 @@ Flows::Flows(EventHeap& ended, const Time& now, EngineCounters& counters)
     : ended_(ended), now_(now), counters_(counters) {}
 
 void Flows::make_platform() {
-  zone_ = new PathZone("flat");   // becomes SimGrid's root zone and is owned by it
+  zone_ = new PathZone("flat");  // becomes SimGrid's root zone and is owned by it
   from_ = zone_->create_host("from", {1.0});
   to_ = zone_->create_host("to", {1.0});
-  // The model is of a class derived from Model, but only Model is declared in SimGrid's public headers. SimGrid
-  // lists all models; the network's is the one with this name.
+  // The model is of a class derived from Model, but only Model is declared in SimGrid's public
+  // headers. SimGrid lists all models; the network's is the one with this name.
   for (auto* model : s4u::Engine::get_instance()->get_all_models()) {
     if (model->get_name() == "Network_CM02") network_ = model;
   }
   ORRERY_ASSERT(network_ != nullptr, "SimGrid has made no CM02 network model");
-  s4u::Activity::on_completion_cb([this](const s4u::Activity& activity) { on_completion(activity); });
+  s4u::Activity::on_completion_cb(
+      [this](const s4u::Activity& activity) { on_completion(activity); });
 }
 
 LinkId Flows::add_link(BytesPerSecond bandwidth) {
@@ -53,7 +54,8 @@ LinkId Flows::add_link(BytesPerSecond bandwidth) {
   return LinkId{static_cast<std::uint32_t>(links_.size() - 1)};
 }
 
-void Flows::request(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload) {
+void Flows::request(std::span<const LinkId> path, Bytes size, const Key& key,
+                    std::uint64_t payload) {
   ORRERY_ASSERT(!path.empty(), "a flow needs a path of at least one link");
   ORRERY_ASSERT(size.value >= 0, "a flow cannot have a negative size");
   for (std::size_t i = 0; i < path.size(); ++i) {
@@ -63,7 +65,8 @@ void Flows::request(std::span<const LinkId> path, Bytes size, const Key& key, st
                   "a flow's path crosses a link twice");
   }
   if (size.value == 0) {
-    ended_.push({now_.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
+    ended_.push(
+        {now_.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
     return;
   }
   requests_.push_back({static_cast<std::uint32_t>(request_links_.size()),
@@ -78,16 +81,18 @@ void Flows::refresh(double clock) {
     next_end_ = time_never;
     return;
   }
-  // SimGrid asks its network model itself in each of its steps; asking once more is free while no flow has changed.
+  // SimGrid asks its network model itself in each of its steps; asking once more is free while no
+  // flow has changed.
   delay_ = network_->next_occurring_event(clock);
-  ORRERY_ASSERT(delay_ > -simgrid_precision, "SimGrid has live flows and no end for them, or one in the past");
+  ORRERY_ASSERT(delay_ > -simgrid_precision,
+                "SimGrid has live flows and no end for them, or one in the past");
   delay_ = std::max(delay_, 0.0);
   const double since = (clock + delay_ - tied_clock_) * 1e12;
   next_end_ = std::max(now_, tied_time_ + Time(static_cast<std::uint64_t>(std::llround(since))));
 }
 
 double Flows::lag(double clock) const {
-  if (live_ == 0) return 0;   // SimGrid's clock will be tied to now_ where it is
+  if (live_ == 0) return 0;  // SimGrid's clock will be tied to now_ where it is
   const double target = tied_clock_ + static_cast<double>((now_ - tied_time_).picoseconds) * 1e-12;
   const double lag = target - clock;
   const double smallest_step = 0x1p-51 * target;
@@ -121,7 +126,7 @@ void Flows::start(const Request& request) {
   comm->set_payload_size(static_cast<std::uint64_t>(request.size));
   comm->set_data(reinterpret_cast<void*>(std::uintptr_t{slot} + 1));
   comm->set_source(from_);
-  comm->set_destination(to_);   // this starts it
+  comm->set_destination(to_);  // this starts it
   slots_[slot] = {std::move(comm), request.key, request.payload};
   ++live_;
 }
@@ -131,9 +136,9 @@ void Flows::on_completion(const s4u::Activity& activity) {
   const auto number = reinterpret_cast<std::uintptr_t>(comm->get_data<void>());
   if (number == 0 || activity.get_state() != s4u::Activity::State::FINISHED) return;
   Live& flow = slots_[number - 1];
-  if (flow.comm.get() != comm) return;   // dropped
-  ended_.push({now_.picoseconds, HeapEntry::make_place(flow.key.rank, flow.key.stream), flow.key.ordinal,
-               flow.payload});
+  if (flow.comm.get() != comm) return;  // dropped
+  ended_.push({now_.picoseconds, HeapEntry::make_place(flow.key.rank, flow.key.stream),
+               flow.key.ordinal, flow.payload});
   finished_.push_back(std::move(flow.comm));
   free_slots_.push_back(static_cast<std::uint32_t>(number - 1));
   --live_;

@@ -1,11 +1,13 @@
-// Flows over shared links: requests of an instant are started together as SimGrid communications, and their ends are
-// given back. Internal to sim/simgrid.
+// Flows over shared links: requests of an instant are started together as SimGrid communications,
+// and their ends are given back. Internal to sim/simgrid.
 //
-// SimGrid's clock is a double that moves only for flows; this class maps it to engine time. Whenever no flow is live the
-// two are tied anew, so that its rounding never exceeds that of one busy period.
+// SimGrid's clock is a double that moves only for flows; this class maps it to engine time.
+// Whenever no flow is live the two are tied anew, so that its rounding never exceeds that of one
+// busy period.
 //
-// All communications run between the same two SimGrid hosts: the zone answers every question for a route with the path
-// of the flow that is being started. A platform of 100,000 GPUs therefore costs its links and nothing else.
+// All communications run between the same two SimGrid hosts: the zone answers every question for a
+// route with the path of the flow that is being started. A platform of 100,000 GPUs therefore costs
+// its links and nothing else.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +27,8 @@ class Flows {
   // Ends are pushed to `ended`, at the time `*now` has when SimGrid reports them.
   Flows(EventHeap& ended, const Time& now, EngineCounters& counters);
 
-  // The platform of SimGrid: the zone, its models and two hosts. Once, after SimGrid's engine exists.
+  // The platform of SimGrid: the zone, its models and two hosts. Once, after SimGrid's engine
+  // exists.
   void make_platform();
   simgrid::s4u::Host* host() const { return from_; }
 
@@ -35,7 +38,8 @@ class Flows {
   bool requested() const { return !requests_.empty(); }
   std::uint32_t live() const { return live_ + static_cast<std::uint32_t>(requests_.size()); }
 
-  // Looks at SimGrid's network again; to be called when SimGrid's clock or the set of its flows may have changed.
+  // Looks at SimGrid's network again; to be called when SimGrid's clock or the set of its flows may
+  // have changed.
   void refresh(double clock);
   // When the next flow ends, not before `*now`; time_never without flows. As of the last refresh.
   Time next_end() const { return next_end_; }
@@ -51,11 +55,12 @@ class Flows {
   // Forgets requests and cancels what is live; SimGrid removes it at its next step.
   void drop_all();
 
-  static constexpr double simgrid_precision = 1e-12;   // SimGrid joins events closer than this, in seconds
+  static constexpr double simgrid_precision =
+      1e-12;  // SimGrid joins events closer than this, in seconds
 
  private:
   struct Request {
-    std::uint32_t first_link = 0;   // in request_links_
+    std::uint32_t first_link = 0;  // in request_links_
     std::uint32_t links = 0;
     std::int64_t size = 0;
     Key key;
@@ -74,7 +79,7 @@ class Flows {
   const Time& now_;
   EngineCounters& counters_;
 
-  PathZone* zone_ = nullptr;   // owned by SimGrid
+  PathZone* zone_ = nullptr;  // owned by SimGrid
   simgrid::kernel::resource::Model* network_ = nullptr;
   simgrid::s4u::Host* from_ = nullptr;
   simgrid::s4u::Host* to_ = nullptr;
@@ -84,12 +89,12 @@ class Flows {
   std::vector<LinkId> request_links_;
   std::vector<Live> slots_;
   std::vector<std::uint32_t> free_slots_;
-  std::vector<simgrid::s4u::CommPtr> finished_;   // kept until SimGrid has left their callbacks
+  std::vector<simgrid::s4u::CommPtr> finished_;  // kept until SimGrid has left their callbacks
   std::uint32_t live_ = 0;
 
   double delay_ = -1;
   Time next_end_ = time_never;
-  Time tied_time_;          // engine time and SimGrid's clock when no flow was live
+  Time tied_time_;  // engine time and SimGrid's clock when no flow was live
   double tied_clock_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -9,13 +11,9 @@
 namespace orrery::sim {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool actors_are_threads = true;
-#else
-constexpr bool actors_are_threads = false;
-#endif
-
-TEST_CASE("actors spawned by actors first run in the next phase 2 of the same instant, in (rank, flow) order") {
+TEST_CASE(
+    "actors spawned by actors first run in the next phase 2 of the same instant, in (rank, flow) "
+    "order") {
   Scripted client;
   Engine engine(client);
   std::string log;
@@ -70,7 +68,9 @@ TEST_CASE("sixteen thousand actors work") {
   Engine engine(client, options);
   std::vector<ActorId> actors(n);
   std::uint64_t woken = 0;
-  client.on_due = [&](Time, const Key&, std::uint64_t actor) { engine.make_runnable(actors[actor]); };
+  client.on_due = [&](Time, const Key&, std::uint64_t actor) {
+    engine.make_runnable(actors[actor]);
+  };
   for (std::uint32_t i = 0; i < n; ++i) {
     actors[i] = engine.spawn(i, 0, [&, i] {
       for (std::uint64_t k = 0; k < 5; ++k) {
@@ -91,6 +91,27 @@ __attribute__((noinline)) char use_stack(Engine& engine, std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; i += 64) area[i] = 1;
   engine.block();
   return area[0];
+}
+
+long peak_kilobytes() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+TEST_CASE("short-lived actors one after the other give their stacks back") {
+  if (actors_are_threads) return;
+  Scripted client;
+  Engine engine(client);
+  std::uint32_t begun = 0;
+  std::function<void()> body = [&] {
+    if (++begun < 5'000) engine.spawn(0, begun, body);
+  };
+  engine.spawn(0, 0, body);
+  const long before = peak_kilobytes();
+  engine.run();
+  CHECK(begun == 5'000);
+  CHECK(peak_kilobytes() - before < 10'000);  // each stack that is kept takes 8 or more
 }
 
 TEST_CASE("the deepest stack is measured") {
@@ -140,11 +161,11 @@ TEST_CASE("an actor may block while it handles an exception, and others throw in
         try {
           throw std::runtime_error("of actor " + std::to_string(i));
         } catch (const std::exception&) {
-          wait(10 + i % 2);          // the handlers of all actors are left open
+          wait(10 + i % 2);  // the handlers of all actors are left open
           try {
             throw std::runtime_error("inner");
           } catch (const std::exception&) {
-            wait(10 - i);            // and closed in another order
+            wait(10 - i);  // and closed in another order
           }
           throw;
         }
@@ -154,7 +175,8 @@ TEST_CASE("an actor may block while it handles an exception, and others throw in
     });
   }
   engine.run();
-  for (std::size_t i = 0; i < caught.size(); ++i) CHECK(caught[i] == "of actor " + std::to_string(i));
+  for (std::size_t i = 0; i < caught.size(); ++i)
+    CHECK(caught[i] == "of actor " + std::to_string(i));
 }
 
 }  // namespace

@@ -44,7 +44,8 @@ TEST_CASE("an exception that leaves an actor unwinds the others and leaves run()
     spawn_waiters(engine, alive, 0, 10);
     actor = engine.spawn(10, 0, [&] {
       const Counted local(alive);
-      for (int i = 0; i < 10; ++i) engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{}, 0);
+      for (int i = 0; i < 10; ++i)
+        engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{}, 0);
       engine.schedule(Time(1000), Key{}, 0);
       engine.block();
       CHECK(alive == 23);
@@ -108,7 +109,7 @@ TEST_CASE("fail() from due() or from an actor ends the run at that instant") {
       engine.block();
     } catch (...) {
       passed = true;
-      engine.schedule(Time(0), Key{}, 0);   // has no effect any more, and does not throw
+      engine.schedule(Time(0), Key{}, 0);  // has no effect any more, and does not throw
       engine.spawn(10, 0, [] { FAIL("spawned while unwinding"); });
       engine.fail(std::make_exception_ptr(std::runtime_error("too late")));
       throw;
@@ -194,7 +195,7 @@ TEST_CASE("a process has one engine, also after that is gone") {
   {
     Engine engine(client);
     CHECK_THROWS_AS(Engine another(client), Error);
-    engine.spawn(0, 0, [] {});   // never runs
+    engine.spawn(0, 0, [] {});  // never runs
   }
   CHECK_THROWS_AS(Engine another(client), Error);
 }
@@ -204,7 +205,9 @@ TEST_CASE("misuse is reported") {
   Engine engine(client);
   CHECK_THROWS_AS(engine.block(), Error);
   CHECK_THROWS_AS(engine.make_runnable(ActorId{3}), Error);
-  client.on_due = [&](Time now, const Key& key, std::uint64_t) { engine.schedule(now - Time(1), key, 0); };
+  client.on_due = [&](Time now, const Key& key, std::uint64_t) {
+    engine.schedule(now - Time(1), key, 0);
+  };
   engine.schedule(Time(10), Key{}, 0);
   CHECK_THROWS_WITH_AS(engine.run(), doctest::Contains("past"), Error);
   CHECK_THROWS_AS(engine.run(), Error);

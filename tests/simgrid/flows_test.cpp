@@ -24,18 +24,21 @@ struct Case {
 };
 
 // Starts each case at its time over its link alone, and notes when it ends.
-void run_cases(Scripted& client, Engine& engine, std::vector<Case>& cases, const std::vector<LinkId>& links) {
+void run_cases(Scripted& client, Engine& engine, std::vector<Case>& cases,
+               const std::vector<LinkId>& links) {
   constexpr std::uint64_t start = 0, end = 1;
   client.on_due = [&](Time now, const Key& key, std::uint64_t what) {
     Case& c = cases[key.ordinal];
     if (what == start) {
       CHECK(now == Time(c.start));
-      engine.start_flow(std::span(&links[c.link], 1), Bytes(static_cast<std::int64_t>(c.bytes)), key, end);
+      engine.start_flow(std::span(&links[c.link], 1), Bytes(static_cast<std::int64_t>(c.bytes)),
+                        key, end);
     } else {
       c.end = now.picoseconds;
     }
   };
-  for (std::size_t i = 0; i < cases.size(); ++i) engine.schedule(Time(cases[i].start), Key{0, 0, i}, start);
+  for (std::size_t i = 0; i < cases.size(); ++i)
+    engine.schedule(Time(cases[i].start), Key{0, 0, i}, start);
   engine.run();
 }
 
@@ -44,7 +47,8 @@ std::vector<Case> cases_up_to_4000_seconds() {
   for (const std::uint64_t start : {0ull, 1'000'000'000'001ull, 100'000'000'000'007ull,
                                     1'234'567'890'123'457ull, 4'000'000'000'000'001ull}) {
     std::uint64_t at = start;
-    for (const std::uint64_t bytes : {64ull, 1'000ull, 4'097ull, 1'000'003ull, 25'000'000ull, 100'000'000ull}) {
+    for (const std::uint64_t bytes :
+         {64ull, 1'000ull, 4'097ull, 1'000'003ull, 25'000'000ull, 100'000'000ull}) {
       for (const std::size_t link : {0u, 1u, 2u}) {
         cases.push_back({at, bytes, link, 0});
         at += 20'000'000'011;
@@ -63,10 +67,13 @@ TEST_CASE("an uncontended flow takes size over bandwidth to the picosecond") {
   for (const double b : bandwidths) links.push_back(engine.add_link(BytesPerSecond(b)));
   auto cases = cases_up_to_4000_seconds();
   run_cases(client, engine, cases, links);
-  for (const Case& c : cases) CHECK(distance(c.end - c.start, duration(c.bytes, bandwidths[c.link])) <= 1);
+  for (const Case& c : cases)
+    CHECK(distance(c.end - c.start, duration(c.bytes, bandwidths[c.link])) <= 1);
 }
 
-TEST_CASE("an uncontended flow is as exact while another flow keeps SimGrid's clock running for an hour") {
+TEST_CASE(
+    "an uncontended flow is as exact while another flow keeps SimGrid's clock running for an "
+    "hour") {
   Scripted client;
   Engine engine(client);
   std::vector<LinkId> links;
@@ -76,15 +83,32 @@ TEST_CASE("an uncontended flow is as exact while another flow keeps SimGrid's cl
   cases.push_back({0, 4'050'000'000, 3, 0});
   run_cases(client, engine, cases, links);
   for (const Case& c : cases) {
-    CHECK(distance(c.end - c.start, duration(c.bytes, c.link == 3 ? 1e6 : bandwidths[c.link])) <= 1);
+    CHECK(distance(c.end - c.start, duration(c.bytes, c.link == 3 ? 1e6 : bandwidths[c.link])) <=
+          1);
   }
   CHECK(engine.counters().most_live_flows == 2);
+}
+
+TEST_CASE(
+    "beyond 4,096 s of unbroken flows SimGrid's clock is coarser, and everything still ends") {
+  Scripted client;
+  Engine engine(client);
+  const std::vector<LinkId> links = {engine.add_link(BytesPerSecond(50e9)),
+                                     engine.add_link(BytesPerSecond(1e6))};
+  std::vector<Case> cases = {{0, 200'000'000'000, 1, 0}};  // 200,000 s
+  for (std::uint64_t at = 3'000'000'000'000'001; at < 200'000'000'000'000'000; at += at / 7) {
+    cases.push_back({at, 1'000'003, 0, 0});
+  }
+  run_cases(client, engine, cases, links);
+  for (const Case& c : cases)
+    CHECK(distance(c.end - c.start, duration(c.bytes, c.link == 1 ? 1e6 : 50e9)) <= 60);
 }
 
 TEST_CASE("flows in opposite directions do not disturb each other, two on one link halve it") {
   Scripted client;
   Engine engine(client);
-  const LinkId up = engine.add_link(BytesPerSecond(50e9)), down = engine.add_link(BytesPerSecond(50e9)),
+  const LinkId up = engine.add_link(BytesPerSecond(50e9)),
+               down = engine.add_link(BytesPerSecond(50e9)),
                shared = engine.add_link(BytesPerSecond(50e9));
   std::vector<std::uint64_t> ends(5);
   client.on_due = [&](Time now, const Key&, std::uint64_t flow) { ends[flow] = now.picoseconds; };
@@ -97,7 +121,8 @@ TEST_CASE("flows in opposite directions do not disturb each other, two on one li
   start({shared}, 50'000'000, 3);
   start({shared}, 0, 4);
   engine.run();
-  CHECK(ends == std::vector<std::uint64_t>{1'000'000'000, 1'000'000'000, 2'000'000'000, 2'000'000'000, 0});
+  CHECK(ends ==
+        std::vector<std::uint64_t>{1'000'000'000, 1'000'000'000, 2'000'000'000, 2'000'000'000, 0});
 }
 
 TEST_CASE("a flow that joins and one that leaves change the rates of the rest at once") {
@@ -112,13 +137,15 @@ TEST_CASE("a flow that joins and one that leaves change the rates of the rest at
       ends[what] = now.picoseconds;
     }
   };
-  engine.start_flow(std::span(&link, 1), Bytes(400'000), Key{}, 0);   // 1 us alone, 2 us at half, then 2 us alone
+  engine.start_flow(std::span(&link, 1), Bytes(400'000), Key{},
+                    0);  // 1 us alone, 2 us at half, then 2 us alone
   engine.schedule(Time(1'000'000), Key{1, 0, 0}, 9);
   engine.run();
   CHECK(ends == std::vector<std::uint64_t>{5'000'000, 3'000'000});
 }
 
-// 2,000 flows that start on a coarse grid of times, so that many start, end and cross at one instant.
+// 2,000 flows that start on a coarse grid of times, so that many start, end and cross at one
+// instant.
 struct Fabric {
   std::vector<double> bandwidths;
   std::function<std::vector<std::uint32_t>(std::uint32_t from, std::uint32_t to)> path;
@@ -126,14 +153,16 @@ struct Fabric {
 
 Fabric star(std::uint32_t hosts) {
   Fabric fabric;
-  for (std::uint32_t i = 0; i < 2 * hosts; ++i) fabric.bandwidths.push_back(i % 7 == 3 ? 25e9 : 50e9);
+  for (std::uint32_t i = 0; i < 2 * hosts; ++i)
+    fabric.bandwidths.push_back(i % 7 == 3 ? 25e9 : 50e9);
   fabric.path = [](std::uint32_t from, std::uint32_t to) {
     return std::vector<std::uint32_t>{2 * from, 2 * to + 1};
   };
   return fabric;
 }
 
-// Leaves of 8 hosts, 4 spines, every leaf-to-spine cable at the speed of a host: over-subscribed by two.
+// Leaves of 8 hosts, 4 spines, every leaf-to-spine cable at the speed of a host: over-subscribed by
+// two.
 Fabric clos(std::uint32_t hosts) {
   Fabric fabric = star(hosts);
   const std::uint32_t leaves = hosts / 8, spines = 4, base = 2 * hosts;
@@ -174,7 +203,7 @@ void compare_with_reference(const Fabric& fabric, std::uint32_t hosts) {
 
   constexpr std::uint64_t start = 0, end = 1;
   std::vector<std::uint64_t> ends(flows.size());
-  std::vector<ActorId> actors;   // one is woken at every start and end, one polls at every start
+  std::vector<ActorId> actors;  // one is woken at every start and end, one polls at every start
   std::uint64_t awake = 0, finished = 0;
   client.on_due = [&](Time now, const Key& key, std::uint64_t what) {
     if (what == start) {
@@ -197,22 +226,27 @@ void compare_with_reference(const Fabric& fabric, std::uint32_t hosts) {
       for (const ActorId actor : actors) engine.make_runnable(actor);
     }));
   }
-  for (std::size_t i = 0; i < flows.size(); ++i) engine.schedule(Time(flows[i].start_ps), Key{0, 0, i}, start);
+  for (std::size_t i = 0; i < flows.size(); ++i)
+    engine.schedule(Time(flows[i].start_ps), Key{0, 0, i}, start);
   engine.run();
 
   std::uint64_t worst = 0;
-  for (std::size_t i = 0; i < flows.size(); ++i) worst = std::max(worst, distance(ends[i], flows[i].end_ps));
+  for (std::size_t i = 0; i < flows.size(); ++i)
+    worst = std::max(worst, distance(ends[i], flows[i].end_ps));
   CHECK(worst <= 1);
   CHECK(awake > 1000);
   CHECK(engine.counters().flows == flows.size());
   CHECK(engine.counters().most_live_flows > 100);
 }
 
-TEST_CASE("flows that start together on a star end as progressive filling says, to the picosecond") {
+TEST_CASE(
+    "flows that start together on a star end as progressive filling says, to the picosecond") {
   compare_with_reference(star(64), 64);
 }
 
-TEST_CASE("flows that start together on a two-level Clos end as progressive filling says, to the picosecond") {
+TEST_CASE(
+    "flows that start together on a two-level Clos end as progressive filling says, to the "
+    "picosecond") {
   compare_with_reference(clos(64), 64);
 }
 
@@ -239,7 +273,8 @@ TEST_CASE("what is under way when the last actor ends is dropped") {
     engine.make_runnable(actor);
   };
   actor = engine.spawn(0, 0, [&] {
-    for (int i = 0; i < 20; ++i) engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{0, 0, 1}, 0);
+    for (int i = 0; i < 20; ++i)
+      engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{0, 0, 1}, 0);
     engine.schedule(Time(1'000'000'000'000), Key{0, 0, 2}, 0);
     engine.schedule(Time(1'000'000), Key{0, 0, 3}, 0);
     engine.block();

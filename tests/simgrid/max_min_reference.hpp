@@ -1,5 +1,5 @@
-// An independent reference for shared links: max-min fair rates by progressive filling, from scratch at every start and
-// end of a flow, in long double. Slow and plain on purpose.
+// An independent reference for shared links: max-min fair rates by progressive filling, from
+// scratch at every start and end of a flow, in long double. Slow and plain on purpose.
 #pragma once
 
 #include <cmath>
@@ -13,28 +13,30 @@ struct ReferenceFlow {
   std::uint64_t start_ps = 0;
   std::uint64_t bytes = 0;
   std::vector<std::uint32_t> path;
-  std::uint64_t end_ps = 0;   // filled in
+  std::uint64_t end_ps = 0;  // filled in
 };
 
 class MaxMinReference {
  public:
-  explicit MaxMinReference(std::vector<double> bandwidths) : bandwidths_(bandwidths.begin(), bandwidths.end()) {}
+  explicit MaxMinReference(std::vector<double> bandwidths)
+      : bandwidths_(bandwidths.begin(), bandwidths.end()) {}
 
   // `flows` in the order of their starts.
   void solve(std::vector<ReferenceFlow>& flows) const {
     std::vector<Live> live;
     std::size_t next = 0;
-    long double now = 0;   // picoseconds
+    long double now = 0;  // picoseconds
     while (next < flows.size() || !live.empty()) {
       fill(flows, live);
       long double until = std::numeric_limits<long double>::infinity();
       for (const Live& f : live) until = std::fmin(until, now + f.left / f.rate * 1e12L);
-      if (next < flows.size()) until = std::fmin(until, static_cast<long double>(flows[next].start_ps));
+      if (next < flows.size())
+        until = std::fmin(until, static_cast<long double>(flows[next].start_ps));
       for (Live& f : live) f.left -= f.rate * (until - now) * 1e-12L;
       now = until;
       std::vector<Live> rest;
       for (const Live& f : live) {
-        if (f.left <= f.rate * 1e-15L) {   // a thousandth of a picosecond
+        if (f.left <= f.rate * 1e-15L) {  // a thousandth of a picosecond
           flows[f.flow].end_ps = static_cast<std::uint64_t>(std::llround(now));
         } else {
           rest.push_back(f);
@@ -51,8 +53,8 @@ class MaxMinReference {
  private:
   struct Live {
     std::size_t flow;
-    long double left;   // bytes
-    long double rate;   // bytes per second
+    long double left;  // bytes
+    long double rate;  // bytes per second
   };
 
   void fill(const std::vector<ReferenceFlow>& flows, std::vector<Live>& live) const {

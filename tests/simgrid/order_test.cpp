@@ -10,11 +10,14 @@
 namespace orrery::sim {
 namespace {
 
-TEST_CASE("completions of one instant come in (rank, stream, ordinal) order, however they were scheduled") {
+TEST_CASE(
+    "completions of one instant come in (rank, stream, ordinal) order, however they were "
+    "scheduled") {
   std::vector<Key> keys;
   for (std::uint32_t rank = 0; rank < 5; ++rank) {
     for (std::uint16_t stream = 0; stream < 4; ++stream) {
-      for (std::uint64_t ordinal = 0; ordinal < 5; ++ordinal) keys.push_back({rank * 70'000, stream, ordinal << 40});
+      for (std::uint64_t ordinal = 0; ordinal < 5; ++ordinal)
+        keys.push_back({rank * 70'000, stream, ordinal << 40});
     }
   }
   std::vector<Key> delivered;
@@ -42,7 +45,8 @@ TEST_CASE("the heap gives entries back in order under any mix of pushes and pops
     CHECK(now.picoseconds >= last);
     last = now.picoseconds;
     ++delivered;
-    for (std::uint64_t n = mix(++seed) % 3; n > 0 && seed < 20'000; --n) {   // none, one or two successors
+    for (std::uint64_t n = mix(++seed) % 3; n > 0 && seed < 20'000;
+         --n) {  // none, one or two successors
       engine.schedule(now + Time(mix(++seed) % 1000), Key{0, 0, seed}, 0);
     }
   };
@@ -52,14 +56,17 @@ TEST_CASE("the heap gives entries back in order under any mix of pushes and pops
   CHECK(delivered > 1000);
 }
 
-TEST_CASE("no actor runs before every completion of the instant, also those scheduled by one, and actors go by rank") {
+TEST_CASE(
+    "no actor runs before every completion of the instant, also those scheduled by one, and actors "
+    "go by rank") {
   Scripted client;
   Engine engine(client);
   std::string log;
   std::vector<ActorId> actors;
   client.on_due = [&](Time, const Key& key, std::uint64_t payload) {
     log += "c" + std::to_string(key.rank) + " ";
-    if (payload == 1) engine.schedule(Time(500), Key{9, 0, 0}, 0);   // scheduled at this very instant
+    if (payload == 1)
+      engine.schedule(Time(500), Key{9, 0, 0}, 0);  // scheduled at this very instant
     for (const ActorId actor : actors) engine.make_runnable(actor);
   };
   const auto program = [&](std::string name) {
@@ -91,7 +98,7 @@ TEST_CASE("an actor that schedules at this instant sees it delivered before any 
   first = engine.spawn(0, 0, [&] {
     log += "a0 ";
     engine.schedule(engine.now(), Key{}, 0);
-    engine.make_runnable(first);   // it is running: no effect
+    engine.make_runnable(first);  // it is running: no effect
     engine.block();
     log += "a0 ";
     engine.make_runnable(second);
@@ -106,10 +113,12 @@ TEST_CASE("an actor that schedules at this instant sees it delivered before any 
   CHECK(engine.now() == Time(0));
 }
 
-TEST_CASE("a flow and heap entries that are due at one instant come in key order before any actor") {
+TEST_CASE(
+    "a flow and heap entries that are due at one instant come in key order before any actor") {
   Scripted client;
   Engine engine(client);
-  const LinkId link = engine.add_link(BytesPerSecond(50e9)), other = engine.add_link(BytesPerSecond(30e9)),
+  const LinkId link = engine.add_link(BytesPerSecond(50e9)),
+               other = engine.add_link(BytesPerSecond(30e9)),
                third = engine.add_link(BytesPerSecond(7e9));
   std::string log;
   std::uint64_t round = 0;
@@ -146,7 +155,7 @@ TEST_CASE("a flow and heap entries that are due at one instant come in key order
 TEST_CASE("long chains without actors stay exact and never enter SimGrid") {
   Scripted client;
   Engine engine(client);
-  constexpr std::uint64_t links = 300'000, period = 1'000'400'000'003;   // about 83 hours
+  constexpr std::uint64_t links = 300'000, period = 1'000'400'000'003;  // about 83 hours
   std::uint64_t left = links;
   Time last;
   client.on_due = [&](Time now, const Key& key, std::uint64_t) {
@@ -160,7 +169,9 @@ TEST_CASE("long chains without actors stay exact and never enter SimGrid") {
   CHECK(engine.counters().rounds <= 2);
 }
 
-TEST_CASE("a flow after a long chain starts at the chain's exact end, and heap entries pass beside live flows") {
+TEST_CASE(
+    "a flow after a long chain starts at the chain's exact end, and heap entries pass beside live "
+    "flows") {
   Scripted client;
   Engine engine(client);
   const LinkId link = engine.add_link(BytesPerSecond(50e9));
@@ -174,11 +185,12 @@ TEST_CASE("a flow after a long chain starts at the chain's exact end, and heap e
     } else {
       chain_end = now;
     }
-    if (left == 5'000 && what == 0) engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{1, 0, 0}, 1);
+    if (left == 5'000 && what == 0)
+      engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{1, 0, 0}, 1);
   };
   engine.schedule(Time(0), Key{}, 0);
   engine.run();
-  const Time start = Time(700'000'000'007) * 4'999;   // 3,500 s
+  const Time start = Time(700'000'000'007) * 4'999;  // 3,500 s
   CHECK(flow_end == start + Time(20'000'000));
   CHECK(chain_end == start + Time(11) * 5'000);
   CHECK(engine.counters().rounds < 10);
@@ -189,7 +201,8 @@ std::string eventful_run() {
   Engine engine(client);
   Fingerprint order;
   std::vector<LinkId> links;
-  for (int i = 0; i < 16; ++i) links.push_back(engine.add_link(BytesPerSecond(10e9 + 1e9 * (i % 5))));
+  for (int i = 0; i < 16; ++i)
+    links.push_back(engine.add_link(BytesPerSecond(10e9 + 1e9 * (i % 5))));
   std::vector<ActorId> actors;
   client.on_due = [&](Time now, const Key& key, std::uint64_t payload) {
     order.add(now.picoseconds);

@@ -14,7 +14,8 @@
 namespace orrery::sim {
 
 struct Scripted : EngineClient {
-  std::function<void(Time, const Key&, std::uint64_t)> on_due = [](Time, const Key&, std::uint64_t) {};
+  std::function<void(Time, const Key&, std::uint64_t)> on_due = [](Time, const Key&,
+                                                                   std::uint64_t) {};
   std::function<void()> on_stuck = [] { throw Error(Category::deadlock, "stuck"); };
   void due(Time now, const Key& key, std::uint64_t payload) override { on_due(now, key, payload); }
   void stuck() override { on_stuck(); }
@@ -27,13 +28,15 @@ inline std::string in_child(const std::function<std::string()>& body) {
   const pid_t child = fork();
   if (child == 0) {
     const std::string text = body();
-    const bool written = write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    const bool written =
+        write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
     _exit(written ? 0 : 1);
   }
   close(ends[1]);
   std::string text;
   char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(n));
   close(ends[0]);
   int status = 1;
   waitpid(child, &status, 0);
