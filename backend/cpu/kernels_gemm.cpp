@@ -4,7 +4,7 @@
 // the bits could depend on where a buffer lies. Operands that do not start on a 64-byte boundary
 // are therefore copied to scratch that does.
 #define EIGEN_DONT_PARALLELIZE
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 reports its own AVX-512 intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 reports its own AVX-512 intrinsics
 #include <Eigen/Core>
 #include <cstring>
 #include <memory>

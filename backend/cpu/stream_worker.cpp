@@ -314,11 +314,13 @@ void StreamWorker::fence(const Operation& operation) {
   if (other.passed() < event.ordinal) {
     Lock lock(device_.monitor().mutex());
     device_.compute_waits(index_, event.stream);
+    fenced_by_ = event;
     while (true) {
       other.watch(event.ordinal);
       if (other.passed() >= event.ordinal) break;
       device_.monitor().block(lock, *this);
     }
+    fenced_by_.reset();
     device_.compute_waits(index_, -1);
     spend(waiting_for(other.traffic()));
   } else {
@@ -334,10 +336,10 @@ void StreamWorker::fence(const Operation& operation) {
 }
 
 void StreamWorker::review_fence() {
-  if (at_ == nullptr || at_->kind != Operation::Kind::fence) return;
-  StreamWorker& other = device_.stream(at_->event.stream);
-  other.watch(at_->event.ordinal);
-  if (other.passed() >= at_->event.ordinal) device_.monitor().make_ready(*this);
+  if (!fenced_by_) return;
+  StreamWorker& other = device_.stream(fenced_by_->stream);
+  other.watch(fenced_by_->ordinal);
+  if (other.passed() >= fenced_by_->ordinal) device_.monitor().make_ready(*this);
 }
 
 void StreamWorker::communicate(const Operation& operation) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -85,9 +86,10 @@ class StreamWorker final : public Entity {
   OperationQueue queue_;
   std::uint64_t issued_ = 0;  // host's
   std::atomic<bool> sleeping_{false};
-  bool stop_ = false;              // guarded by the lock, as at_ and failure_
-  const Operation* at_ = nullptr;  // in execution; written by the worker, read when it is blocked
-  std::exception_ptr failure_;
+  bool stop_ = false;               // guarded by the lock, as at_ and failure_
+  const Operation* at_ = nullptr;   // in execution; written by the worker, read when it is blocked
+  std::optional<Event> fenced_by_;  // what the fence it is blocked in waits for; guarded
+  std::exception_ptr failure_;      // guarded
   std::atomic<std::uint64_t> failed_at_{never};
   std::atomic<std::uint64_t> passed_{0};
   std::atomic<std::uint64_t> watched_{never};
