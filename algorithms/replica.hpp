@@ -28,7 +28,7 @@ struct ReplicaOptions {
   std::string schedule = "1f1b";  // used when there are several pipeline stages
   Recompute recompute = Recompute::none;
   Dtype gradient_dtype = Dtype::fp32;
-  OptimizerOptions optimizer;
+  OptimizerOptions optimizer{};
 };
 
 // The blocks of one pipeline stage: inner blocks divide evenly (earlier stages take what is left

@@ -76,8 +76,8 @@ void Streams::advance(StreamState& stream) {
     const Time start = std::max(now, entry.issued());
     switch (entry.kind()) {
       case EntryKind::mark:
+        stream.phase = StreamPhase::mark;  // whatever the head before it was
         if (start > now) {
-          stream.phase = StreamPhase::mark;
           core_.engine.schedule(start, core_.extra_key(stream.device->id()),
                                 make_payload(Due::stream_wakes, &stream));
           return;

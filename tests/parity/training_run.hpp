@@ -1,0 +1,130 @@
+// Trains the byte-level MLP in one world, for tests that compare worlds, plans and resumed runs.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "algorithms/ddp.hpp"
+#include "algorithms/models/mlp.hpp"
+#include "algorithms/replica.hpp"
+#include "backend/core/text.hpp"
+#include "backend/cpu/bodies.hpp"
+#include "backend/cpu/world.hpp"
+#include "sim/world.hpp"
+
+namespace orrery {
+
+struct TrainingCase {
+  int data = 1, pipeline = 1;
+  MlpShape model{
+      .context = 4, .embedding = 8, .hidden = 24, .layers = 4, .vocabulary = 256, .micro_batch = 2};
+  ReplicaOptions replica{.micro_batches = 4};
+  DdpOptions ddp{.bucket = Bytes(6000), .first_bucket = Bytes(1000)};
+  std::int64_t steps = 50;
+
+  int ranks() const { return data * pipeline; }
+  std::int64_t global_batch() const {
+    return std::int64_t{data} * replica.micro_batches * model.micro_batch;
+  }
+};
+
+struct Trained {
+  RunReport report;
+  std::vector<Checkpoint> state;  // by rank, at the end
+  std::vector<double> losses;     // mean over the ranks that computed it, by step
+};
+
+inline std::shared_ptr<const std::string> training_text() {
+  static const auto text = std::make_shared<const std::string>(
+      read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/texts/gpl-3.txt"));
+  return text;
+}
+
+inline World::Program training(TrainingCase c, std::vector<Checkpoint>& state,
+                               const std::vector<Checkpoint>* resume) {
+  state.resize(static_cast<std::size_t>(c.ranks()));
+  return [c, &state, resume](Rank& rank) {
+    TrainingCase mine = c;
+    mine.model.micro_batches = c.replica.micro_batches;
+    Replica replica(rank, make_mlp(mine.model, training_text()), mine.replica);
+    Ddp ddp(replica, mine.ddp);
+    Progress progress(rank, {mine.steps, mine.global_batch()});
+    const auto visit = [&](Archive& archive) {
+      progress.visit(archive);
+      ddp.visit(archive);
+    };
+    if (resume != nullptr) {
+      Loader loader(rank, (*resume)[static_cast<std::size_t>(rank.id())]);
+      visit(loader);
+      loader.finish();
+    }
+    train(ddp, progress);
+    Saver saver(rank, state[static_cast<std::size_t>(rank.id())]);
+    visit(saver);
+  };
+}
+
+inline WorldOptions training_options(const TrainingCase& c) {
+  WorldOptions options;
+  options.grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  options.real_values = true;
+  options.seed = 7;
+  options.bodies = &cpu_bodies();
+  return options;
+}
+
+inline Trained finish(std::vector<Checkpoint> state, RunReport report) {
+  Trained trained{std::move(report), std::move(state), {}};
+  std::map<std::int64_t, std::pair<double, int>> sums;
+  for (const RankReport& rank : trained.report.ranks)
+    for (const auto& [step, loss] : rank.losses) {
+      sums[step].first += loss;
+      ++sums[step].second;
+    }
+  for (const auto& [step, sum] : sums) trained.losses.push_back(sum.first / sum.second);
+  return trained;
+}
+
+inline Trained train_on_cpu(const TrainingCase& c,
+                            const std::vector<Checkpoint>* resume = nullptr) {
+  std::vector<Checkpoint> state;
+  RunReport report = make_cpu_world(training_options(c))->run(training(c, state, resume));
+  return finish(std::move(state), std::move(report));
+}
+
+// Once per process.
+inline Trained train_in_sim(const TrainingCase& c,
+                            const std::vector<Checkpoint>* resume = nullptr) {
+  const UniformMachine machine({.gpus = c.ranks(),
+                                .memory = Bytes(0),
+                                .alpha = Time(2'000'000),
+                                .bandwidth = BytesPerSecond(1e9),
+                                .host = {},
+                                .kernel_time = [](const Kernel&, const Cost& cost) {
+                                  return to_time(Seconds(1e-6 + cost.matrix.value / 1e10));
+                                }});
+  std::vector<Checkpoint> state;
+  SimOptions sim;
+  sim.machine = &machine;
+  RunReport report = make_sim_world(training_options(c), sim)->run(training(c, state, resume));
+  return finish(std::move(state), std::move(report));
+}
+
+// All parameters of the first model copy, in the order of the model, whatever the pipeline's cut.
+inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& trained) {
+  std::vector<float> all;
+  Grid grid;
+  grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  for (int stage = 0; stage < c.pipeline; ++stage) {
+    const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, stage));
+    const auto& bytes = trained.state[rank].fields.at("replica.parameters");
+    const std::size_t old = all.size();
+    all.resize(old + bytes.size() / sizeof(float));
+    std::memcpy(all.data() + old, bytes.data(), bytes.size());
+  }
+  return all;
+}
+
+}  // namespace orrery
