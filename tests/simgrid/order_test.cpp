@@ -152,6 +152,27 @@ TEST_CASE(
   CHECK(log == expected);
 }
 
+TEST_CASE(
+    "a flow that another one delays still comes before a later key of the instant it ends at") {
+  Scripted client;
+  Engine engine(client);
+  const LinkId link = engine.add_link(BytesPerSecond(100e9));
+  std::string log;
+  client.on_due = [&](Time now, const Key& key, std::uint64_t what) {
+    if (what == 1) {  // SimGrid has counted on the first flow's end at 2 us
+      engine.start_flow(std::span(&link, 1), Bytes(1'000'000), Key{9, 0, 0}, 0);
+    } else {
+      log += std::to_string(key.rank) + "@" + std::to_string(now.picoseconds) + " ";
+    }
+  };
+  engine.start_flow(std::span(&link, 1), Bytes(200'000), Key{2, 0, 0}, 0);
+  engine.schedule(Time(1'000'000), Key{}, 1);
+  engine.schedule(Time(3'000'000), Key{5, 0, 0}, 0);
+  engine.schedule(Time(3'000'000), Key{1, 0, 0}, 0);
+  engine.run();
+  CHECK(log == "1@3000000 2@3000000 5@3000000 9@12000000 ");
+}
+
 TEST_CASE("long chains without actors stay exact and never enter SimGrid") {
   Scripted client;
   Engine engine(client);
