@@ -1,4 +1,6 @@
 // Cross-entropy of a softmax over the vocabulary, with its gradient in place of the logits.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -11,11 +13,25 @@ namespace orrery::cpu {
 
 namespace {
 
+// The largest element that is a number; in lanes, for vectors: a maximum has no order.
+float maximum(const float* x, std::int64_t n) {
+  constexpr std::int64_t lanes = 16;
+  std::array<float, lanes> most;
+  most.fill(-std::numeric_limits<float>::infinity());
+  const std::int64_t whole = n - n % lanes;
+  for (std::int64_t i = 0; i < whole; i += lanes)
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {
+      float& m = most[static_cast<std::size_t>(lane)];
+      m = x[i + lane] > m ? x[i + lane] : m;
+    }
+  for (std::int64_t i = whole; i < n; ++i) most[0] = x[i] > most[0] ? x[i] : most[0];
+  return *std::max_element(most.begin(), most.end());
+}
+
 // Turns one row of logits into scale * (softmax - onehot); returns -log softmax[target]. The
 // largest logit is subtracted first.
 double row_loss(float* logits, std::int64_t vocabulary, std::int32_t target, float scale) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (std::int64_t i = 0; i < vocabulary; ++i) largest = logits[i] > largest ? logits[i] : largest;
+  const float largest = maximum(logits, vocabulary);
   const double chosen = static_cast<double>(logits[target]) - static_cast<double>(largest);
   for (std::int64_t i = 0; i < vocabulary; ++i) logits[i] = exp_fp32(logits[i] - largest);
   const double sum =

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "backend/cpu/device.hpp"
 #include "backend/cpu/operands.hpp"
@@ -26,11 +27,14 @@ void pause() {
 bool without_values(const View& view) { return view.data == nullptr && view.elements > 0; }
 
 // An operation whose inputs have no values in this run leaves no values: what it writes is not a
-// number, by which the host can tell.
+// number, by which the host can tell; for integers, as in sim, the least of their type.
 void blank(const View& view) {
-  const bool floating = view.dtype != Dtype::int32 && view.dtype != Dtype::int64 &&
-                        view.dtype != Dtype::uint8 && view.dtype != Dtype::fp8;
-  if (view.data != nullptr && floating) fill(view, NAN);
+  if (view.data == nullptr || view.dtype == Dtype::fp8) return;
+  double unknown = NAN;
+  if (view.dtype == Dtype::int32) unknown = std::numeric_limits<std::int32_t>::min();
+  if (view.dtype == Dtype::int64) unknown = -0x1p63;
+  if (view.dtype == Dtype::uint8) unknown = 0;
+  fill(view, unknown);
 }
 
 void run_kernel(const KernelBodies& bodies, const Kernel& kernel, std::span<const View> views) {
