@@ -1,7 +1,9 @@
 // One rank of the simulated world: its streams, host flows and reports.
 //
-// The flows of a rank share a baton. It passes at waits only; a flow that waits for its own clock
-// or for room in a launch queue keeps it.
+// The flows of a rank share a baton. It passes in waits and at the end of flows only, to the first
+// flow in cyclic order behind its last holder that can run; a flow that waits for its own clock or
+// for room in a launch queue keeps it. Each passing is a decision {handover, who held it, who gets
+// it}, also when that is the same flow, while the rank has more than one: as in the other worlds.
 #pragma once
 
 #include <cstdint>
@@ -122,9 +124,10 @@ class SimDevice : public Device {
   void catch_up(HostFlow& flow);
   void suspend(HostFlow& flow, HostFlow::Blocked why);
   bool can_go_on(const HostFlow& flow) const;
-  bool may_take_baton(const HostFlow& flow) const;
+  bool can_take_baton(const HostFlow& flow) const;
+  HostFlow* next_holder() const;
   void take_baton(HostFlow& flow);
-  void release_baton();
+  void release_baton(HostFlow& flow, Site site);
   void watch(const HostFlow& flow);
   void update_thresholds();
   WaitClass class_of(const Wait& wait) const;
@@ -145,8 +148,11 @@ class SimDevice : public Device {
   std::vector<std::unique_ptr<StreamState>> streams_;
   std::vector<std::string> stream_names_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
-  HostFlow* baton_ = nullptr;    // who holds it: the flow that runs, or waits holding it
-  std::uint32_t last_flow_ = 0;  // who held it last
+  HostFlow* baton_ = nullptr;  // who holds it: the flow that runs, or waits holding it
+  std::uint32_t last_holder_ = 0;
+  std::uint32_t flows_alive_ = 1;
+  std::int64_t designated_ = -1;  // under replay, who gets it next; -1: the first that can run
+  bool log_handover_ = false;
   std::vector<ChannelPlace> places_;
   StreamState* compute_ = nullptr;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last

@@ -50,6 +50,7 @@ void SimDevice::fork(std::uint32_t flow, const std::string& name, std::function<
   f.clock = baton_->clock;
   f.blocked = HostFlow::Blocked::baton;
   flows_.push_back(std::move(fresh));
+  ++flows_alive_;
   host_.flow_ended.push_back(false);
   f.actor = core_.engine.spawn(id_, flow, [this, &f, run = std::move(body)] { run_fork(f, run); });
 }
@@ -69,7 +70,9 @@ void SimDevice::run_fork(HostFlow& flow, const std::function<void()>& body) {
 void SimDevice::end_flow(HostFlow& flow) {
   flow.ended = true;
   host_.flow_ended[flow.flow] = true;
-  release_baton();
+  release_baton(flow, Site{});
+  --flows_alive_;
+  reconsider();
 }
 
 // Marks behind the last operations are noted before an actor runs, once the clock is reached.
@@ -89,31 +92,45 @@ Error& SimDevice::add_context(Error& error, const HostFlow& flow) const {
 
 // ---- The baton
 
-// Under replay the log says who comes next: it has an entry wherever the flow changes.
-bool SimDevice::may_take_baton(const HostFlow& flow) const {
-  if (baton_ != nullptr && baton_ != &flow) return false;
-  if (rank_ == nullptr || !rank_->decisions().replaying()) return true;
-  const Decision* next = rank_->decisions().peek();
-  const bool handover =
-      next != nullptr && next->kind == DecisionKind::handover && next->flow == last_flow_;
-  return handover ? next->result == static_cast<std::int64_t>(flow.flow) : flow.flow == last_flow_;
+bool SimDevice::can_take_baton(const HostFlow& flow) const {
+  if (flow.ended || (designated_ >= 0 && designated_ != static_cast<std::int64_t>(flow.flow)))
+    return false;
+  switch (flow.blocked) {
+    case HostFlow::Blocked::baton:
+      return true;
+    case HostFlow::Blocked::wait:
+      return host_.satisfied(*flow.wait) || flow.wait->deadline <= core_.engine.now();
+    default:
+      return false;
+  }
+}
+
+HostFlow* SimDevice::next_holder() const {
+  if (baton_ != nullptr) return nullptr;
+  const std::size_t flows = flows_.size();
+  for (std::size_t i = 1; i <= flows; ++i) {
+    HostFlow& flow = *flows_[(last_holder_ + i) % flows];
+    if (can_take_baton(flow)) return &flow;
+  }
+  return nullptr;
 }
 
 void SimDevice::take_baton(HostFlow& flow) {
-  if (flow.flow != last_flow_) {
-    DecisionLog& log = rank_->decisions();
-    if (log.replaying())
-      log.next(DecisionKind::handover, last_flow_, Site{});
-    else
-      log.record(DecisionKind::handover, last_flow_, flow.flow);
-  }
-  last_flow_ = flow.flow;
   baton_ = &flow;
+  designated_ = -1;
+  if (std::exchange(log_handover_, false))
+    rank_->decisions().record(DecisionKind::handover, last_holder_, flow.flow);
 }
 
-void SimDevice::release_baton() {
+// `flow` waits or ends.
+void SimDevice::release_baton(HostFlow& flow, Site site) {
+  if (flows_alive_ > 1) {
+    DecisionLog& log = rank_->decisions();
+    if (log.replaying()) designated_ = log.next(DecisionKind::handover, flow.flow, site);
+    log_handover_ = true;
+  }
+  last_holder_ = flow.flow;
   baton_ = nullptr;
-  reconsider();
 }
 
 // ---- Blocking
@@ -123,10 +140,8 @@ bool SimDevice::can_go_on(const HostFlow& flow) const {
     case HostFlow::Blocked::no:
       return true;
     case HostFlow::Blocked::baton:
-      return may_take_baton(flow);
     case HostFlow::Blocked::wait:
-      return (host_.satisfied(*flow.wait) || flow.wait->deadline <= core_.engine.now()) &&
-             may_take_baton(flow);
+      return next_holder() == &flow;
     case HostFlow::Blocked::clock:
       return core_.engine.now() >= flow.clock;
     case HostFlow::Blocked::queue:
@@ -172,20 +187,27 @@ void SimDevice::suspend(HostFlow& flow, HostFlow::Blocked why) {
       flow.wait = nullptr;
     }
   };
-  const bool keeps_baton = why == HostFlow::Blocked::clock || why == HostFlow::Blocked::queue;
-  const bool changes_baton = why == HostFlow::Blocked::wait || why == HostFlow::Blocked::baton;
-  flow.blocked = why;
+  const bool takes_baton = why == HostFlow::Blocked::wait || why == HostFlow::Blocked::baton;
   {
     const Reset reset{*this, flow};
+    flow.blocked = why;
     watch(flow);
-    if (!keeps_baton && baton_ == &flow) release_baton();
-    while (!can_go_on(flow)) core_.engine.block();
+    if (why == HostFlow::Blocked::wait) {
+      release_baton(flow, flow.wait->site);
+      if (flows_alive_ > 1) reconsider();
+    }
+    // Whoever is woken at an instant lets the one pass whose turn it is.
+    while (!can_go_on(flow)) {
+      if (HostFlow* const next = takes_baton ? next_holder() : nullptr)
+        core_.engine.make_runnable(next->actor);
+      core_.engine.block();
+    }
     const Time now = core_.engine.now();
     if (why != HostFlow::Blocked::clock) {
       flow.blocked_time = flow.blocked_until(now);
       flow.clock = std::max(flow.clock, now);
     }
-    if (changes_baton || why == HostFlow::Blocked::drain) take_baton(flow);
+    if (takes_baton) take_baton(flow);
   }
   update_thresholds();
 }
@@ -211,8 +233,8 @@ bool SimDevice::block(const Wait& wait) {
   const bool for_device = wait.kind == Wait::Kind::events;
   if (!for_device || wait.events.size() > 1 || wait.deadline != time_never) catch_up(flow);
   const Time now = core_.engine.now();
-  const bool satisfied = host_.satisfied(wait) || wait.deadline <= now;
-  if (!satisfied || !may_take_baton(flow)) {
+  const bool over = host_.satisfied(wait) || wait.deadline <= now;
+  if (!over || flows_alive_ > 1) {
     if (wait.deadline != time_never && wait.deadline > now)
       core_.engine.schedule(wait.deadline, core_.extra_key(id_),
                             make_payload(Due::flow_wakes, &flow));
