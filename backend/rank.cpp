@@ -41,6 +41,12 @@ void Rank::check_setup(std::string_view what) const {
 }
 
 Channel& Rank::channel(Axes axes, std::string_view lane) {
+  // Axes of size one add no members; without them the name says who communicates.
+  Axes present;
+  for (int i = 0; i < axis_count; ++i)
+    if (const Axis axis = static_cast<Axis>(i); axes.contains(axis) && size(axis) > 1)
+      present = present | axis;
+  if (!present.empty()) axes = present;
   const std::string group = axes.to_string();
   for (const auto& open : channels_)
     if (open->group_ == group && open->lane_ == lane) return *open;

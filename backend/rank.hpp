@@ -52,6 +52,7 @@ class Rank {
 
   // Set-up. Channels are opened before the first communication of the rank (Error{invalid_program}
   // later) and by every member.
+  // A group is named by its axes of more than one rank.
   Channel& channel(Axes axes, std::string_view lane);
   Channel& edge(
       Axis axis, int offset,
