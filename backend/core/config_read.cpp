@@ -144,7 +144,8 @@ bool Reader::integer(const Node& node, const std::string& path, const Rules& rul
   const auto parsed = parse_integer(node.text);
   if (!parsed.value)
     return error(node.mark, labelled(path, parsed.error), parsed.suggestion), false;
-  if (!in_range(node, path, rules, static_cast<double>(*parsed.value), Dimension::none)) return false;
+  if (!in_range(node, path, rules, static_cast<double>(*parsed.value), Dimension::none))
+    return false;
   out = *parsed.value;
   return true;
 }

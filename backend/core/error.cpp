@@ -25,18 +25,23 @@ constexpr std::array<CategoryRow, 13> category_rows{{{"internal", 1},
                                                      {"interrupted", 130}}};
 }  // namespace
 
-const char* name(Category category) { return category_rows.at(static_cast<std::size_t>(category)).name; }
+const char* name(Category category) {
+  return category_rows.at(static_cast<std::size_t>(category)).name;
+}
 
-int exit_code(Category category) { return category_rows.at(static_cast<std::size_t>(category)).exit_code; }
+int exit_code(Category category) {
+  return category_rows.at(static_cast<std::size_t>(category)).exit_code;
+}
 
 std::string to_string(Site site) {
-  static constexpr std::array<std::string_view, 7> roots{"backend/", "sim/",         "platforms/", "algorithms/",
-                                                         "tests/",   "calibration/", "scenarios/"};
+  static constexpr std::array<std::string_view, 7> roots{
+      "backend/", "sim/", "platforms/", "algorithms/", "tests/", "calibration/", "scenarios/"};
   std::string_view file = site.file;
   std::size_t start = std::string_view::npos;
   for (std::string_view root : roots) {
     const std::size_t at = file.rfind(root);
-    if (at != std::string_view::npos && (at == 0 || file[at - 1] == '/') && (start == std::string_view::npos || at < start))
+    if (at != std::string_view::npos && (at == 0 || file[at - 1] == '/') &&
+        (start == std::string_view::npos || at < start))
       start = at;
   }
   if (start != std::string_view::npos) file.remove_prefix(start);
@@ -61,7 +66,9 @@ const char* Error::what() const noexcept {
 }
 
 void assertion_failed(const char* condition, const char* why, Site site) {
-  throw Error(Category::internal, std::string("assertion failed: ") + why).with("condition", condition).with("site", to_string(site));
+  throw Error(Category::internal, std::string("assertion failed: ") + why)
+      .with("condition", condition)
+      .with("site", to_string(site));
 }
 
 }  // namespace orrery

@@ -1,8 +1,9 @@
-// Typed quantities. No raw double crosses an interface: a `Bytes` cannot be passed where `Seconds` are expected.
+// Typed quantities. No raw double crosses an interface: a `Bytes` cannot be passed where `Seconds`
+// are expected.
 //
-// `Time` is engine time: an unsigned count of picoseconds since the start of the run (213 days in 64 bits). Durations of
-// simulated operations are `Time` too, so sums are exact and do not depend on the order of addition. `Seconds` is for people:
-// rates, reports, inputs.
+// `Time` is engine time: an unsigned count of picoseconds since the start of the run (213 days in
+// 64 bits). Durations of simulated operations are `Time` too, so sums are exact and do not depend
+// on the order of addition. `Seconds` is for people: rates, reports, inputs.
 #pragma once
 
 #include <cmath>
@@ -11,7 +12,8 @@
 
 namespace orrery {
 
-// A double with a dimension. `Tag` makes the dimension; arithmetic stays inside it, ratios are plain numbers.
+// A double with a dimension. `Tag` makes the dimension; arithmetic stays inside it, ratios are
+// plain numbers.
 template <class Tag>
 struct Quantity {
   double value = 0;
@@ -24,13 +26,18 @@ struct Quantity {
   constexpr Quantity operator*(double s) const { return Quantity(value * s); }
   constexpr Quantity operator/(double s) const { return Quantity(value / s); }
   constexpr double operator/(Quantity o) const { return value / o.value; }
-  constexpr Quantity& operator+=(Quantity o) { value += o.value; return *this; }
+  constexpr Quantity& operator+=(Quantity o) {
+    value += o.value;
+    return *this;
+  }
 };
 template <class Tag>
-constexpr Quantity<Tag> operator*(double s, Quantity<Tag> q) { return q * s; }
+constexpr Quantity<Tag> operator*(double s, Quantity<Tag> q) {
+  return q * s;
+}
 
 using Seconds = Quantity<struct SecondsTag>;
-using Flops = Quantity<struct FlopsTag>;                    // a count of floating-point operations
+using Flops = Quantity<struct FlopsTag>;  // a count of floating-point operations
 using FlopsPerSecond = Quantity<struct FlopsPerSecondTag>;
 using BytesPerSecond = Quantity<struct BytesPerSecondTag>;
 using Watts = Quantity<struct WattsTag>;
@@ -45,12 +52,22 @@ struct Bytes {
   constexpr Bytes operator+(Bytes o) const { return Bytes(value + o.value); }
   constexpr Bytes operator-(Bytes o) const { return Bytes(value - o.value); }
   constexpr Bytes operator*(std::int64_t s) const { return Bytes(value * s); }
-  constexpr Bytes& operator+=(Bytes o) { value += o.value; return *this; }
-  constexpr Bytes& operator-=(Bytes o) { value -= o.value; return *this; }
+  constexpr Bytes& operator+=(Bytes o) {
+    value += o.value;
+    return *this;
+  }
+  constexpr Bytes& operator-=(Bytes o) {
+    value -= o.value;
+    return *this;
+  }
 };
 
-constexpr Seconds operator/(Flops work, FlopsPerSecond rate) { return Seconds(work.value / rate.value); }
-constexpr Seconds operator/(Bytes size, BytesPerSecond rate) { return Seconds(static_cast<double>(size.value) / rate.value); }
+constexpr Seconds operator/(Flops work, FlopsPerSecond rate) {
+  return Seconds(work.value / rate.value);
+}
+constexpr Seconds operator/(Bytes size, BytesPerSecond rate) {
+  return Seconds(static_cast<double>(size.value) / rate.value);
+}
 
 // Picoseconds of engine time, as an instant or a duration.
 struct Time {
@@ -62,14 +79,19 @@ struct Time {
   constexpr Time operator+(Time o) const { return Time(picoseconds + o.picoseconds); }
   constexpr Time operator-(Time o) const { return Time(picoseconds - o.picoseconds); }
   constexpr Time operator*(std::uint64_t n) const { return Time(picoseconds * n); }
-  constexpr Time& operator+=(Time o) { picoseconds += o.picoseconds; return *this; }
+  constexpr Time& operator+=(Time o) {
+    picoseconds += o.picoseconds;
+    return *this;
+  }
   constexpr Seconds seconds() const { return Seconds(static_cast<double>(picoseconds) * 1e-12); }
 };
 constexpr Time time_never{~std::uint64_t{0}};
 
 // Nearest picosecond; negative and non-finite inputs are the caller's error and give 0.
 inline Time to_time(Seconds s) {
-  return s.value > 0 && s.value < 1.8e7 ? Time(static_cast<std::uint64_t>(std::llround(s.value * 1e12))) : Time{};
+  return s.value > 0 && s.value < 1.8e7
+             ? Time(static_cast<std::uint64_t>(std::llround(s.value * 1e12)))
+             : Time{};
 }
 
 }  // namespace orrery

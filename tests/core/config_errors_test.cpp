@@ -163,6 +163,7 @@ TEST_CASE("each mistake has its own message") {
        "13+1 a list or mapping stands where a key belongs | is a bracket not closed, or a key not "
        "quoted?"},
       {"recompute: {~: 1}", "13+1 a key must be a plain string"},
+      {"recompute: \"\\\xC3\xA9\"", "15+1 YAML syntax: unknown escape character: ?"},
       {"recompute: [a", "12+1 YAML syntax: end of sequence flow not found | opened here"},
   };
   for (const auto& [line, expected] : cases) {

@@ -63,28 +63,28 @@ TEST_CASE("sizes are exact whole bytes") {
 
 TEST_CASE("what is no quantity is refused") {
   const std::vector<std::pair<const char*, Dimension>> rows{{"", Dimension::seconds},
-                                                       {"5", Dimension::seconds},
-                                                       {"0", Dimension::seconds},
-                                                       {"us", Dimension::seconds},
-                                                       {"5 us ", Dimension::seconds},
-                                                       {"5  us", Dimension::seconds},
-                                                       {"5kus", Dimension::seconds},
-                                                       {"5Us", Dimension::seconds},
-                                                       {"1e999s", Dimension::seconds},
-                                                       {"0x5s", Dimension::seconds},
-                                                       {"infs", Dimension::seconds},
-                                                       {"1_0s", Dimension::seconds},
-                                                       {"5GBs", Dimension::bytes_per_second},
-                                                       {"5GB", Dimension::bytes_per_second},
-                                                       {"5gBps", Dimension::bytes_per_second},
-                                                       {"5KBps", Dimension::bytes_per_second},
-                                                       {"5TiFLOP", Dimension::flops},
-                                                       {"5TFLOPS", Dimension::flops},
-                                                       {"5TFLOP", Dimension::flops_per_second},
-                                                       {"5mW", Dimension::watts},
-                                                       {"5kkW", Dimension::watts},
-                                                       {"1.2.3W", Dimension::watts},
-                                                       {"5W5", Dimension::watts}};
+                                                            {"5", Dimension::seconds},
+                                                            {"0", Dimension::seconds},
+                                                            {"us", Dimension::seconds},
+                                                            {"5 us ", Dimension::seconds},
+                                                            {"5  us", Dimension::seconds},
+                                                            {"5kus", Dimension::seconds},
+                                                            {"5Us", Dimension::seconds},
+                                                            {"1e999s", Dimension::seconds},
+                                                            {"0x5s", Dimension::seconds},
+                                                            {"infs", Dimension::seconds},
+                                                            {"1_0s", Dimension::seconds},
+                                                            {"5GBs", Dimension::bytes_per_second},
+                                                            {"5GB", Dimension::bytes_per_second},
+                                                            {"5gBps", Dimension::bytes_per_second},
+                                                            {"5KBps", Dimension::bytes_per_second},
+                                                            {"5TiFLOP", Dimension::flops},
+                                                            {"5TFLOPS", Dimension::flops},
+                                                            {"5TFLOP", Dimension::flops_per_second},
+                                                            {"5mW", Dimension::watts},
+                                                            {"5kkW", Dimension::watts},
+                                                            {"1.2.3W", Dimension::watts},
+                                                            {"5W5", Dimension::watts}};
   for (const auto& [text, unit] : rows) {
     CAPTURE(text);
     CHECK_FALSE(parse_quantity(text, unit).value.has_value());
@@ -122,8 +122,9 @@ TEST_CASE("any quantity reads back from its text") {
   const Philox random(7, Purpose::user);
   for (std::uint64_t i = 0; i < 2000; ++i) {
     const double value = std::exp(random.uniform(2 * i) * 120 - 60);
-    for (const Dimension unit : {Dimension::none, Dimension::bytes_per_second, Dimension::flops, Dimension::flops_per_second,
-                            Dimension::seconds, Dimension::watts}) {
+    for (const Dimension unit :
+         {Dimension::none, Dimension::bytes_per_second, Dimension::flops,
+          Dimension::flops_per_second, Dimension::seconds, Dimension::watts}) {
       const std::string text = quantity_text(value, unit);
       CAPTURE(text);
       REQUIRE(parse_quantity(text, unit).value == value);
