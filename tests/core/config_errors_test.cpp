@@ -141,6 +141,8 @@ TEST_CASE("each mistake has its own message") {
       {"twin: {sequence: 8, shuffle: 'true'}",
        "30+6 twin.shuffle: expected true or false, got the text 'true' | drop the quotes"},
       {"twin: {sequence: 8, scale: .inf}", "28+4 twin.scale: expected a number, got '.inf'"},
+      {"twin: {sequence: 8, scale: '1'}",
+       "28+3 twin.scale: expected a number, got the text '1' | drop the quotes"},
       {"twin: {sequence: 8, scale: 0}",
        "28+1 twin.scale: 0 is out of range | must be above 0, at most 2"},
       {"twin: {sequence: 8, scale: 1e999}", "28+5 twin.scale: the number '1e999' is too large"},
@@ -184,6 +186,12 @@ TEST_CASE("a missing key points at the section it is missing from") {
   |
 1 |
   | ^ name of a model)");
+}
+
+TEST_CASE("of a duplicate key the first value stays") {
+  const Document document = Document::parse_text("a: 1\na: {b: 2}\nc: 3\n");
+  CHECK(document.problems().size() == 1);
+  CHECK(to_yaml(document.root()) == "a: 1\nc: 3\n");
 }
 
 TEST_CASE("columns count characters, tabs take one column") {

@@ -59,6 +59,12 @@ TEST_CASE("a number without any source is named") {
             "6:19 no source for achieved"});
 }
 
+TEST_CASE("a source does not reach beyond the mapping it stands in") {
+  CHECK(complaints("name: a\ncapacity: {value: 1GB, source: {kind: assumed}}\n"
+                   "peak: {source: {kind: assumed}, bf16: 1TFLOPS}\nachieved: 0.9\n") ==
+        Texts{"4:11 no source for achieved"});
+}
+
 TEST_CASE("each kind of source needs its own keys") {
   const auto with = [](const std::string& source) {
     return complaints("name: a\ncapacity: {value: 1GB, source: " + source + "}\n");

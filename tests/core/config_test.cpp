@@ -73,6 +73,12 @@ peak: {"a b": 1.5PFLOPS}
   CHECK(scenario(dump).links[1].bandwidth.value == 1.23456789e9);
 }
 
+TEST_CASE("text that looks like something else keeps its quotes") {
+  const char* text =
+      "a: \"true\"\nb: \"12\"\nc: \"null\"\nd: word\ne: \"- x\"\nf: true\ng: 12\nh: null\n";
+  CHECK(to_yaml(Document::parse_text(text).root()) == text);
+}
+
 TEST_CASE("a resolved dump shows defaults and readable units") {
   CHECK(resolved_yaml(scenario(minimal, {"links=[{bandwidth: 25GBps}]"})) == R"(model: tiny
 data:
