@@ -1,5 +1,6 @@
 // What each kernel asks of a device, from its shapes alone.
 #include <array>
+#include <cmath>
 
 #include "backend/kernel.hpp"
 
@@ -51,9 +52,55 @@ Cost gemm_cost(const Kernel& k) {
   Cost c;
   c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
   c.executed = c.matrix;
-  c.read = bytes_of(m * depth + depth * n + (k.accumulate ? m * n : 0), k.dtype);
+  c.read = bytes_of(m * depth + depth * n + (k.accumulate ? m * n : 0) + (k.dims[3] != 0 ? n : 0),
+                    k.dtype);
   c.written = bytes_of(m * n, k.dtype);
   return c;
+}
+
+Cost implicit_gemm_cost(const Kernel& k) {
+  Cost c;
+  c.matrix = Flops(2.0 * d(k.dims[0]) * d(k.dims[1]) * d(k.dims[2]));
+  c.executed = c.matrix;
+  c.read = bytes_of(k.dims[3], k.dtype);
+  c.written = bytes_of(k.dims[4], k.dtype);
+  return c;
+}
+
+// Of `points` reals to points/2 + 1 pairs, or back.
+Cost fft_cost(const Kernel& k) {
+  const std::int64_t reals = k.dims[0] * k.dims[1], pairs = k.dims[0] * (k.dims[1] / 2 + 1);
+  const bool inverse = k.dims[2] != 0;
+  const double flops = 2.5 * d(reals) * std::log2(d(k.dims[1]));
+  return elementwise(inverse ? 2 * pairs : reals, inverse ? reals : 2 * pairs, k.dtype, flops);
+}
+
+// What a transformer does to its activations between matrix products. Gains, biases and tables of
+// angles are small beside them; a bias is counted where it is a kernel's only second operand.
+Cost activation_cost(const Kernel& k) {
+  const std::int64_t all = k.dims[0] * k.dims[1], bias = k.dims[2] != 0 ? k.dims[1] : 0;
+  switch (k.op) {
+    case Op::bias_activation:
+      return elementwise(all + bias, all, k.dtype, 10.0 * d(all));
+    case Op::bias_activation_backward:
+      return elementwise(2 * all + bias, all, k.dtype, 20.0 * d(all));
+    case Op::gated_activation:
+      return elementwise(2 * (all + bias), all, k.dtype, 12.0 * d(all));
+    case Op::gated_activation_backward:
+      return elementwise(3 * all + 2 * bias, 2 * all, k.dtype, 24.0 * d(all));
+    case Op::residual_add:
+      return elementwise(2 * all + bias, all, k.dtype, d(all + bias));
+    case Op::norm:
+      return elementwise(all, all, k.dtype, 5.0 * d(all));
+    case Op::norm_backward:
+      return elementwise((k.dims[3] != 0 ? 3 : 2) * all, all, k.dtype, 12.0 * d(all));
+    case Op::rotary: {
+      const std::int64_t turned = all * k.dims[2] * k.dims[4];
+      return elementwise(turned, turned, k.dtype, 3.0 * d(turned));
+    }
+    default:  // positions
+      return elementwise(2 * all, all, k.dtype, d(all));
+  }
 }
 
 }  // namespace
@@ -67,10 +114,21 @@ Cost cost(const Kernel& k) {
       return attention_cost(k, false);
     case Op::attention_backward:
       return attention_cost(k, true);
+    case Op::implicit_gemm:
+      return implicit_gemm_cost(k);
+    case Op::fft:
+      return fft_cost(k);
     case Op::bias_activation:
-      return elementwise(all + cols, all, k.dtype, 10.0 * d(all));
     case Op::bias_activation_backward:
-      return elementwise(2 * all + cols, all, k.dtype, 20.0 * d(all));
+    case Op::gated_activation:
+    case Op::gated_activation_backward:
+    case Op::residual_add:
+    case Op::norm:
+    case Op::norm_backward:
+    case Op::rotary:
+    case Op::add_positions:
+    case Op::positions_backward:
+      return activation_cost(k);
     case Op::column_sum:
       return elementwise(all + cols, cols, k.dtype, d(all));
     case Op::embedding:
@@ -99,7 +157,7 @@ Cost cost(const Kernel& k) {
     case Op::adamw:
       return optimizer_cost(k, 2, 15);
     case Op::text_batch:
-      return elementwise(0, all + rows, Dtype::int32, 0);
+      return elementwise(0, all + rows * k.dims[2], Dtype::int32, 0);
     case Op::streaming:
       return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
     case Op::custom: {

@@ -9,7 +9,7 @@ namespace orrery {
 
 namespace {
 
-constexpr std::array<const char*, 21> op_names{"gemm",
+constexpr std::array<const char*, 31> op_names{"gemm",
                                                "bias_activation",
                                                "bias_activation_backward",
                                                "column_sum",
@@ -25,8 +25,18 @@ constexpr std::array<const char*, 21> op_names{"gemm",
                                                "adamw",
                                                "initialise",
                                                "text_batch",
+                                               "norm",
+                                               "norm_backward",
+                                               "rotary",
+                                               "gated_activation",
+                                               "gated_activation_backward",
+                                               "residual_add",
+                                               "add_positions",
+                                               "positions_backward",
                                                "attention",
                                                "attention_backward",
+                                               "implicit_gemm",
+                                               "fft",
                                                "streaming",
                                                "custom",
                                                "timed"};
@@ -48,6 +58,25 @@ constexpr Role r = Role::read, w = Role::write, u = Role::update;
 
 const char* name(Op op) { return op_names.at(static_cast<std::size_t>(op)); }
 
+bool is_elementwise(Op op) {
+  switch (op) {
+    case Op::bias_activation:
+    case Op::bias_activation_backward:
+    case Op::norm:
+    case Op::norm_backward:
+    case Op::rotary:
+    case Op::gated_activation:
+    case Op::gated_activation_backward:
+    case Op::residual_add:
+    case Op::add_positions:
+    case Op::positions_backward:
+    case Op::streaming:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool Kernel::operator==(const Kernel& o) const {
   return op == o.op && dtype == o.dtype && transpose_a == o.transpose_a &&
          transpose_b == o.transpose_b && accumulate == o.accumulate && activation == o.activation &&
@@ -60,15 +89,15 @@ std::size_t Kernel::hash() const {
   const auto mix = [&h](std::uint64_t v) { h = std::rotl(h ^ v, 29) * 0xbf58476d1ce4e5b9ULL; };
   for (std::int64_t d : dims) mix(static_cast<std::uint64_t>(d));
   for (double s : scalars) mix(std::bit_cast<std::uint64_t>(s));
-  mix(static_cast<std::uint64_t>(dtype) | (transpose_a ? 256U : 0U) | (transpose_b ? 512U : 0U) |
-      (accumulate ? 1024U : 0U));
+  mix(static_cast<std::uint64_t>(dtype) | (static_cast<std::uint64_t>(activation) << 16) |
+      (transpose_a ? 256U : 0U) | (transpose_b ? 512U : 0U) | (accumulate ? 1024U : 0U));
   mix(seed);
   mix(roles);
   mix(reinterpret_cast<std::uintptr_t>(body.get()) ^ reinterpret_cast<std::uintptr_t>(text.get()));
   return h;
 }
 
-// dims: m, n, k
+// dims: m, n, k, 1 with a bias
 Kernel Kernel::gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype dtype, bool transpose_a,
                     bool transpose_b, bool accumulate, const char* label) {
   Kernel kernel = make(Op::gemm, dtype, {m, n, k}, {r, r, accumulate ? u : w}, label);
@@ -78,18 +107,24 @@ Kernel Kernel::gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype dtype,
   return kernel;
 }
 
-// dims: rows, cols
+Kernel Kernel::gemm_bias(std::int64_t m, std::int64_t n, std::int64_t k, Dtype dtype,
+                         const char* label) {
+  return make(Op::gemm, dtype, {m, n, k, 1}, {r, r, w, r}, label);
+}
+
+// dims: rows, cols, 1 with a bias
 Kernel Kernel::bias_activation(std::int64_t rows, std::int64_t cols, Activation activation,
-                               Dtype dtype) {
-  Kernel kernel = make(Op::bias_activation, dtype, {rows, cols}, {r, r, w}, "bias_activation");
+                               Dtype dtype, bool with_bias) {
+  Kernel kernel = make(Op::bias_activation, dtype, {rows, cols, with_bias ? 1 : 0}, {r, r, w},
+                       "bias_activation");
   kernel.activation = activation;
   return kernel;
 }
 
 Kernel Kernel::bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation activation,
-                                        Dtype dtype) {
-  Kernel kernel = make(Op::bias_activation_backward, dtype, {rows, cols}, {r, r, r, w},
-                       "bias_activation_backward");
+                                        Dtype dtype, bool with_bias) {
+  Kernel kernel = make(Op::bias_activation_backward, dtype, {rows, cols, with_bias ? 1 : 0},
+                       {r, r, r, w}, "bias_activation_backward");
   kernel.activation = activation;
   return kernel;
 }
@@ -184,13 +219,78 @@ Kernel Kernel::initialise(std::int64_t elements, std::int64_t first_global_eleme
   return kernel;
 }
 
-// dims: samples, context. Operands cursor, tokens [samples, context], targets [samples].
+// dims: samples, context, targets per sample, stride
 Kernel Kernel::text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
-                          std::shared_ptr<const std::string> text) {
-  Kernel kernel = make(Op::text_batch, Dtype::int32, {samples, context}, {r, w, w}, "text_batch");
+                          std::shared_ptr<const std::string> text, std::int64_t targets_per_sample,
+                          std::int64_t stride) {
+  Kernel kernel = make(Op::text_batch, Dtype::int32, {samples, context, targets_per_sample, stride},
+                       {r, w, w}, "text_batch");
   kernel.seed = seed;
   kernel.text = std::move(text);
   return kernel;
+}
+
+// dims: rows, cols, kind; scalars: epsilon
+Kernel Kernel::norm(std::int64_t rows, std::int64_t cols, Norm kind, double epsilon, Dtype dtype) {
+  Kernel kernel =
+      make(Op::norm, dtype, {rows, cols, static_cast<std::int64_t>(kind)}, {r, r, r, w}, "norm");
+  kernel.scalars[0] = epsilon;
+  return kernel;
+}
+
+// dims: rows, cols, kind, 1 with a skip
+Kernel Kernel::norm_backward(std::int64_t rows, std::int64_t cols, Norm kind, double epsilon,
+                             bool with_skip, Dtype dtype) {
+  Kernel kernel = make(Op::norm_backward, dtype,
+                       {rows, cols, static_cast<std::int64_t>(kind), with_skip ? 1 : 0},
+                       {r, r, r, r, u, u, w}, "norm_backward");
+  kernel.scalars[0] = epsilon;
+  return kernel;
+}
+
+// dims: batch, sequence, heads, heads per token, head_size, inverse; scalars: theta
+Kernel Kernel::rotary(std::int64_t batch, std::int64_t sequence, std::int64_t heads,
+                      std::int64_t heads_per_token, std::int64_t head_size, double theta,
+                      Dtype dtype, bool inverse) {
+  Kernel kernel =
+      make(Op::rotary, dtype, {batch, sequence, heads, heads_per_token, head_size, inverse ? 1 : 0},
+           {u}, inverse ? "rotary_backward" : "rotary");
+  kernel.scalars[0] = theta;
+  return kernel;
+}
+
+// dims: rows, cols of the result, 1 with a bias
+Kernel Kernel::gated_activation(std::int64_t rows, std::int64_t cols, Activation activation,
+                                Dtype dtype, bool with_bias) {
+  Kernel kernel = make(Op::gated_activation, dtype, {rows, cols, with_bias ? 1 : 0}, {r, r, w},
+                       "gated_activation");
+  kernel.activation = activation;
+  return kernel;
+}
+
+Kernel Kernel::gated_activation_backward(std::int64_t rows, std::int64_t cols,
+                                         Activation activation, Dtype dtype, bool with_bias) {
+  Kernel kernel = make(Op::gated_activation_backward, dtype, {rows, cols, with_bias ? 1 : 0},
+                       {r, r, r, w}, "gated_activation_backward");
+  kernel.activation = activation;
+  return kernel;
+}
+
+// dims: rows, cols, 1 with a bias
+Kernel Kernel::residual_add(std::int64_t rows, std::int64_t cols, Dtype dtype, bool with_bias) {
+  return make(Op::residual_add, dtype, {rows, cols, with_bias ? 1 : 0}, {r, r, r, w},
+              "residual_add");
+}
+
+// dims: rows, cols, sequence
+Kernel Kernel::add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
+                             Dtype dtype) {
+  return make(Op::add_positions, dtype, {rows, cols, sequence}, {r, u}, "add_positions");
+}
+
+Kernel Kernel::positions_backward(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
+                                  Dtype dtype) {
+  return make(Op::positions_backward, dtype, {rows, cols, sequence}, {r, u}, "positions_backward");
 }
 
 // dims: batch, heads, kv_heads, sequence, head_size, causal
@@ -206,6 +306,19 @@ Kernel Kernel::attention_backward(std::int64_t batch, std::int64_t heads, std::i
   return make(Op::attention_backward, dtype,
               {batch, heads, kv_heads, sequence, head_size, causal ? 1 : 0},
               {r, r, r, r, r, r, w, w, w}, "attention_backward");
+}
+
+// dims: m, n, k, elements read, elements written
+Kernel Kernel::implicit_gemm(const char* label, std::int64_t m, std::int64_t n, std::int64_t k,
+                             std::int64_t read, std::int64_t written, Dtype dtype,
+                             std::initializer_list<Role> roles) {
+  return make(Op::implicit_gemm, dtype, {m, n, k, read, written}, roles, label);
+}
+
+// dims: count, points, inverse
+Kernel Kernel::fft(const char* label, std::int64_t count, std::int64_t points, Dtype dtype,
+                   bool inverse) {
+  return make(Op::fft, dtype, {count, points, inverse ? 1 : 0}, {r, w}, label);
 }
 
 // dims: elements read, elements written

@@ -20,9 +20,10 @@ namespace orrery {
 // Operands in order, with r = read, w = written, u = read and written (updated), (…) = optional,
 // passed as an empty operand.
 enum class Op : std::uint8_t {
-  gemm,             // A r, B r, C w|u : C[m,n] = op(A)[m,k] op(B)[k,n] (+ C when accumulating)
-  bias_activation,  // X r, b r, Y w : Y[rows,cols] = act(X + b)
-  bias_activation_backward,  // dY r, X r, b r, dX w : dX = dY * act'(X + b)
+  gemm,  // A r, B r, C w|u, (b r) : C[m,n] = op(A)[m,k] op(B)[k,n] (+ C when accumulating) (+ b[n]
+         // in every row)
+  bias_activation,           // X r, (b r), Y w : Y[rows,cols] = act(X + b)
+  bias_activation_backward,  // dY r, X r, (b r), dX w : dX = dY * act'(X + b)
   column_sum,                // X r, y u : y[cols] += sum of rows of X
   embedding,                 // tokens r, table r, Y w : Y[rows,cols] = table[tokens]
   embedding_backward,        // tokens r, dY r, dtable u
@@ -36,14 +37,26 @@ enum class Op : std::uint8_t {
   clip_scale,          // s r, scale w : scale = min(1, scalars[0] / sqrt(s)); 1 where s is 0
   sgd,                 // p u, g r, (m u, master u, scale r, step r): see SgdScalars
   adamw,               // p u, g r, m u, v u, (master u, scale r), step r : see AdamwScalars
-  initialise,  // y w : normal numbers, mean 0, deviation scalars[0], indexed by global element
-               // dims[1] + i
-  text_batch,  // cursor r, tokens w, targets w : samples of a text; see Kernel::text
-  attention,   // q r, k r, v r, o w, (statistics w)                 timing model
-  attention_backward,  // do r, q r, k r, v r, o r, statistics r, dq w, dk w, dv w   timing model
-  streaming,  // anything bound by memory; roles given: norms, rotary embedding, gating, dropout
-  custom,     // roles and body given by the program
-  timed,      // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  initialise,     // y w : normal numbers, mean 0, deviation scalars[0], indexed by global element
+                  // dims[1] + i
+  text_batch,     // cursor r, tokens w, targets w : samples of a text; see Kernel::text_batch
+  norm,           // X r, gain r, (bias r), Y w : each row of X normalised; see Norm
+  norm_backward,  // dY r, X r, gain r, (skip r), dgain u, (dbias u), dX w : dX = skip + the
+                  // gradient of X; statistics of the rows are computed again
+  rotary,         // X u : the first heads of each token turned by its position; see Kernel::rotary
+  gated_activation,           // X r, (b r), Y w : (G | U) = X + b, Y[rows,cols] = act(G) * U
+  gated_activation_backward,  // dY r, X r, (b r), dX w : dX = (dY * U * act'(G) | dY * act(G))
+  residual_add,               // x r, y r, (b r), z w : z[rows,cols] = x + (y + b)
+  add_positions,              // table r, Y u : Y[row] += table[row mod sequence]
+  positions_backward,         // dY r, dtable u : dtable[row mod sequence] += dY[row]
+  attention,                  // q r, (k r, v r), o w, (statistics w); see Kernel::attention
+  attention_backward,         // do r, q r, (k r, v r), o r, statistics r, dq w, (dk w, dv w)
+  implicit_gemm,  // roles given: a product whose operands are not stored as matrices, as a
+                  // convolution's                                            timing model
+  fft,            // X r, Y w : real transforms or their inverses              timing model
+  streaming,      // anything bound by memory; roles given: dropout, pooling   timing model
+  custom,         // roles and body given by the program
+  timed,          // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
@@ -61,7 +74,16 @@ constexpr Role role_of(std::uint32_t packed, std::size_t operand) {
   return static_cast<Role>((packed >> (2 * operand)) & 3U);
 }
 
-enum class Activation : std::uint8_t { none, relu, gelu };
+enum class Activation : std::uint8_t { none, relu, gelu, silu };
+
+// How a row x of n elements is normalised; e stands for the kernel's epsilon.
+//   rms    gain x / sqrt(sum x^2 / n + e)            Zhang and Sennrich 2019, arXiv 1910.07467
+//   layer  gain (x - mean) / sqrt(variance + e) + bias     Ba et al. 2016, arXiv 1607.06450
+enum class Norm : std::uint8_t { rms, layer };
+
+// Whether a kernel bound by memory works on activations element by element, so that a software
+// stack may move its bytes more or less than once.
+bool is_elementwise(Op op);
 
 // A kernel body's view of one operand. `data` is null for an operand that was left empty.
 struct View {
@@ -90,8 +112,13 @@ struct Kernel {
   static Kernel gemm(std::int64_t m, std::int64_t n, std::int64_t k, Dtype,
                      bool transpose_a = false, bool transpose_b = false, bool accumulate = false,
                      const char* label = "gemm");
-  static Kernel bias_activation(std::int64_t rows, std::int64_t cols, Activation, Dtype);
-  static Kernel bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype);
+  // C = A B + b, the bias added while a tile is still in registers.
+  static Kernel gemm_bias(std::int64_t m, std::int64_t n, std::int64_t k, Dtype,
+                          const char* label = "gemm");
+  static Kernel bias_activation(std::int64_t rows, std::int64_t cols, Activation, Dtype,
+                                bool with_bias = true);
+  static Kernel bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype,
+                                         bool with_bias = true);
   static Kernel column_sum(std::int64_t rows, std::int64_t cols, Dtype);
   static Kernel embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype);
   static Kernel embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
@@ -114,14 +141,51 @@ struct Kernel {
                            double deviation, std::uint64_t seed, std::uint64_t tensor_number,
                            Dtype);
   // `cursor` holds {first sample}; sample s reads `context`+1 bytes at a position drawn from (seed,
-  // s).
+  // s), or at byte s * stride when stride > 0. The next byte is the target: of the last token
+  // (targets_per_sample 1: targets[samples]), or of each (`context`: targets[samples, context]).
   static Kernel text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
-                           std::shared_ptr<const std::string> text);
+                           std::shared_ptr<const std::string> text,
+                           std::int64_t targets_per_sample = 1, std::int64_t stride = 0);
+  static Kernel norm(std::int64_t rows, std::int64_t cols, Norm, double epsilon, Dtype);
+  static Kernel norm_backward(std::int64_t rows, std::int64_t cols, Norm, double epsilon,
+                              bool with_skip, Dtype);
+  // Su et al. 2021 (arXiv 2104.09864), in the layout of Llama: X[batch, sequence, heads_per_token,
+  // head_size]; in the first `heads` heads of the token at position p, elements i and i +
+  // head_size/2 turn by the angle p theta^(-2i/head_size); `inverse` turns back, which is the
+  // gradient.
+  static Kernel rotary(std::int64_t batch, std::int64_t sequence, std::int64_t heads,
+                       std::int64_t heads_per_token, std::int64_t head_size, double theta, Dtype,
+                       bool inverse = false);
+  static Kernel gated_activation(std::int64_t rows, std::int64_t cols, Activation, Dtype,
+                                 bool with_bias = false);
+  static Kernel gated_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype,
+                                          bool with_bias = false);
+  static Kernel residual_add(std::int64_t rows, std::int64_t cols, Dtype, bool with_bias = false);
+  static Kernel add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence, Dtype);
+  static Kernel positions_backward(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
+                                   Dtype);
+  // softmax(Q K^T / sqrt(head_size)) V, for Q and o[batch, sequence, heads, head_size], K and
+  // V[batch, sequence, kv_heads, head_size]; query head h looks at head h / (heads / kv_heads).
+  // With K and V left empty, q holds all three, token by token: [batch, sequence, heads + 2
+  // kv_heads, head_size]; so does dq in the backward pass. `statistics`[batch, heads, sequence]
+  // are the logarithms of the softmax's denominators, from which the backward pass computes the
+  // probabilities again (Dao 2023, arXiv 2307.08691); in a 16-bit type each is two elements, whose
+  // sum it is.
   static Kernel attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
                           std::int64_t sequence, std::int64_t head_size, bool causal, Dtype);
   static Kernel attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
                                    std::int64_t sequence, std::int64_t head_size, bool causal,
                                    Dtype);
+  // C[m,n] = A[m,k] B[k,n] where A and B are gathered while they are read: `read` and `written`
+  // are the elements moved. Priced as a gemm.
+  static Kernel implicit_gemm(const char* label, std::int64_t m, std::int64_t n, std::int64_t k,
+                              std::int64_t read, std::int64_t written, Dtype,
+                              std::initializer_list<Role> roles);
+  // `count` transforms of `points` real values to or from points/2 + 1 complex ones, 2.5 points
+  // log2(points) FLOPs each (half of the 5 N log2 N of a complex one). A transform over several
+  // dimensions has their product of points.
+  static Kernel fft(const char* label, std::int64_t count, std::int64_t points, Dtype,
+                    bool inverse = false);
   // `read` and `written`: elements of `dtype` moved.
   static Kernel streaming(const char* label, std::int64_t read, std::int64_t written, Dtype,
                           std::initializer_list<Role> roles);

@@ -105,7 +105,7 @@ Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) cons
     used(spec.name, "memory.achieved");
     used(spec.name, "compute.gemm.launch");
   }
-  if (kernel.op == Op::gemm) {
+  if (kernel.op == Op::gemm || kernel.op == Op::implicit_gemm) {
     for (const char* path : {"compute.gemm.efficiency", "compute.gemm.edge", "compute.sm"})
       used(spec.name, path);
     used(spec.name, peak_path(kernel.dtype));

@@ -42,17 +42,11 @@ Seconds attention_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gp
 // Bytes that the software really moves for this kernel.
 double moved(const Kernel& kernel, const Cost& cost, const StackSpec& stack) {
   const double own = d((cost.read + cost.written).value);
-  switch (kernel.op) {
-    case Op::streaming:
-    case Op::bias_activation:
-    case Op::bias_activation_backward:
-      return own * stack.elementwise.value;
-    case Op::cross_entropy:
-      return std::max(
-          own, d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) * d(kernel.dims[1]));
-    default:
-      return own;
-  }
+  if (is_elementwise(kernel.op)) return own * stack.elementwise.value;
+  if (kernel.op == Op::cross_entropy)
+    return std::max(
+        own, d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) * d(kernel.dims[1]));
+  return own;
 }
 
 Seconds streaming_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
@@ -109,6 +103,7 @@ Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
       if (kernel.scalars[1] > 0) return Seconds(kernel.scalars[1]);
       return launch + streaming_time(kernel, cost, gpu, stack);
     case Op::gemm:
+    case Op::implicit_gemm:
       return gemm_time(kernel.dims[0], kernel.dims[1], kernel.dims[2], cost.read + cost.written,
                        gemm_constants(gpu, kernel.dtype));
     case Op::attention:

@@ -179,6 +179,26 @@ void compute(const Kernel& kernel, const Operands& operands) {
       return initialise(kernel, operands);
     case Op::text_batch:
       return text_batch(kernel, operands);
+    case Op::norm:
+      return norm(kernel, operands);
+    case Op::norm_backward:
+      return norm_backward(kernel, operands);
+    case Op::rotary:
+      return rotary(kernel, operands);
+    case Op::gated_activation:
+      return gated_activation(kernel, operands);
+    case Op::gated_activation_backward:
+      return gated_activation_backward(kernel, operands);
+    case Op::residual_add:
+      return residual_add(kernel, operands);
+    case Op::add_positions:
+      return add_positions(kernel, operands);
+    case Op::positions_backward:
+      return positions_backward(kernel, operands);
+    case Op::attention:
+      return attention(kernel, operands);
+    case Op::attention_backward:
+      return attention_backward(kernel, operands);
     default:
       refuse(kernel, "timing model only, it has no values");
   }

@@ -10,7 +10,7 @@
 
 namespace orrery {
 
-// Thread-safe. Error{invalid_program} for a kernel that is a timing model only (attention,
+// Thread-safe. Error{invalid_program} for a kernel that is a timing model only (implicit_gemm, fft,
 // streaming), for an operand that is missing or too short, for a type without values (fp8) and for
 // a token outside the vocabulary. `timed` does nothing.
 const KernelBodies& cpu_bodies();

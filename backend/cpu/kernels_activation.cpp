@@ -1,6 +1,8 @@
-// Bias and activation, forward and backward, and the sum over rows that is the bias's gradient.
+// Activation functions, alone and gating, forward and backward, and the sum over rows that is a
+// bias's gradient.
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "backend/cpu/math_fp32.hpp"
 #include "backend/cpu/operands.hpp"
@@ -12,11 +14,14 @@ namespace {
 constexpr float inverse_sqrt_2 = 0.70710678118654752F;
 constexpr float inverse_sqrt_2_pi = 0.39894228040143268F;
 
+float sigmoid(float x) { return 1.0F / (1.0F + exp_fp32(-x)); }
+
 template <Activation activation>
 float value(float x) {
   if constexpr (activation == Activation::relu) return x > 0.0F ? x : 0.0F;
   if constexpr (activation == Activation::gelu)
     return 0.5F * x * (1.0F + erf_fp32(x * inverse_sqrt_2));
+  if constexpr (activation == Activation::silu) return x * sigmoid(x);
   return x;
 }
 
@@ -27,20 +32,35 @@ float slope(float x) {
   if constexpr (activation == Activation::gelu)
     return 0.5F * (1.0F + erf_fp32(x * inverse_sqrt_2)) +
            x * (inverse_sqrt_2_pi * exp_fp32(-0.5F * x * x));
+  if constexpr (activation == Activation::silu) {
+    const float s = sigmoid(x);
+    return s + x * (s * (1.0F - s));
+  }
   return 1.0F;
 }
 
-template <Activation activation>
-void forward(std::int64_t rows, std::int64_t cols, const float* x, const float* bias, float* y) {
-  for (std::int64_t row = 0; row < rows; ++row, x += cols, y += cols)
-    for (std::int64_t i = 0; i < cols; ++i) y[i] = value<activation>(x[i] + bias[i]);
+// Calls action.operator()<the kernel's activation>().
+template <class Action>
+void with_activation(const Kernel& kernel, const Action& action) {
+  switch (kernel.activation) {
+    case Activation::none:
+      return action.template operator()<Activation::none>();
+    case Activation::relu:
+      return action.template operator()<Activation::relu>();
+    case Activation::gelu:
+      return action.template operator()<Activation::gelu>();
+    case Activation::silu:
+      return action.template operator()<Activation::silu>();
+  }
 }
 
-template <Activation activation>
-void backward(std::int64_t rows, std::int64_t cols, const float* dy, const float* x,
-              const float* bias, float* dx) {
-  for (std::int64_t row = 0; row < rows; ++row, dy += cols, x += cols, dx += cols)
-    for (std::int64_t i = 0; i < cols; ++i) dx[i] = dy[i] * slope<activation>(x[i] + bias[i]);
+// The bias operand, or zeros in its place (x + 0 is x, but for the sign of zero). One buffer per
+// thread.
+const float* bias_or_zeros(const Operands& operands, std::size_t operand, std::int64_t cols) {
+  if (operands.has(operand)) return operands.fp32(operand, cols);
+  thread_local std::vector<float> zeros;
+  if (zeros.size() < static_cast<std::size_t>(cols)) zeros.resize(static_cast<std::size_t>(cols));
+  return zeros.data();
 }
 
 }  // namespace
@@ -48,31 +68,79 @@ void backward(std::int64_t rows, std::int64_t cols, const float* dy, const float
 void bias_activation(const Kernel& kernel, const Operands& operands) {
   const std::int64_t rows = kernel.dims[0], cols = kernel.dims[1];
   const float* x = operands.fp32(0, rows * cols);
-  const float* bias = operands.fp32(1, cols);
+  const float* bias = bias_or_zeros(operands, 1, cols);
   float* y = operands.fp32(2, rows * cols);
-  switch (kernel.activation) {
-    case Activation::none:
-      return forward<Activation::none>(rows, cols, x, bias, y);
-    case Activation::relu:
-      return forward<Activation::relu>(rows, cols, x, bias, y);
-    case Activation::gelu:
-      return forward<Activation::gelu>(rows, cols, x, bias, y);
-  }
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* in = x + row * cols;
+      float* out = y + row * cols;
+      for (std::int64_t i = 0; i < cols; ++i) out[i] = value<activation>(in[i] + bias[i]);
+    }
+  });
 }
 
 void bias_activation_backward(const Kernel& kernel, const Operands& operands) {
   const std::int64_t rows = kernel.dims[0], cols = kernel.dims[1];
   const float* dy = operands.fp32(0, rows * cols);
   const float* x = operands.fp32(1, rows * cols);
-  const float* bias = operands.fp32(2, cols);
+  const float* bias = bias_or_zeros(operands, 2, cols);
   float* dx = operands.fp32(3, rows * cols);
-  switch (kernel.activation) {
-    case Activation::none:
-      return backward<Activation::none>(rows, cols, dy, x, bias, dx);
-    case Activation::relu:
-      return backward<Activation::relu>(rows, cols, dy, x, bias, dx);
-    case Activation::gelu:
-      return backward<Activation::gelu>(rows, cols, dy, x, bias, dx);
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t at = row * cols;
+      for (std::int64_t i = 0; i < cols; ++i)
+        dx[at + i] = dy[at + i] * slope<activation>(x[at + i] + bias[i]);
+    }
+  });
+}
+
+void gated_activation(const Kernel& kernel, const Operands& operands) {
+  const std::int64_t rows = kernel.dims[0], cols = kernel.dims[1];
+  const float* x = operands.fp32(0, rows * 2 * cols);
+  const float* bias = bias_or_zeros(operands, 1, 2 * cols);
+  float* y = operands.fp32(2, rows * cols);
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* gate = x + row * 2 * cols;
+      const float* up = gate + cols;
+      float* out = y + row * cols;
+      for (std::int64_t i = 0; i < cols; ++i)
+        out[i] = value<activation>(gate[i] + bias[i]) * (up[i] + bias[cols + i]);
+    }
+  });
+}
+
+void gated_activation_backward(const Kernel& kernel, const Operands& operands) {
+  const std::int64_t rows = kernel.dims[0], cols = kernel.dims[1];
+  const float* dy = operands.fp32(0, rows * cols);
+  const float* x = operands.fp32(1, rows * 2 * cols);
+  const float* bias = bias_or_zeros(operands, 2, 2 * cols);
+  float* dx = operands.fp32(3, rows * 2 * cols);
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* gate = x + row * 2 * cols;
+      const float* up = gate + cols;
+      const float* d = dy + row * cols;
+      float* dgate = dx + row * 2 * cols;
+      float* dup = dgate + cols;
+      for (std::int64_t i = 0; i < cols; ++i) {
+        const float g = gate[i] + bias[i];
+        dgate[i] = d[i] * (up[i] + bias[cols + i]) * slope<activation>(g);
+        dup[i] = d[i] * value<activation>(g);
+      }
+    }
+  });
+}
+
+void residual_add(const Kernel& kernel, const Operands& operands) {
+  const std::int64_t rows = kernel.dims[0], cols = kernel.dims[1];
+  const float* x = operands.fp32(0, rows * cols);
+  const float* y = operands.fp32(1, rows * cols);
+  const float* bias = bias_or_zeros(operands, 2, cols);
+  float* z = operands.fp32(3, rows * cols);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t at = row * cols;
+    for (std::int64_t i = 0; i < cols; ++i) z[at + i] = x[at + i] + (y[at + i] + bias[i]);
   }
 }
 

@@ -56,24 +56,31 @@ void initialise(const Kernel& kernel, const Operands& operands) {
                                                       first + static_cast<std::uint64_t>(i))));
 }
 
-// Sample s is `context` bytes of the text from a position drawn for s; its target is the byte
-// behind them.
+// Sample s is `context` bytes of the text from a position drawn for s, or from s * stride; its
+// targets are the bytes behind them.
 void text_batch(const Kernel& kernel, const Operands& operands) {
-  const std::int64_t samples = kernel.dims[0], context = kernel.dims[1];
+  const auto [samples, context, per_sample, stride, unused0, unused1] = kernel.dims;
   const auto first = static_cast<std::uint64_t>(operands.scalar(0));
   std::int32_t* tokens = operands.int32(1, samples * context);
-  std::int32_t* targets = operands.int32(2, samples);
+  std::int32_t* targets = operands.int32(2, samples * per_sample);
   if (kernel.text == nullptr || kernel.text->size() <= static_cast<std::size_t>(context))
     throw Error(Category::invalid_program, "text_batch: the text must be longer than the context");
   const std::string& text = *kernel.text;
+  const std::uint64_t places = text.size() - static_cast<std::uint64_t>(context);
   const Philox order(kernel.seed, Purpose::data_order);
   for (std::int64_t sample = 0; sample < samples; ++sample) {
-    const std::uint64_t from = order.below(first + static_cast<std::uint64_t>(sample),
-                                           text.size() - static_cast<std::size_t>(context));
+    const std::uint64_t number = first + static_cast<std::uint64_t>(sample);
+    const std::uint64_t from =
+        stride > 0 ? number * static_cast<std::uint64_t>(stride) : order.below(number, places);
+    if (from >= places)
+      throw Error(Category::invalid_program,
+                  "text_batch: sample " + std::to_string(number) + " lies behind the text's end");
     for (std::int64_t i = 0; i <= context; ++i) {
       const auto byte = static_cast<std::int32_t>(static_cast<unsigned char>(
           text[static_cast<std::size_t>(from) + static_cast<std::size_t>(i)]));
-      (i < context ? tokens[sample * context + i] : targets[sample]) = byte;
+      if (i < context) tokens[sample * context + i] = byte;
+      const std::int64_t target = i - 1 - (context - per_sample);
+      if (target >= 0) targets[sample * per_sample + target] = byte;
     }
   }
 }

@@ -64,10 +64,15 @@ void product(Write& c, const A& a, const Read& b, bool transpose_b, bool accumul
   transpose_b ? product(c, a, b.transpose(), accumulate) : product(c, a, b, accumulate);
 }
 
+void add_to_rows(float* c, const float* bias, std::int64_t rows, std::int64_t cols) {
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t i = 0; i < cols; ++i) c[row * cols + i] += bias[i];
+}
+
 }  // namespace
 
 void gemm(const Kernel& kernel, const Operands& operands) {
-  const auto [m, n, k, unused0, unused1, unused2] = kernel.dims;
+  const auto [m, n, k, with_bias, unused0, unused1] = kernel.dims;
   const float* a = operands.fp32(0, m * k);
   const float* b = operands.fp32(1, k * n);
   float* c = operands.fp32(2, m * n);
@@ -84,6 +89,7 @@ void gemm(const Kernel& kernel, const Operands& operands) {
     product(result, left.transpose(), right, kernel.transpose_b, kernel.accumulate);
   else
     product(result, left, right, kernel.transpose_b, kernel.accumulate);
+  if (with_bias != 0) add_to_rows(work, operands.fp32(3, n), m, n);
   if (work != c) std::memcpy(c, work, static_cast<std::size_t>(m * n) * sizeof(float));
 }
 

@@ -58,6 +58,16 @@ void sgd(const Kernel& kernel, const Operands& operands);
 void adamw(const Kernel& kernel, const Operands& operands);
 void initialise(const Kernel& kernel, const Operands& operands);
 void text_batch(const Kernel& kernel, const Operands& operands);
+void norm(const Kernel& kernel, const Operands& operands);
+void norm_backward(const Kernel& kernel, const Operands& operands);
+void rotary(const Kernel& kernel, const Operands& operands);
+void gated_activation(const Kernel& kernel, const Operands& operands);
+void gated_activation_backward(const Kernel& kernel, const Operands& operands);
+void residual_add(const Kernel& kernel, const Operands& operands);
+void add_positions(const Kernel& kernel, const Operands& operands);
+void positions_backward(const Kernel& kernel, const Operands& operands);
+void attention(const Kernel& kernel, const Operands& operands);
+void attention_backward(const Kernel& kernel, const Operands& operands);
 
 // Storage to arithmetic and back: bf16, fp16, fp64.
 void expand_to_fp32(const View& from, float* to);

@@ -77,6 +77,55 @@ TEST_CASE("element-wise kernels move what they read and write") {
   CHECK(streaming.written == Bytes(400));
 }
 
+TEST_CASE("what a transformer does between its products moves each activation once") {
+  constexpr std::int64_t rows = 40, cols = 30, all = rows * cols;
+  const auto moves = [](const Kernel& kernel, std::int64_t read, std::int64_t written) {
+    const Cost c = cost(kernel);
+    CAPTURE(name(kernel.op));
+    CHECK(c.read == Bytes(2 * read));
+    CHECK(c.written == Bytes(2 * written));
+    CHECK(c.matrix.value == 0);
+    CHECK(c.vector.value > 0);
+    CHECK(is_elementwise(kernel.op));
+  };
+  const Dtype t = Dtype::bf16;
+  for (const Norm kind : {Norm::rms, Norm::layer}) {
+    moves(Kernel::norm(rows, cols, kind, 1e-5, t), all, all);
+    moves(Kernel::norm_backward(rows, cols, kind, 1e-5, false, t), 2 * all, all);
+    moves(Kernel::norm_backward(rows, cols, kind, 1e-5, true, t), 3 * all, all);
+  }
+  moves(Kernel::bias_activation(rows, cols, Activation::gelu, t), all + cols, all);
+  moves(Kernel::bias_activation(rows, cols, Activation::gelu, t, false), all, all);
+  moves(Kernel::bias_activation_backward(rows, cols, Activation::gelu, t, false), 2 * all, all);
+  moves(Kernel::gated_activation(rows, cols, Activation::silu, t), 2 * all, all);
+  moves(Kernel::gated_activation(rows, cols, Activation::silu, t, true), 2 * (all + cols), all);
+  moves(Kernel::gated_activation_backward(rows, cols, Activation::silu, t), 3 * all, 2 * all);
+  moves(Kernel::residual_add(rows, cols, t), 2 * all, all);
+  moves(Kernel::residual_add(rows, cols, t, true), 2 * all + cols, all);
+  moves(Kernel::rotary(2, 20, 3, 5, 8, 1e4, t), 2 * 20 * 3 * 8, 2 * 20 * 3 * 8);
+  moves(Kernel::add_positions(rows, cols, 20, t), 2 * all, all);
+  moves(Kernel::positions_backward(rows, cols, 20, t), 2 * all, all);
+  CHECK(cost(Kernel::gemm_bias(3, 5, 7, t)).read == Bytes(2 * (3 * 7 + 7 * 5 + 5)));
+  CHECK(cost(Kernel::text_batch(4, 10, 1, nullptr)).written == Bytes(4 * (40 + 4)));
+  CHECK(cost(Kernel::text_batch(4, 10, 1, nullptr, 10)).written == Bytes(4 * 80));
+}
+
+TEST_CASE("a convolution is priced by its product and what it reads; a real FFT is 2.5 N log2 N") {
+  const Cost c =
+      cost(Kernel::implicit_gemm("conv", 100, 64, 576, 9000, 6400, Dtype::bf16, {Role::read}));
+  CHECK(c.matrix.value == 2.0 * 100 * 64 * 576);
+  CHECK(c.executed == c.matrix);
+  CHECK(c.read == Bytes(18000));
+  CHECK(c.written == Bytes(12800));
+  const Cost forward = cost(Kernel::fft("fft", 32, 4096, Dtype::fp32));
+  const Cost inverse = cost(Kernel::fft("fft", 32, 4096, Dtype::fp32, true));
+  CHECK(forward.vector.value + inverse.vector.value == 7'864'320);
+  CHECK(forward.read == Bytes(4 * 32 * 4096));
+  CHECK(forward.written == Bytes(4 * 32 * 2 * 2049));
+  CHECK(inverse.read == forward.written);
+  CHECK(inverse.written == forward.read);
+}
+
 TEST_CASE("only GEMMs and attention have matrix FLOPs") {
   for (const Kernel& kernel :
        {Kernel::bias_activation(4, 4, Activation::relu, Dtype::fp32),

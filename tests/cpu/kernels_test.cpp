@@ -8,43 +8,11 @@
 #include <vector>
 
 #include "backend/core/error.hpp"
-#include "backend/core/philox.hpp"
-#include "backend/cpu/bodies.hpp"
+#include "tests/cpu/kernel_run.hpp"
 
 using namespace orrery;
 
 namespace {
-
-using Floats = std::vector<float>;
-
-View view(Floats& x) { return {x.data(), static_cast<std::int64_t>(x.size()), Dtype::fp32}; }
-View view(std::vector<double>& x) {
-  return {x.data(), static_cast<std::int64_t>(x.size()), Dtype::fp64};
-}
-View view(std::vector<std::int32_t>& x) {
-  return {x.data(), static_cast<std::int64_t>(x.size()), Dtype::int32};
-}
-View view(std::vector<std::int64_t>& x) {
-  return {x.data(), static_cast<std::int64_t>(x.size()), Dtype::int64};
-}
-
-void run(const Kernel& kernel, std::initializer_list<View> views) {
-  cpu_bodies().run(kernel, {views.begin(), views.size()});
-}
-
-Floats numbers(std::int64_t n, std::uint64_t seed, double size = 1) {
-  const Philox philox(seed, Purpose::user);
-  Floats x(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(size * philox.normal(i));
-  return x;
-}
-
-double distance(const Floats& a, const Floats& b) {
-  double most = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    most = std::max(most, static_cast<double>(std::fabs(a[i] - b[i])));
-  return a.size() == b.size() ? most : std::numeric_limits<double>::infinity();
-}
 
 // d f / d x by central differences, f in double.
 Floats slope(Floats x, const std::function<double(Floats&)>& f, float h = 1e-2F) {
@@ -347,7 +315,9 @@ TEST_CASE("a batch of text is drawn by sample number; targets are the next bytes
 
 TEST_CASE("timing models have no values; timed does nothing; custom runs its body") {
   Floats x(4);
-  CHECK_THROWS_AS(run(Kernel::attention(1, 1, 1, 2, 2, true, Dtype::fp32), {view(x)}), Error);
+  CHECK_THROWS_AS(
+      run(Kernel::implicit_gemm("conv", 1, 1, 1, 4, 4, Dtype::fp32, {Role::update}), {view(x)}),
+      Error);
   CHECK_THROWS_AS(run(Kernel::streaming("norm", 4, 4, Dtype::fp32, {Role::update}), {view(x)}),
                   Error);
   run(Kernel::timed("wait", Seconds(1)), {});
