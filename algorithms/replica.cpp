@@ -37,8 +37,8 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
   cursor_ = rank.allocate(compute_, Label::activations, 1, Dtype::int64,
                           {.values = Values::always, .name = "data.cursor"});
   const Dtype gradients = gradients_.dtype();
-  load_ = rank.prepare(
-      Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(), model_.text));
+  load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),
+                                          model_.text, model_.targets_per_sample));
   zero_ = rank.prepare(Kernel::fill(gradients_.elements(), 0, gradients));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
   squares_ = rank.prepare(Kernel::sum_squares(gradients_.elements(), gradients));
@@ -129,6 +129,37 @@ void Replica::accumulate_micro_batch(const Batch& batch) {
                 "a single micro-batch cannot be accumulated across pipeline stages");
   forward(0, batch, {}, true, nullptr);
   backward(0, {}, true, nullptr);
+}
+
+double Replica::loss_on(std::shared_ptr<const std::string> text) {
+  if (!first_stage() || !last_stage())
+    throw Error(Category::config, "a loss on held-out text needs the whole model on each rank");
+  const std::int64_t whole = model_.micro_batch;
+  const std::int64_t room = static_cast<std::int64_t>(text->size()) - 1 - model_.tokens_per_sample;
+  const std::int64_t least = std::max<std::int64_t>(room, 0) / model_.targets_per_sample + 1;
+  const std::int64_t micro_batches = (least + whole - 1) / whole, samples = micro_batches * whole;
+  const std::int64_t stride = samples > 1 ? room / (samples - 1) : 1;
+  if (room < 0 || stride < 1)
+    throw Error(Category::config, "a held-out text of " + std::to_string(text->size()) +
+                                      " bytes is too short for a micro-batch of " +
+                                      std::to_string(whole) + " samples of " +
+                                      std::to_string(model_.tokens_per_sample) + " tokens");
+  const Tensor training_loss = loss_;
+  const Prepared training_load = load_;
+  loss_ = rank_.allocate(compute_, Label::activations, 1, Dtype::fp32,
+                         {.values = Values::always, .name = "loss"});
+  compute_.launch(zero_loss_, {loss_});
+  load_ = rank_.prepare(Kernel::text_batch(whole, model_.tokens_per_sample, rank_.seed(),
+                                           std::move(text), model_.targets_per_sample, stride));
+  for (std::int64_t i = 0; i < micro_batches; ++i) {
+    forward(0, {static_cast<std::uint64_t>(i * whole), static_cast<int>(whole)}, {}, false,
+            nullptr);
+    in_flight_.erase(0);
+  }
+  const double sum = rank_.read(loss_)[0];  // of means, each over the micro-batches of a step
+  loss_ = training_loss;
+  load_ = training_load;
+  return sum * options_.micro_batches / static_cast<double>(micro_batches);
 }
 
 // ---- Passes

@@ -64,6 +64,11 @@ class Replica {
   // One pipeline stage only.
   void accumulate_micro_batch(const Batch& batch);
   void zero_gradients();
+  // The mean loss over all targets of a text that is not trained on: samples evenly spread from its
+  // first byte on, as many whole micro-batches as cover it (but for fewer bytes at its end than
+  // there are samples). Issues forward passes and waits for them; gradients stay as they are. One
+  // pipeline stage only; in a run with values. Error{config} for a text shorter than that.
+  double loss_on(std::shared_ptr<const std::string> text);
 
   // The sum of squares of all gradients of the model copy, as a Values::always scalar, the same on
   // all its ranks.

@@ -11,8 +11,6 @@ namespace orrery {
 
 namespace {
 
-constexpr Role r = Role::read, w = Role::write;
-
 // Initial deviation 0.02 throughout, as in GPT-2; gains start at one, biases at zero.
 void add_norm(std::vector<ParameterSpec>& parameters, const std::string& name,
               const TransformerShape& s) {
@@ -20,12 +18,14 @@ void add_norm(std::vector<ParameterSpec>& parameters, const std::string& name,
   if (s.norm_bias) parameters.push_back({name + ".bias", s.hidden, 0, 0, false});
 }
 
+// Names what the kernels of a shape depend on.
 std::string key(const char* what, const TransformerShape& s) {
-  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{} {} {}", what,
-                     s.micro_batch, s.sequence, s.hidden, s.heads, s.kv_heads, s.head_size, s.ffn,
-                     s.vocabulary, s.gated ? "g" : "", s.rotary ? "r" : "", s.norm_bias ? "n" : "",
-                     s.qkv_bias ? "q" : "", s.output_bias ? "o" : "", s.mlp_bias ? "m" : "",
-                     s.causal ? "c" : "", s.micro_batches, name(s.dtype));
+  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{} {} {} {} {} {}",
+                     what, s.micro_batch, s.sequence, s.hidden, s.heads, s.kv_heads, s.head_size,
+                     s.ffn, s.vocabulary, s.gated ? "g" : "", s.rotary ? "r" : "",
+                     s.norm_bias ? "n" : "", s.qkv_bias ? "q" : "", s.output_bias ? "o" : "",
+                     s.mlp_bias ? "m" : "", s.causal ? "c" : "", s.micro_batches,
+                     static_cast<int>(s.activation), s.rope_theta, s.norm_epsilon, name(s.dtype));
 }
 
 class TokenEmbedding : public Block {
@@ -49,8 +49,8 @@ class TokenEmbedding : public Block {
                     Kernel::embedding(rows_, shape_.hidden, shape_.vocabulary, shape_.dtype)),
                 {{tokens, 0, rows_}, {p, 0, table}, {y, 0, all}});
           if (positions > 0)
-            s.add(rank.prepare(Kernel::streaming("add_positions", 2 * all, all, shape_.dtype,
-                                                 {r, Role::update})),
+            s.add(rank.prepare(
+                      Kernel::add_positions(rows_, shape_.hidden, shape_.sequence, shape_.dtype)),
                   {{p, table, positions}, {y, 0, all}});
         });
     backward_ = &rank.sequence(
@@ -60,8 +60,8 @@ class TokenEmbedding : public Block {
                                                         shape_.dtype)),
                 {{tokens, 0, rows_}, {dy, 0, all}, {g, 0, table}});
           if (positions > 0)
-            s.add(rank.prepare(Kernel::streaming("positions_backward", 2 * all, all, shape_.dtype,
-                                                 {r, Role::update})),
+            s.add(rank.prepare(Kernel::positions_backward(rows_, shape_.hidden, shape_.sequence,
+                                                          shape_.dtype)),
                   {{dy, 0, all}, {g, table, positions}});
         });
   }
@@ -108,8 +108,8 @@ class LanguageHead : public Block {
           s.slot("table");
           const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
                     targets = s.slot("targets"), loss = s.slot("loss");
-          s.add(rank.prepare(Kernel::streaming("norm", all, all, t, {r, r, w})),
-                {{x, 0, all}, {p, 0, norm_}, {k, 0, all}});
+          s.add(rank.prepare(Kernel::norm(rows_, h, shape_.norm(), shape_.norm_epsilon, t)),
+                {{x, 0, all}, {p, 0, h}, norm_bias(p), {k, 0, all}});
           s.add(rank.prepare(Kernel::gemm(rows_, v, h, t, false, true, false, "logits")),
                 {{k, 0, all}, weight, {k, all, logits}});
           s.add(rank.prepare(Kernel::cross_entropy(rows_, v, scale, t)),
@@ -125,9 +125,9 @@ class LanguageHead : public Block {
                 {{k, all, logits}, weight, {d, 0, all}});
           s.add(rank.prepare(Kernel::gemm(v, h, rows_, t, true, false, true, "logits.wgrad")),
                 {{k, all, logits}, {k, 0, all}, {table_gradient, weight.begin, v * h}});
-          s.add(rank.prepare(Kernel::streaming("norm_backward", 2 * all, all, t,
-                                               {r, r, r, Role::update, w})),
-                {{d, 0, all}, {x, 0, all}, {p, 0, norm_}, {g, 0, norm_}, {dx, 0, all}});
+          s.add(rank.prepare(
+                    Kernel::norm_backward(rows_, h, shape_.norm(), shape_.norm_epsilon, false, t)),
+                {{d, 0, all}, {x, 0, all}, {p, 0, h}, {}, {g, 0, h}, norm_bias(g), {dx, 0, all}});
         });
     forward_flops_ = forward_->cost().matrix;
     backward_flops_ = backward_->cost().matrix;
@@ -144,6 +144,10 @@ class LanguageHead : public Block {
   }
 
  private:
+  SlotView norm_bias(int slot) const {
+    return shape_.norm_bias ? SlotView{slot, shape_.hidden, shape_.hidden} : SlotView{};
+  }
+
   TransformerShape shape_;
   std::int64_t rows_, norm_ = 0;
   const Sequence* forward_ = nullptr;
@@ -152,12 +156,20 @@ class LanguageHead : public Block {
 
 }  // namespace
 
-Model make_transformer(const TransformerShape& shape) {
+Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std::string> text) {
+  if (text != nullptr && shape.vocabulary < 256)
+    throw Error(Category::config, "a text has 256 different bytes; the model's vocabulary has " +
+                                      std::to_string(shape.vocabulary));
+  if (!shape.rotary && shape.learned_positions > 0 && shape.learned_positions < shape.sequence)
+    throw Error(Category::config, "a sequence of " + std::to_string(shape.sequence) +
+                                      " tokens needs as many learned positions; there are " +
+                                      std::to_string(shape.learned_positions));
   Model model;
   model.name = "transformer";
   model.dtype = shape.dtype;
   model.micro_batch = shape.micro_batch;
   model.tokens_per_sample = model.targets_per_sample = shape.sequence;
+  model.text = std::move(text);
   model.blocks.push_back(std::make_shared<TokenEmbedding>(shape));
   const std::shared_ptr<Block> layer = make_transformer_layer(shape, key("layer", shape));
   for (int i = 0; i < shape.layers; ++i) model.blocks.push_back(layer);

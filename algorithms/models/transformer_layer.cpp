@@ -7,8 +7,6 @@ namespace orrery {
 
 namespace {
 
-constexpr Role r = Role::read, w = Role::write, u = Role::update;
-
 // x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1))
 class Layer : public Block {
  public:
@@ -47,20 +45,24 @@ class Layer : public Block {
   }
 
  private:
-  // A range of the flat parameters or of the saved activations.
+  // A range of the flat parameters or of the saved activations; a parameter may have a bias behind
+  // it.
   struct Range {
-    std::int64_t begin = 0, elements = 0;
+    std::int64_t begin = 0, elements = 0, bias = 0;
     SlotView in(int slot) const { return {slot, begin, elements}; }
+    SlotView bias_in(int slot) const {
+      return bias > 0 ? SlotView{slot, begin + elements, bias} : SlotView{};
+    }
   };
 
   void norm(const std::string& name, Range& range) {
-    range = {parameter_elements(), std::int64_t{s_.hidden} * (s_.norm_bias ? 2 : 1)};
+    range = {parameter_elements(), s_.hidden, s_.norm_bias ? s_.hidden : 0};
     parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false});
     if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
   }
   void matrix(const std::string& name, std::int64_t elements, double deviation, std::int64_t bias,
               bool with_bias, Range& range) {
-    range = {parameter_elements(), elements};
+    range = {parameter_elements(), elements, with_bias ? bias : 0};
     parameters_.push_back({name + ".weight", elements, deviation, 0, true});
     if (with_bias) parameters_.push_back({name + ".bias", bias, 0, 0, false});
   }
@@ -85,95 +87,112 @@ class Layer : public Block {
     activated_ = keep(rows_ * s_.ffn);
     saved_elements_ = at;
   }
-  SlotView q_view(int slot, std::int64_t at) const { return {slot, at, rows_ * q_}; }
-  SlotView k_view(int slot, std::int64_t at) const { return {slot, at + rows_ * q_, rows_ * kv_}; }
-  SlotView v_view(int slot, std::int64_t at) const {
-    return {slot, at + rows_ * (q_ + kv_), rows_ * kv_};
-  }
 
-  Prepared streaming(Rank& rank, const char* label, std::int64_t read, std::int64_t written,
-                     std::initializer_list<Role> roles) const {
-    return rank.prepare(Kernel::streaming(label, rows_ * read, rows_ * written, s_.dtype, roles));
+  // The kernels of the two passes, in the words of their sequences.
+  void norm(Rank& rank, Sequence& s, const SlotView& x, const Range& range, int p,
+            const SlotView& y) const {
+    s.add(rank.prepare(Kernel::norm(rows_, s_.hidden, s_.norm(), s_.norm_epsilon, s_.dtype)),
+          {x, range.in(p), range.bias_in(p), y});
+  }
+  void norm_backward(Rank& rank, Sequence& s, const SlotView& dy, const SlotView& x,
+                     const Range& range, int p, int g, const SlotView& skip,
+                     const SlotView& dx) const {
+    s.add(rank.prepare(
+              Kernel::norm_backward(rows_, s_.hidden, s_.norm(), s_.norm_epsilon, true, s_.dtype)),
+          {dy, x, range.in(p), skip, range.in(g), range.bias_in(g), dx});
+  }
+  void rotary(Rank& rank, Sequence& s, const SlotView& qkv, bool inverse) const {
+    if (s_.rotary)
+      s.add(rank.prepare(Kernel::rotary(s_.micro_batch, s_.sequence, s_.heads + s_.kv_heads,
+                                        s_.heads + 2 * s_.kv_heads, s_.head_size, s_.rope_theta,
+                                        s_.dtype, inverse)),
+            {qkv});
+  }
+  void residual(Rank& rank, Sequence& s, const SlotView& x, const SlotView& y, const SlotView& bias,
+                const SlotView& z) const {
+    s.add(rank.prepare(Kernel::residual_add(rows_, s_.hidden, s_.dtype, bias.slot >= 0)),
+          {x, y, bias, z});
+  }
+  Kernel activation() const {
+    return s_.gated ? Kernel::gated_activation(rows_, s_.ffn, s_.activation, s_.dtype, s_.mlp_bias)
+                    : Kernel::bias_activation(rows_, s_.ffn, s_.activation, s_.dtype, s_.mlp_bias);
+  }
+  Kernel activation_backward() const {
+    return s_.gated ? Kernel::gated_activation_backward(rows_, s_.ffn, s_.activation, s_.dtype,
+                                                        s_.mlp_bias)
+                    : Kernel::bias_activation_backward(rows_, s_.ffn, s_.activation, s_.dtype,
+                                                       s_.mlp_bias);
   }
 
   void build_forward(Rank& rank, Sequence& s) const {
-    const std::int64_t h = s_.hidden, all = rows_ * h;
+    const std::int64_t h = s_.hidden, all = rows_ * h, n = q_ + 2 * kv_;
     const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
               t = s.slot("workspace"), y = s.slot("output");
-    const auto gemm = [&](const char* label, std::int64_t n, std::int64_t depth) {
-      return rank.prepare(Kernel::gemm(rows_, n, depth, s_.dtype, false, false, false, label));
+    const SlotView input{x, 0, all}, projected{t, 0, all}, qkv = qkv_out_.in(k);
+    const auto gemm = [&](const char* label, std::int64_t outputs, std::int64_t depth) {
+      return rank.prepare(
+          Kernel::gemm(rows_, outputs, depth, s_.dtype, false, false, false, label));
     };
-    s.add(streaming(rank, "norm", h, h, {r, r, w}),
-          {{x, 0, all}, attention_norm_.in(p), normed_.in(k)});
-    s.add(gemm("qkv", q_ + 2 * kv_, h), {normed_.in(k), qkv_.in(p), qkv_out_.in(k)});
-    if (s_.rotary)
-      s.add(streaming(rank, "rotary", q_ + kv_, q_ + kv_, {u}),
-            {{k, qkv_out_.begin, rows_ * (q_ + kv_)}});
+    norm(rank, s, input, attention_norm_, p, normed_.in(k));
+    if (s_.qkv_bias)
+      s.add(rank.prepare(Kernel::gemm_bias(rows_, n, h, s_.dtype, "qkv")),
+            {normed_.in(k), qkv_.in(p), qkv, qkv_.bias_in(p)});
+    else
+      s.add(gemm("qkv", n, h), {normed_.in(k), qkv_.in(p), qkv});
+    rotary(rank, s, qkv, false);
     s.add(rank.prepare(Kernel::attention(s_.micro_batch, s_.heads, s_.kv_heads, s_.sequence,
                                          s_.head_size, s_.causal, s_.dtype)),
-          {q_view(k, qkv_out_.begin), k_view(k, qkv_out_.begin), v_view(k, qkv_out_.begin),
-           attended_.in(k), statistics_.in(k)});
-    s.add(gemm("out", h, q_), {attended_.in(k), out_.in(p), {t, 0, all}});
-    s.add(streaming(rank, "residual", 2 * h, h, {r, r, w}),
-          {{x, 0, all}, {t, 0, all}, residual_.in(k)});
-    s.add(streaming(rank, "norm", h, h, {r, r, w}),
-          {residual_.in(k), mlp_norm_.in(p), normed_again_.in(k)});
+          {qkv, {}, {}, attended_.in(k), statistics_.in(k)});
+    s.add(gemm("out", h, q_), {attended_.in(k), out_.in(p), projected});
+    residual(rank, s, input, projected, out_.bias_in(p), residual_.in(k));
+    norm(rank, s, residual_.in(k), mlp_norm_, p, normed_again_.in(k));
     s.add(gemm("up", up_, h), {normed_again_.in(k), up_matrix_.in(p), before_activation_.in(k)});
-    s.add(streaming(rank, "activation", up_, s_.ffn, {r, w}),
-          {before_activation_.in(k), activated_.in(k)});
-    s.add(gemm("down", h, s_.ffn), {activated_.in(k), down_.in(p), {t, 0, all}});
-    s.add(streaming(rank, "residual", 2 * h, h, {r, r, w}),
-          {residual_.in(k), {t, 0, all}, {y, 0, all}});
+    s.add(rank.prepare(activation()),
+          {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
+    s.add(gemm("down", h, s_.ffn), {activated_.in(k), down_.in(p), projected});
+    residual(rank, s, residual_.in(k), projected, down_.bias_in(p), {y, 0, all});
   }
 
-  // d x for y = x A: d y A^T, then A's gradient x^T d y, added to what is there.
+  // d x for y = x A + b: d y A^T, then the gradients x^T d y of A and, over the rows, d y of b,
+  // added to what is there.
   void gemm_backward(Rank& rank, Sequence& s, const char* dgrad, const char* wgrad,
                      std::int64_t inputs, std::int64_t outputs, const SlotView& x,
-                     const SlotView& weight, const SlotView& dy, const SlotView& dx,
-                     const SlotView& gradient) const {
+                     const Range& parameter, int p, int g, const SlotView& dy,
+                     const SlotView& dx) const {
     s.add(rank.prepare(Kernel::gemm(rows_, inputs, outputs, s_.dtype, false, true, false, dgrad)),
-          {dy, weight, dx});
+          {dy, parameter.in(p), dx});
     s.add(rank.prepare(Kernel::gemm(inputs, outputs, rows_, s_.dtype, true, false, true, wgrad)),
-          {x, dy, gradient});
+          {x, dy, parameter.in(g)});
+    if (parameter.bias > 0)
+      s.add(rank.prepare(Kernel::column_sum(rows_, outputs, s_.dtype)), {dy, parameter.bias_in(g)});
   }
 
   void build_backward(Rank& rank, Sequence& s) const {
-    const std::int64_t h = s_.hidden, all = rows_ * h, f = s_.ffn;
+    const std::int64_t h = s_.hidden, all = rows_ * h, f = s_.ffn, n = q_ + 2 * kv_;
     const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
               dy = s.slot("d_output"), t = s.slot("workspace");
     const int g = s.slot("gradients"), dx = s.slot("d_input");
     // Workspace: d residual | d norm output | d activation and d up, later d attention output and d
     // qkv.
-    const SlotView d_residual{t, 0, all}, d_norm{t, all, all};
+    const SlotView d_output{dy, 0, all}, d_residual{t, 0, all}, d_norm{t, all, all};
     const SlotView d_activated{t, 2 * all, rows_ * f}, d_up{t, 2 * all + rows_ * f, rows_ * up_};
-    const SlotView d_attended{t, 2 * all, rows_ * q_};
-    const std::int64_t d_qkv = 2 * all + rows_ * q_;
-    gemm_backward(rank, s, "down.dgrad", "down.wgrad", f, h, activated_.in(k), down_.in(p),
-                  {dy, 0, all}, d_activated, down_.in(g));
-    s.add(streaming(rank, "activation_backward", up_ + f, up_, {r, r, w}),
-          {before_activation_.in(k), d_activated, d_up});
-    gemm_backward(rank, s, "up.dgrad", "up.wgrad", h, up_, normed_again_.in(k), up_matrix_.in(p),
-                  d_up, d_norm, up_matrix_.in(g));
-    s.add(streaming(rank, "norm_backward", 3 * h, h, {r, r, r, r, u, w}),
-          {d_norm, residual_.in(k), mlp_norm_.in(p), {dy, 0, all}, mlp_norm_.in(g), d_residual});
-    gemm_backward(rank, s, "out.dgrad", "out.wgrad", q_, h, attended_.in(k), out_.in(p), d_residual,
-                  d_attended, out_.in(g));
+    const SlotView d_attended{t, 2 * all, rows_ * q_}, d_qkv{t, 2 * all + rows_ * q_, rows_ * n};
+    gemm_backward(rank, s, "down.dgrad", "down.wgrad", f, h, activated_.in(k), down_, p, g,
+                  d_output, d_activated);
+    s.add(rank.prepare(activation_backward()),
+          {d_activated, before_activation_.in(k), up_matrix_.bias_in(p), d_up});
+    gemm_backward(rank, s, "up.dgrad", "up.wgrad", h, up_, normed_again_.in(k), up_matrix_, p, g,
+                  d_up, d_norm);
+    norm_backward(rank, s, d_norm, residual_.in(k), mlp_norm_, p, g, d_output, d_residual);
+    gemm_backward(rank, s, "out.dgrad", "out.wgrad", q_, h, attended_.in(k), out_, p, g, d_residual,
+                  d_attended);
     s.add(rank.prepare(Kernel::attention_backward(s_.micro_batch, s_.heads, s_.kv_heads,
                                                   s_.sequence, s_.head_size, s_.causal, s_.dtype)),
-          {d_attended, q_view(k, qkv_out_.begin), k_view(k, qkv_out_.begin),
-           v_view(k, qkv_out_.begin), attended_.in(k), statistics_.in(k), q_view(t, d_qkv),
-           k_view(t, d_qkv), v_view(t, d_qkv)});
-    if (s_.rotary)
-      s.add(streaming(rank, "rotary_backward", q_ + kv_, q_ + kv_, {u}),
-            {{t, d_qkv, rows_ * (q_ + kv_)}});
-    gemm_backward(rank, s, "qkv.dgrad", "qkv.wgrad", h, q_ + 2 * kv_, normed_.in(k), qkv_.in(p),
-                  {t, d_qkv, rows_ * (q_ + 2 * kv_)}, d_norm, qkv_.in(g));
-    s.add(streaming(rank, "norm_backward", 3 * h, h, {r, r, r, r, u, w}), {d_norm,
-                                                                           {x, 0, all},
-                                                                           attention_norm_.in(p),
-                                                                           d_residual,
-                                                                           attention_norm_.in(g),
-                                                                           {dx, 0, all}});
+          {d_attended, qkv_out_.in(k), {}, {}, attended_.in(k), statistics_.in(k), d_qkv, {}, {}});
+    rotary(rank, s, d_qkv, true);
+    gemm_backward(rank, s, "qkv.dgrad", "qkv.wgrad", h, n, normed_.in(k), qkv_, p, g, d_qkv,
+                  d_norm);
+    norm_backward(rank, s, d_norm, {x, 0, all}, attention_norm_, p, g, d_residual, {dx, 0, all});
   }
 
   TransformerShape s_;

@@ -1,13 +1,15 @@
-// Trains the byte-level MLP in one world, for tests that compare worlds, plans and resumed runs.
+// Trains a byte-level model in one world, for tests that compare worlds, plans and resumed runs.
 #pragma once
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "algorithms/ddp.hpp"
 #include "algorithms/models/mlp.hpp"
+#include "algorithms/models/transformer.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/text.hpp"
 #include "backend/cpu/bodies.hpp"
@@ -20,13 +22,25 @@ struct TrainingCase {
   int data = 1, pipeline = 1;
   MlpShape model{
       .context = 4, .embedding = 8, .hidden = 24, .layers = 4, .vocabulary = 256, .micro_batch = 2};
+  std::optional<TransformerShape> transformer;  // in place of the MLP
   ReplicaOptions replica{.micro_batches = 4};
   DdpOptions ddp{.bucket = Bytes(6000), .first_bucket = Bytes(1000)};
   std::int64_t steps = 50;
 
   int ranks() const { return data * pipeline; }
   std::int64_t global_batch() const {
-    return std::int64_t{data} * replica.micro_batches * model.micro_batch;
+    return std::int64_t{data} * replica.micro_batches *
+           (transformer ? transformer->micro_batch : model.micro_batch);
+  }
+  Model make(std::shared_ptr<const std::string> text) const {
+    if (transformer) {
+      TransformerShape shape = *transformer;
+      shape.micro_batches = replica.micro_batches;
+      return make_transformer(shape, std::move(text));
+    }
+    MlpShape shape = model;
+    shape.micro_batches = replica.micro_batches;
+    return make_mlp(shape, std::move(text));
   }
 };
 
@@ -46,9 +60,8 @@ inline World::Program training(TrainingCase c, std::vector<Checkpoint>& state,
                                const std::vector<Checkpoint>* resume) {
   state.resize(static_cast<std::size_t>(c.ranks()));
   return [c, &state, resume](Rank& rank) {
-    TrainingCase mine = c;
-    mine.model.micro_batches = c.replica.micro_batches;
-    Replica replica(rank, make_mlp(mine.model, training_text()), mine.replica);
+    const TrainingCase mine = c;
+    Replica replica(rank, mine.make(training_text()), mine.replica);
     Ddp ddp(replica, mine.ddp);
     Progress progress(rank, {mine.steps, mine.global_batch()});
     const auto visit = [&](Archive& archive) {

@@ -1,0 +1,93 @@
+// The gradient of every parameter of a whole transformer, against finite differences of its loss.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/parity/training_run.hpp"
+
+namespace orrery {
+namespace {
+
+// Two layers with everything a shape can have: grouped heads, biases everywhere, more positions
+// than a sequence uses.
+TransformerShape shape_of(bool rotary, bool gated, bool layer_norm, bool tied) {
+  TransformerShape s;
+  s.layers = 2;
+  s.hidden = 12;
+  s.heads = 4;
+  s.kv_heads = 2;
+  s.head_size = 4;
+  s.ffn = 20;
+  s.vocabulary = 256;
+  s.rotary = rotary;
+  s.learned_positions = rotary ? 0 : 9;
+  s.gated = gated;
+  s.activation = gated ? Activation::silu : Activation::gelu;
+  s.norm_bias = layer_norm;
+  s.qkv_bias = s.output_bias = s.mlp_bias = true;
+  s.tied = tied;
+  s.sequence = 7;
+  s.micro_batch = 3;
+  s.dtype = Dtype::fp32;
+  return s;
+}
+
+void write(Rank& rank, const Tensor& tensor, const std::vector<double>& values) {
+  const std::vector<float> narrow(values.begin(), values.end());
+  rank.write_bytes(tensor, std::as_bytes(std::span(narrow)));
+}
+
+double loss_of(Rank& rank, Replica& replica) {
+  replica.zero_gradients();
+  replica.accumulate_micro_batch({5, 3});
+  return rank.read(replica.loss())[0];
+}
+
+// Along its own gradient g of a parameter, a step h either way must change the loss by 2 h |g|.
+void check_gradients(Rank& rank, Replica& replica) {
+  for (const Parameter& p : replica.parameters()) {  // larger weights, so that every layer matters
+    std::vector<double> values = rank.read(p.value);
+    for (double& v : values) v = p.decay ? 15 * v : v + 0.1;
+    write(rank, p.value, values);
+  }
+  loss_of(rank, replica);
+  std::vector<std::vector<double>> gradients;
+  for (const Parameter& p : replica.parameters()) gradients.push_back(rank.read(p.gradient));
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const Parameter& p = replica.parameters()[i];
+    CAPTURE(p.name);
+    double square = 0;
+    for (const double g : gradients[i]) square += g * g;
+    const double norm = std::sqrt(square), h = std::min(0.02, 0.004 / norm);
+    REQUIRE(norm > 1e-3);
+    const std::vector<double> values = rank.read(p.value);
+    const auto loss_at = [&](double step) {
+      std::vector<double> moved = values;
+      for (std::size_t j = 0; j < moved.size(); ++j) moved[j] += step * gradients[i][j] / norm;
+      write(rank, p.value, moved);
+      return loss_of(rank, replica);
+    };
+    const double difference = (loss_at(h) - loss_at(-h)) / (2 * h);
+    CHECK(difference == doctest::Approx(norm).epsilon(0.02));
+    write(rank, p.value, values);
+  }
+}
+
+TEST_CASE("the gradients of a whole transformer agree with finite differences of its loss") {
+  for (const auto& [rotary, gated, layer_norm, tied] : {std::tuple{false, false, true, false},
+                                                        {true, true, false, true},
+                                                        {true, false, true, true},
+                                                        {false, true, false, false}}) {
+    TrainingCase c;
+    c.transformer = shape_of(rotary, gated, layer_norm, tied);
+    c.replica.micro_batches = 1;
+    make_cpu_world(training_options(c))->run([&](Rank& rank) {
+      Replica replica(rank, c.make(training_text()), c.replica);
+      check_gradients(rank, replica);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,141 @@
+// Transformers with values: one program, two worlds, the same bits.
+#include <doctest/doctest.h>
+
+#include "tests/parity/worlds_agree.hpp"
+
+namespace orrery {
+namespace {
+
+// GPT-2 style: LayerNorm, learned positions, biases, gelu, multi-head attention.
+TransformerShape gpt() {
+  TransformerShape s;
+  s.layers = 4;
+  s.hidden = 16;
+  s.heads = s.kv_heads = 2;
+  s.head_size = 8;
+  s.ffn = 32;
+  s.vocabulary = 256;
+  s.gated = s.rotary = false;
+  s.activation = Activation::gelu;
+  s.learned_positions = 20;  // more than a sequence uses
+  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
+  s.sequence = 12;
+  s.micro_batch = 2;
+  s.dtype = Dtype::fp32;
+  return s;
+}
+
+// Llama style: RMSNorm, rotary embedding, grouped heads, SwiGLU, no biases.
+TransformerShape llama() {
+  TransformerShape s = gpt();
+  s.heads = 4;
+  s.kv_heads = 2;
+  s.head_size = 4;
+  s.gated = s.rotary = true;
+  s.activation = Activation::silu;
+  s.learned_positions = 0;
+  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = false;
+  return s;
+}
+
+TrainingCase case_of(const TransformerShape& shape, int data, int pipeline,
+                     const char* schedule = "1f1b") {
+  TrainingCase c;
+  c.data = data;
+  c.pipeline = pipeline;
+  c.transformer = shape;
+  c.replica.schedule = schedule;
+  c.replica.micro_batches = 4;
+  c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
+  c.ddp.clip_norm = 1;
+  return c;
+}
+
+TEST_CASE("a GPT on one rank gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(gpt(), 1, 1));
+}
+TEST_CASE("a GPT under DDP on two ranks gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(gpt(), 2, 1));
+}
+TEST_CASE("a GPT under DDP on four ranks gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(gpt(), 4, 1));
+}
+TEST_CASE("a GPT under 1F1B on two stages gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(gpt(), 1, 2));
+}
+TEST_CASE("a GPT under 1F1B on four stages gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(gpt(), 1, 4));
+}
+TEST_CASE("a Llama on one rank gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(llama(), 1, 1));
+}
+TEST_CASE("a Llama under DDP on two ranks gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(llama(), 2, 1));
+}
+TEST_CASE("a Llama under DDP on four ranks gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(llama(), 4, 1));
+}
+TEST_CASE("a Llama under 1F1B on two stages gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(llama(), 1, 2));
+}
+TEST_CASE("a Llama under 1F1B on four stages gives the same bits in sim and on cpu") {
+  check_worlds_agree(case_of(llama(), 1, 4));
+}
+TEST_CASE("a Llama in bf16 with a tied embedding gives the same bits in sim and on cpu") {
+  TransformerShape shape = llama();
+  shape.dtype = Dtype::bf16;
+  shape.tied = true;
+  check_worlds_agree(case_of(shape, 2, 1));
+}
+
+TEST_CASE("a transformer's recomputation changes no bit and lowers the peak") {
+  for (TransformerShape shape : {gpt(), llama()}) {
+    shape.micro_batch = 16;
+    TrainingCase c = case_of(shape, 1, 1);
+    c.steps = 5;
+    const Trained kept = train_on_cpu(c);
+    c.replica.recompute = Recompute::full;
+    const Trained recomputed = train_on_cpu(c);
+    CHECK(kept.losses == recomputed.losses);
+    CHECK(kept.state == recomputed.state);
+    CHECK(recomputed.report.ranks[0].peak < kept.report.ranks[0].peak);
+  }
+}
+
+TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
+  for (const TransformerShape& shape : {gpt(), llama()}) {
+    // The norm that clips is summed in another order over stages.
+    TrainingCase plain = case_of(shape, 1, 1);
+    plain.ddp.clip_norm = 0;
+    plain.steps = 10;
+    const Trained expected = train_on_cpu(plain);
+    for (const char* schedule : {"gpipe", "1f1b"}) {
+      TrainingCase c = case_of(shape, 1, 2, schedule);
+      c.ddp.clip_norm = 0;
+      c.steps = 10;
+      const Trained trained = train_on_cpu(c);
+      CHECK(trained.losses == expected.losses);
+      CHECK(parameters_of(c, trained) == parameters_of(plain, expected));
+    }
+  }
+}
+
+TEST_CASE("a tied embedding on several stages is refused") {
+  TransformerShape shape = llama();
+  shape.tied = true;
+  CHECK_THROWS_WITH_AS(train_on_cpu(case_of(shape, 1, 2)),
+                       doctest::Contains("tied parameters on different pipeline stages"), Error);
+}
+
+TEST_CASE("the first loss of a transformer is that of a guess, and a text needs 256 tokens") {
+  for (const TransformerShape& shape : {gpt(), llama()}) {
+    TrainingCase c = case_of(shape, 1, 1);
+    c.steps = 1;
+    CHECK(train_on_cpu(c).losses[0] == doctest::Approx(std::log(256.0)).epsilon(0.02));
+    c.transformer->vocabulary = 255;
+    CHECK_THROWS_AS(train_on_cpu(c), Error);
+  }
+}
+
+}  // namespace
+}  // namespace orrery
