@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "platforms/cluster.hpp"
 #include "platforms/platform.hpp"
 
 using namespace orrery;
@@ -66,15 +65,6 @@ TEST_CASE(
   for (const auto& entry : std::filesystem::recursive_directory_iterator(root + "/platforms"))
     on_disk += entry.path().extension() == ".yaml";
   CHECK(files == on_disk);
-}
-
-TEST_CASE("every cluster resolves and becomes a machine") {
-  const PlatformFolder folder(root);
-  for (const std::string& name : folder.names(PlatformKind::cluster)) {
-    CAPTURE(name);
-    const Cluster cluster(read_platform(folder, name));
-    CHECK(cluster.gpus() == 16);
-  }
 }
 
 TEST_CASE("a number without a source is refused") {
