@@ -51,8 +51,8 @@ Transfer& Collectives::issue(
 void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   stream.next_member = std::exchange(transfer.first_member, &stream);
   transfer.start = std::max(transfer.start, start);
-  if (stream.poisoned() && transfer.poison == nullptr)
-    transfer.poison = stream.device->host().poison[stream.index];
+  if (stream.poisoned && transfer.poison == nullptr)
+    transfer.poison = stream.device->poison_of(stream);
   if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) return;
   transfer.fidelity = settings(*transfer.rendezvous->communicator).fidelity;
   if (transfer.values != nullptr && transfer.values->reads_race())
@@ -76,7 +76,7 @@ void Collectives::begin(Transfer& transfer) {
   const bool contended = transfer.fidelity != Fidelity::analytic && rendezvous.expected > 1;
   transfer.flows_next = contended;
   const Time next = transfer.start + (contended ? alone.latency : alone.total);
-  if (!contended && core_.delivering && next == core_.engine.now())
+  if (!contended && core_.delivering && next == core_.now)
     finish(transfer);
   else
     core_.engine.schedule(
@@ -161,7 +161,7 @@ void Collectives::ring_receives(RingMember& receiver) {
   const std::vector<int>& ranks = transfer.rendezvous->communicator->members();
   const int from = ranks[receiver.index];
   const int to = ranks[(receiver.index + 1) % ranks.size()];
-  core_.engine.schedule(core_.engine.now() + core_.machine.latency(from, to),
+  core_.engine.schedule(core_.now + core_.machine.latency(from, to),
                         core_.extra_key(static_cast<std::uint32_t>(from)),
                         make_payload(Due::ring_sends, &receiver));
 }
@@ -182,8 +182,7 @@ void Collectives::finish(Transfer& transfer) {
     next = member->next_member;
     if (racy)
       core_.engine.schedule(
-          core_.engine.now(),
-          Core::racy_write_key(member->device->id(), member->index, member->head()),
+          core_.now, Core::racy_write_key(member->device->id(), member->index, member->head()),
           make_payload(Due::transfer_writes, member));
     else
       end_member(transfer, *member);
@@ -223,7 +222,7 @@ void Collectives::trace(const Transfer& transfer) const {
       std::string(name(rendezvous.first.kind)) + " " + rendezvous.communicator->name();
   const std::string arguments =
       fmt::format(R"("bytes":{},"members":{})", rendezvous.first.size().value, rendezvous.expected);
-  const Time now = core_.engine.now();
+  const Time now = core_.now;
   for (const StreamState* s = transfer.first_member; s != nullptr; s = s->next_member) {
     const Track track{s->device->id(), s->index};
     core_.trace->slice(track, "communication", what, s->began, now, arguments);

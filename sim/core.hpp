@@ -63,6 +63,7 @@ struct Core {
   // Within phase 1 operations of no length can end at once; in phase 2 they go through the heap,
   // so that nothing ends while actors run.
   bool delivering = false;
+  Time now;  // the engine's, for the streams and collectives
   std::uint64_t activities = 0;
   Time end;  // of the last operation
 

@@ -34,12 +34,12 @@ void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place
   ORRERY_ASSERT(stream == streams_.size(), "streams are opened in order");
   auto fresh = std::make_unique<StreamState>();
   fresh->device = this;
+  fresh->rank = id_;
   fresh->index = static_cast<std::uint16_t>(stream);
   if (compute_ == nullptr || name == "compute") {
-    if (compute_ != nullptr) compute_->account = nullptr;
+    if (compute_ != nullptr) compute_->is_compute = false;
     compute_ = fresh.get();
-    account_ = std::make_unique<TimeAccount>();
-    compute_->account = account_.get();
+    compute_->is_compute = true;
   }
   if (core_.trace != nullptr) {
     if (stream == 0) core_.trace->name_rank(id_);
@@ -67,7 +67,7 @@ void SimDevice::unmap(void* data, const Storage&, Event after) {
 
 void SimDevice::free_unmapped() {
   std::erase_if(unmapped_, [this](const Unmapped& memory) {
-    const bool over = host_.done(memory.after);
+    const bool over = streams_[memory.after.stream]->passed >= memory.after.ordinal;
     if (over) std::free(memory.data);
     return over;
   });
@@ -78,8 +78,7 @@ inline void SimDevice::push(StreamState& stream, const Entry& entry, Time cost) 
   stream.queue.push(entry);
   ++stream.issued;
   if (stream.phase == StreamPhase::empty) {
-    if (stream.account != nullptr)
-      stream.account->host_blocked(baton_->blocked_time - baton_->at_gap);
+    if (stream.is_compute) stream.account.host_blocked(baton_->blocked_time - baton_->at_gap);
     core_.streams->start(stream);
   }
   if (&stream == compute_) compute_issuer_ = baton_;
@@ -165,7 +164,7 @@ void SimDevice::communicate(
   });
   const auto place = static_cast<std::uint32_t>(known - places_.begin());
   if (known == places_.end())
-    places_.push_back({&channel, communication.kind, communication.member});
+    places_.push_back({&channel, communication.kind, communication.member, Time{}, Time{}});
   const WaitClass wait = channel.edge() ? WaitClass::edge : WaitClass::collective;
   if (s.wait_class != WaitClass::collective) s.wait_class = wait;
   Transfer& transfer = core_.collectives->issue(communication, others);
@@ -177,7 +176,7 @@ void SimDevice::mark_step(std::uint32_t stream, std::int64_t step) {
   StreamState& s = *streams_[stream];
   s.queue.push(Entry(EntryKind::mark, baton_->clock, static_cast<std::uint64_t>(step)));
   if (s.phase != StreamPhase::empty) return;
-  if (s.account != nullptr) s.account->host_blocked(baton_->blocked_time - baton_->at_gap);
+  if (s.is_compute) s.account.host_blocked(baton_->blocked_time - baton_->at_gap);
   core_.streams->start(s);
 }
 

@@ -49,11 +49,12 @@ struct HostFlow {
   BlockedTime blocked_until(Time now) const;
 };
 
-// This rank's place on a channel, per kind of operation.
+// This rank's place on a channel, per kind of operation, and what it adds to the ChannelUse.
 struct ChannelPlace {
   Channel* channel = nullptr;
   Collective kind = Collective::all_reduce;
   int member = 0;
+  Time busy, exposed;
 };
 
 class SimDevice : public Device {
@@ -71,6 +72,7 @@ class SimDevice : public Device {
   const std::string& stream_name(std::uint32_t index) const { return stream_names_[index]; }
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
+  std::exception_ptr& poison_of(const StreamState& stream) { return host_.poison[stream.index]; }
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
   DecisionLog& decisions() { return decisions_; }
@@ -99,7 +101,7 @@ class SimDevice : public Device {
       std::uint32_t stream, Channel& channel, const Communication& communication,
       const std::vector<std::pair<const Communicator*, std::uint64_t>>& others) override;
   void mark_step(std::uint32_t stream, std::int64_t step) override;
-  HostState& host() override { return host_; }
+  HostState& host() override;
   std::uint32_t current_flow() override { return baton_->flow; }
   bool block(const Wait& wait) override;
   bool done(Event event) override;
@@ -156,7 +158,6 @@ class SimDevice : public Device {
   std::vector<ChannelPlace> places_;
   StreamState* compute_ = nullptr;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
-  std::unique_ptr<TimeAccount> account_;
   std::vector<StepMark> steps_;
   DecisionLog decisions_;  // as the rank left it
   struct Unmapped {

@@ -8,13 +8,13 @@
 namespace orrery::sim {
 
 void SimDevice::compute_gap_begins() {
-  const Time now = core_.engine.now();
+  const Time now = core_.now;
   for (const auto& flow : flows_) flow->at_gap = flow->blocked_until(now);
 }
 
 void SimDevice::note_step(StreamState& stream, std::int64_t step, Time at) {
-  if (stream.account != nullptr) {
-    stream.account->starved(at);
+  if (stream.is_compute) {
+    stream.account.starved(at);
     compute_gap_begins();
   }
   const auto place = static_cast<std::size_t>(step);
@@ -27,20 +27,22 @@ TimeParts SimDevice::time_parts(Time at) const {
   switch (compute_->phase) {
     case StreamPhase::running:
       if (compute_->queue.front().kind() == EntryKind::fence) break;
-      return account_->at(at, Now::computing, WaitClass::idle, {});
+      return compute_->account.at(at, Now::computing, WaitClass::idle, {});
     case StreamPhase::fence:
-      return account_->at(at, Now::waiting, compute_->waits_for->wait_class, {});
+      return compute_->account.at(at, Now::waiting, compute_->waits_for->wait_class, {});
     case StreamPhase::communicating: {
       const auto& transfer = *compute_->queue.front().pointer<const Transfer>();
       const bool edge = transfer.rendezvous->communicator->edge();
-      return account_->at(at, Now::waiting, edge ? WaitClass::edge : WaitClass::collective, {});
+      return compute_->account.at(at, Now::waiting, edge ? WaitClass::edge : WaitClass::collective,
+                                  {});
     }
     case StreamPhase::empty:
     case StreamPhase::mark:
       break;
   }
   const HostFlow& flow = compute_issuer_ != nullptr ? *compute_issuer_ : *flows_[0];
-  return account_->at(at, Now::starving, WaitClass::idle, flow.blocked_until(at) - flow.at_gap);
+  return compute_->account.at(at, Now::starving, WaitClass::idle,
+                              flow.blocked_until(at) - flow.at_gap);
 }
 
 // Since when the compute stream, or the host whose next operation it lacks, has been waiting for
@@ -57,19 +59,18 @@ Time SimDevice::exposed_since(const StreamState& stream, Time start) const {
     if (flow->blocked != HostFlow::Blocked::wait) continue;
     for (const Event& event : flow->wait->events)
       if (event.stream == stream.index && event.ordinal >= stream.head())
-        return std::max({start, flow->blocked_from, account_->until()});
+        return std::max({start, flow->blocked_from, compute_->account.until()});
   }
   return time_never;
 }
 
 // The head of `stream`, a communication that began on all its members at `start`, ends now.
 void SimDevice::count_communication(const StreamState& stream, Time start) {
-  const Time now = core_.engine.now();
-  const ChannelPlace& place = places_[stream.queue.front().extra()];
-  ChannelUse& use = place.channel->use(place.kind);
-  use.busy += now - start;
+  const Time now = core_.now;
+  ChannelPlace& place = places_[stream.queue.front().extra()];
+  place.busy += now - start;
   const Time since = exposed_since(stream, start);
-  if (since < now) use.exposed += now - since;
+  if (since < now) place.exposed += now - since;
 }
 
 std::exception_ptr SimDevice::failure_here(const StreamState& stream) const {
@@ -80,7 +81,7 @@ std::exception_ptr SimDevice::failure_here(const StreamState& stream) const {
       error.with("rank", std::to_string(id_))
           .with("stream", stream_names_[stream.index])
           .with("operation", std::to_string(stream.head()))
-          .with("time", time_text(core_.engine.now()));
+          .with("time", time_text(core_.now));
     return std::current_exception();
   } catch (...) {
     return std::current_exception();
@@ -89,6 +90,11 @@ std::exception_ptr SimDevice::failure_here(const StreamState& stream) const {
 
 void SimDevice::fill_report(RankReport& report) {
   report.steps = std::move(steps_);
+  for (const ChannelPlace& place : places_) {
+    ChannelUse& use = place.channel->use(place.kind);
+    use.busy += place.busy;
+    use.exposed += place.exposed;
+  }
   for (const auto& channel : rank_->channels())
     for (const ChannelUse& use : channel->uses())
       report.channels.push_back(

@@ -135,6 +135,12 @@ void SimDevice::release_baton(HostFlow& flow, Site site) {
 
 // ---- Blocking
 
+// Streams keep `passed` where their operations touch it; waits read this copy.
+HostState& SimDevice::host() {
+  for (const auto& stream : streams_) host_.passed[stream->index] = stream->passed;
+  return host_;
+}
+
 bool SimDevice::can_go_on(const HostFlow& flow) const {
   switch (flow.blocked) {
     case HostFlow::Blocked::no:
@@ -145,7 +151,7 @@ bool SimDevice::can_go_on(const HostFlow& flow) const {
     case HostFlow::Blocked::clock:
       return core_.engine.now() >= flow.clock;
     case HostFlow::Blocked::queue:
-      return host_.done(flow.room);
+      return streams_[flow.room.stream]->passed >= flow.room.ordinal;
     case HostFlow::Blocked::drain:
       return std::all_of(streams_.begin(), streams_.end(),
                          [](const auto& stream) { return stream->passed == stream->issued; });
@@ -154,6 +160,7 @@ bool SimDevice::can_go_on(const HostFlow& flow) const {
 }
 
 void SimDevice::reconsider() {
+  host();
   for (const auto& flow : flows_)
     if (flow->blocked != HostFlow::Blocked::no && can_go_on(*flow))
       core_.engine.make_runnable(flow->actor);
@@ -196,6 +203,7 @@ void SimDevice::suspend(HostFlow& flow, HostFlow::Blocked why) {
       release_baton(flow, flow.wait->site);
       if (flows_alive_ > 1) reconsider();
     }
+    host();
     // Whoever is woken at an instant lets the one pass whose turn it is.
     while (!can_go_on(flow)) {
       if (HostFlow* const next = takes_baton ? next_holder() : nullptr)
@@ -233,7 +241,7 @@ bool SimDevice::block(const Wait& wait) {
   const bool for_device = wait.kind == Wait::Kind::events;
   if (!for_device || wait.events.size() > 1 || wait.deadline != time_never) catch_up(flow);
   const Time now = core_.engine.now();
-  const bool over = host_.satisfied(wait) || wait.deadline <= now;
+  const bool over = host().satisfied(wait) || wait.deadline <= now;
   if (!over || flows_alive_ > 1) {
     if (wait.deadline != time_never && wait.deadline > now)
       core_.engine.schedule(wait.deadline, core_.extra_key(id_),
@@ -244,14 +252,14 @@ bool SimDevice::block(const Wait& wait) {
     suspend(flow, HostFlow::Blocked::wait);
   }
   if (for_device) flow.clock += costs_.wait;
-  return host_.satisfied(wait);
+  return host().satisfied(wait);
 }
 
 // ---- What flows see and do
 
 bool SimDevice::done(Event event) {
   catch_up(*baton_);
-  return host_.done(event);
+  return streams_[event.stream]->passed >= event.ordinal;
 }
 
 std::exception_ptr SimDevice::failure(Event event) {

@@ -9,11 +9,11 @@
 #include "backend/core/error.hpp"
 #include "backend/core/units.hpp"
 #include "backend/event.hpp"
+#include "sim/time_account.hpp"
 
 namespace orrery::sim {
 
 class SimDevice;
-class TimeAccount;
 struct ValueOperation;
 
 enum class EntryKind : std::uint8_t {
@@ -77,9 +77,6 @@ class EntryQueue {
   std::uint32_t capacity_ = 0, head_ = 0, tail_ = 0;
 };
 
-// What a wait for a stream counts as in a rank's TimeParts.
-enum class WaitClass : std::uint8_t { idle, collective, edge };
-
 enum class StreamPhase : std::uint8_t {
   empty,          // nothing in the queue
   running,        // its head ends by an entry of the engine's heap
@@ -88,32 +85,31 @@ enum class StreamPhase : std::uint8_t {
   mark            // its head is a mark in the host's future
 };
 
-struct StreamState {
-  SimDevice* device = nullptr;
+// The first cache line is what every operation touches, the second what the compute stream's do as
+// well: with thousands of ranks each line is a miss.
+struct alignas(64) StreamState {
   EntryQueue queue;
-  std::uint64_t issued = 0;  // ordinal of the last operation issued
-  std::uint64_t passed = 0;  // and of the last that has ended
-  std::uint64_t host_threshold =
-      ~std::uint64_t{0};           // flows of the rank look again from this ordinal on
-  Time began;                      // of the head: start, or when the stream came to it
-  TimeAccount* account = nullptr;  // of the compute stream
+  std::uint64_t passed = 0;                          // ordinal of the last operation that has ended
+  std::uint64_t host_threshold = ~std::uint64_t{0};  // flows of the rank look again from here on
+  Time began;                                        // of the head: start, or arrival
+  StreamState* first_waiter = nullptr;               // streams whose head, a fence, waits for this
+  std::uint32_t rank = 0;
   std::uint16_t index = 0;
   StreamPhase phase = StreamPhase::empty;
-  WaitClass wait_class = WaitClass::idle;  // of waiting for this stream
+  WaitClass wait_class : 2 = WaitClass::idle;  // of waiting for this stream
+  bool is_compute : 1 = false;
+  bool poisoned : 1 = false;  // the head and all behind it fail
 
-  // Fences: the streams whose head waits for this one, and this one's place in such a list.
-  StreamState* first_waiter = nullptr;
-  StreamState* next_waiter = nullptr;
-  StreamState* waits_for = nullptr;
-
-  StreamState* next_member = nullptr;  // among those that have come to one communication
-
-  // Operations that have values, in issue order.
-  std::unique_ptr<std::deque<ValueOperation>> values;
+  TimeAccount account;  // of the compute stream
+  SimDevice* device = nullptr;
+  std::uint64_t issued = 0;                         // ordinal of the last operation issued
+  StreamState* waits_for = nullptr;                 // what its head, a fence, waits for
+  StreamState* next_waiter = nullptr;               // in that stream's list
+  StreamState* next_member = nullptr;               // among those that have come to a communication
   std::uint64_t poisoned_from = ~std::uint64_t{0};  // first ordinal that failed
+  std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
 
-  bool poisoned() const { return passed + 1 >= poisoned_from; }  // as the head sees it
-  std::uint64_t head() const { return passed + 1; }              // ordinal of the head
+  std::uint64_t head() const { return passed + 1; }  // ordinal of the head
   StreamState();
   ~StreamState();
 };

@@ -64,6 +64,7 @@ Time Streams::end_of(const StreamState& stream, const Entry& entry) {
 }
 
 void Streams::start(StreamState& stream) {
+  core_.now = core_.engine.now();
   advance(stream);
   if (!ready_.empty()) run_ready();
 }
@@ -72,13 +73,13 @@ void Streams::start(StreamState& stream) {
 void Streams::advance(StreamState& stream) {
   while (!stream.queue.empty()) {
     const Entry entry = stream.queue.front();
-    const Time now = core_.engine.now();
+    const Time now = core_.now;
     const Time start = std::max(now, entry.issued());
     switch (entry.kind()) {
       case EntryKind::mark:
         stream.phase = StreamPhase::mark;  // whatever the head before it was
         if (start > now) {
-          core_.engine.schedule(start, core_.extra_key(stream.device->id()),
+          core_.engine.schedule(start, core_.extra_key(stream.rank),
                                 make_payload(Due::stream_wakes, &stream));
           return;
         }
@@ -91,7 +92,7 @@ void Streams::advance(StreamState& stream) {
       case EntryKind::communication:
         stream.phase = StreamPhase::communicating;
         stream.began = start;
-        if (stream.account != nullptr) stream.account->starved(start);
+        if (stream.is_compute) stream.account.starved(start);
         core_.collectives->arrive(stream, *entry.pointer<Transfer>(), start);
         return;
       default:
@@ -100,13 +101,13 @@ void Streams::advance(StreamState& stream) {
     }
   }
   stream.phase = StreamPhase::empty;
-  if (stream.account != nullptr) stream.device->compute_gap_begins();
+  if (stream.is_compute) stream.device->compute_gap_begins();
 }
 
 // Whether the stream has to wait.
 bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
-  if (stream.account != nullptr) stream.account->starved(start);
+  if (stream.is_compute) stream.account.starved(start);
   StreamState& target = stream.device->stream(entry.event().stream);
   stream.waits_for = &target;
   if (target.passed < entry.event().ordinal) {
@@ -119,27 +120,27 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
     return false;
   }
   stream.phase = StreamPhase::running;
-  core_.engine.schedule(core_.engine.now(), {stream.device->id(), stream.index, stream.head()},
+  core_.engine.schedule(core_.now, {stream.rank, stream.index, stream.head()},
                         make_payload(Due::operation, &stream));
   return true;
 }
 
 bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
-  if (stream.account != nullptr) stream.account->starved(start);
+  if (stream.is_compute) stream.account.starved(start);
   stream.phase = StreamPhase::running;
-  const bool poisoned = stream.poisoned();
+  const bool poisoned = stream.poisoned;
   if (entry.extra() == with_values && !poisoned && stream.values->front().races()) {
     core_.engine.schedule(start, core_.racy_read_key(),
                           make_payload(Due::operation_reads, &stream));
     return true;
   }
   const Time end = poisoned ? start : end_of(stream, entry);
-  if (core_.delivering && end == core_.engine.now()) {
+  if (core_.delivering && end == core_.now) {
     end_operation(stream);
     return false;
   }
-  core_.engine.schedule(end, {stream.device->id(), stream.index, stream.head()},
+  core_.engine.schedule(end, {stream.rank, stream.index, stream.head()},
                         make_payload(Due::operation, &stream));
   return true;
 }
@@ -147,7 +148,7 @@ bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time star
 void Streams::reads_due(StreamState& stream) {
   stream.values->front().take_copies();
   core_.engine.schedule(end_of(stream, stream.queue.front()),
-                        Core::racy_write_key(stream.device->id(), stream.index, stream.head()),
+                        Core::racy_write_key(stream.rank, stream.index, stream.head()),
                         make_payload(Due::operation, &stream));
 }
 
@@ -167,18 +168,17 @@ void Streams::wakes(StreamState& stream) {
 
 void Streams::end_operation(StreamState& stream) {
   const Entry entry = stream.queue.front();
-  if (stream.account != nullptr) {
-    const Time now = core_.engine.now();
+  if (stream.is_compute) {
+    const Time now = core_.now;
     if (entry.kind() == EntryKind::sequence && stream.device->launch_cost() > Time{})
-      stream.account->computed(
-          std::min(entry.pointer<const Sequence>()->duration(), now - stream.account->until()),
-          now);
+      stream.account.computed(
+          std::min(entry.pointer<const Sequence>()->duration(), now - stream.account.until()), now);
     else
-      stream.account->computed(now);
+      stream.account.computed(now);
   }
   if (core_.trace != nullptr) trace_operation(stream, entry);
   if (entry.extra() == with_values) {
-    if (!stream.poisoned()) {
+    if (!stream.poisoned) {
       try {
         stream.values->front().carry_out(core_.state.options.bodies);
       } catch (...) {
@@ -192,14 +192,14 @@ void Streams::end_operation(StreamState& stream) {
 
 void Streams::end_fence(StreamState& stream) {
   const StreamState& target = *std::exchange(stream.waits_for, nullptr);
-  if (stream.account != nullptr) stream.account->waited(target.wait_class, core_.engine.now());
-  if (target.poisoned_from <= stream.queue.front().event().ordinal && !stream.poisoned())
-    poison(stream, stream.head(), stream.device->host().poison[target.index]);
+  if (stream.is_compute) stream.account.waited(target.wait_class, core_.now);
+  if (target.poisoned && target.poisoned_from <= stream.queue.front().event().ordinal)
+    poison(stream, stream.head(), stream.device->poison_of(target));
   pass(stream);
 }
 
 void Streams::communication_ended(StreamState& stream, WaitClass wait) {
-  if (stream.account != nullptr) stream.account->waited(wait, core_.engine.now());
+  if (stream.is_compute) stream.account.waited(wait, core_.now);
   pass(stream);
   ready_.push_back(&stream);
 }
@@ -208,9 +208,8 @@ void Streams::communication_ended(StreamState& stream, WaitClass wait) {
 void Streams::pass(StreamState& stream) {
   stream.queue.pop();
   const std::uint64_t ordinal = ++stream.passed;
-  stream.device->host().passed[stream.index] = ordinal;
   ++core_.activities;
-  core_.end = core_.engine.now();
+  core_.end = core_.now;
   if (stream.first_waiter != nullptr) {
     StreamState** link = &stream.first_waiter;
     while (StreamState* waiter = *link) {
@@ -238,14 +237,15 @@ void Streams::run_ready() {
 }
 
 void Streams::poison(StreamState& stream, std::uint64_t ordinal, std::exception_ptr failure) {
-  if (ordinal >= stream.poisoned_from) return;
+  if (stream.poisoned) return;
+  stream.poisoned = true;
   stream.poisoned_from = ordinal;
-  stream.device->host().poison[stream.index] = std::move(failure);
+  stream.device->poison_of(stream) = std::move(failure);
 }
 
 void Streams::trace_operation(const StreamState& stream, const Entry& entry) const {
-  const Track track{stream.device->id(), stream.index};
-  const Time end = core_.engine.now();
+  const Track track{stream.rank, stream.index};
+  const Time end = core_.now;
   switch (entry.kind()) {
     case EntryKind::kernel:
     case EntryKind::copy:
@@ -255,7 +255,7 @@ void Streams::trace_operation(const StreamState& stream, const Entry& entry) con
     case EntryKind::sequence: {
       const auto& sequence = *entry.pointer<const Sequence>();
       core_.trace->slice(track, "sequence", sequence.name(), stream.began, end);
-      if (stream.poisoned()) return;
+      if (stream.poisoned) return;
       walk_sequence(sequence, stream.began, entry.issued(), stream.device->launch_cost(),
                     [&](const PreparedKernel& kernel, Time at) {
                       core_.trace->slice(track, "kernel", kernel.kernel.label, at,

@@ -4,21 +4,19 @@
 
 namespace orrery::sim {
 
-void TimeAccount::starved(Time end) {
-  if (end > until_) {
-    // The flow was blocked within the gap, so these fit; the limits guard the sum all the same.
-    Time left = end - until_;
-    const auto take = [&left](Time& to, Time amount) {
-      amount = std::min(amount, left);
-      to += amount;
-      left = left - amount;
-    };
-    take(parts_.exposed_communication, blocked_.collective);
-    take(parts_.bubble, blocked_.edge);
-    take(parts_.idle, blocked_.idle);
-    parts_.overhead += left;
-    until_ = end;
-  }
+// The flow was blocked within the gap, so the parts fit; the limits guard the sum all the same.
+void TimeAccount::fill_gap(Time end) {
+  Time left = end - until_;
+  const auto take = [&left](Time& to, Time amount) {
+    amount = std::min(amount, left);
+    to += amount;
+    left = left - amount;
+  };
+  take(parts_.exposed_communication, blocked_.collective);
+  take(parts_.bubble, blocked_.edge);
+  take(parts_.idle, blocked_.idle);
+  parts_.overhead += left;
+  until_ = end;
   blocked_ = {};
 }
 

@@ -3,10 +3,14 @@
 // The account covers [0, until]; what happens next extends it. The parts always sum to `until`.
 #pragma once
 
+#include <cstdint>
+
 #include "backend/world.hpp"
-#include "sim/stream_state.hpp"
 
 namespace orrery::sim {
+
+// What a wait for a stream counts as in a rank's TimeParts.
+enum class WaitClass : std::uint8_t { idle, collective, edge };
 
 // Time for which a host flow was blocked, by what it waited for.
 struct BlockedTime {
@@ -37,7 +41,9 @@ class TimeAccount {
   }
   // Nothing to do until `end`, when the host's next operation came: overhead, but for the time in
   // which that host flow was blocked (host_blocked()).
-  void starved(Time end);
+  void starved(Time end) {
+    if (end > until_) fill_gap(end);
+  }
   // Set when an operation is issued to the empty stream: how long its flow was blocked meanwhile.
   void host_blocked(const BlockedTime& blocked) { blocked_ = blocked; }
 
@@ -47,6 +53,7 @@ class TimeAccount {
   TimeParts at(Time at, Now now, WaitClass wait, const BlockedTime& blocked) const;
 
  private:
+  void fill_gap(Time end);
   static Time& part(TimeParts& parts, WaitClass wait) {
     return wait == WaitClass::collective ? parts.exposed_communication
            : wait == WaitClass::edge     ? parts.bubble
@@ -58,9 +65,9 @@ class TimeAccount {
     until_ = end;
   }
 
+  Time until_;
   TimeParts parts_;
   BlockedTime blocked_;
-  Time until_;
 };
 
 }  // namespace orrery::sim

@@ -1,0 +1,228 @@
+// What the simulated world costs per operation, with everything on: rank programs, ledger, hazard
+// check, matching, time parts.
+//
+//   bench_sim [repetitions [prefix]]
+//
+// The program is a training step in outline: blocks of 5 kernels and one collective over a group of
+// 8 ranks, every tenth over the data group instead, which the compute stream waits for two blocks
+// later; 1,000 kernels and 200 collectives per rank, of durations that differ by rank. Each
+// measurement runs in a process of its own; the best of the repetitions is printed with the median
+// beside it, one JSON object per line. Time is CPU time.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <queue>
+#include <string>
+#include <vector>
+
+#include "backend/rank.hpp"
+#include "backend/world.hpp"
+#include "platforms/machine.hpp"
+#include "sim/world.hpp"
+
+namespace orrery {
+namespace {
+
+// Time that this process spent on a CPU: machines that run benchmarks are seldom idle.
+struct CpuClock {
+  using time_point = double;
+  static time_point now() {
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+  }
+};
+
+constexpr int blocks = 200;
+constexpr int kernels_per_block = 5;
+
+double seconds_since(CpuClock::time_point start) { return CpuClock::now() - start; }
+
+double resident_kib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss);
+}
+
+std::uint64_t staggered(std::uint64_t rank, std::uint64_t step) {
+  return 1'000'000 + (rank * 7919 + step * 104'729) % 1'000'003;
+}
+
+// Completions per second of a std::priority_queue in a loop: what no simulator of events beats.
+double bare_heap(std::uint32_t ranks, std::uint64_t events) {
+  struct Entry {
+    std::uint64_t time, rank, ordinal, payload;
+    bool operator<(const Entry& o) const {
+      if (time != o.time) return time > o.time;
+      return rank != o.rank ? rank > o.rank : ordinal > o.ordinal;
+    }
+  };
+  std::priority_queue<Entry> heap;
+  for (std::uint32_t r = 0; r < ranks; ++r) heap.push({staggered(r, 0), r, 0, 0});
+  const auto start = CpuClock::now();
+  for (std::uint64_t i = 0; i < events; ++i) {
+    const Entry e = heap.top();
+    heap.pop();
+    heap.push({e.time + staggered(e.rank, e.ordinal), e.rank, e.ordinal + 1, 0});
+  }
+  return static_cast<double>(events) / seconds_since(start);
+}
+
+UniformMachine machine_of(int ranks) {
+  UniformSpec spec;
+  spec.gpus = ranks;
+  spec.alpha = Time(2'000'000);
+  spec.bandwidth = BytesPerSecond(50e9);
+  return UniformMachine(spec);
+}
+
+void train(Rank& rank) {
+  Channel& tensor = rank.channel(Axis::tensor, "activations");
+  Channel& data = rank.channel(Axis::replicate, "gradients");
+  Stream& compute = rank.stream("compute");
+  Stream& comm = rank.stream("comm");
+  Tensor activations = rank.allocate(compute, Label::activations, 1 << 20, Dtype::bf16);
+  Tensor weights = rank.allocate(compute, Label::parameters, 1 << 20, Dtype::bf16);
+  std::array<Tensor, 3> reduced;
+  for (Tensor& tensor_to_reduce : reduced)
+    tensor_to_reduce = rank.allocate(compute, Label::gradients, 1 << 20, Dtype::bf16);
+  std::array<Prepared, kernels_per_block> kernels;
+  for (std::size_t i = 0; i < kernels.size(); ++i) {
+    const double ps =
+        static_cast<double>(staggered(static_cast<std::uint64_t>(rank.id()) % 61, i * 31) * 10);
+    kernels[i] = rank.prepare(
+        Kernel::timed("kernel", Seconds(ps * 1e-12), {Role::read, Role::read, Role::update}));
+  }
+  std::array<Event, 3> done{};
+  for (int block = 0; block < blocks; ++block) {
+    const auto turn = static_cast<std::size_t>(block) % 3;
+    compute.after(done[turn]);
+    for (const Prepared& kernel : kernels)
+      compute.launch(kernel, {activations, weights, reduced[turn]});
+    comm.after(compute.record());
+    done[turn] = comm.all_reduce(reduced[turn], Reduce::sum, block % 10 == 9 ? data : tensor);
+  }
+  compute.mark_step(0);
+}
+
+struct Measured {
+  double per_second = 0;  // operations
+  double kib_per_rank = 0;
+};
+
+Measured simulate(int ranks, const World::Program& program) {
+  const double before = resident_kib();
+  const UniformMachine machine = machine_of(ranks);
+  WorldOptions world;
+  world.grid.set(Axis::tensor, 8).set(Axis::replicate, ranks / 8);
+  SimOptions options;
+  options.machine = &machine;
+  const auto start = CpuClock::now();
+  const RunReport report = make_sim_world(world, options)->run(program);
+  const double seconds = seconds_since(start);
+  return {static_cast<double>(report.activities) / seconds,
+          (resident_kib() - before) / static_cast<double>(ranks)};
+}
+
+// A launch of a prepared kernel with three operands, from the call on Stream to its return; what
+// the stream does with it later is not counted.
+Measured issue_path() {
+  constexpr int launches = 1'000'000;
+  const UniformMachine machine = machine_of(1);
+  WorldOptions world;
+  SimOptions options;
+  options.machine = &machine;
+  options.launch_queue = 2 * launches;
+  double seconds = 0;
+  make_sim_world(world, options)->run([&](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    const Prepared kernel = rank.prepare(
+        Kernel::timed("kernel", Seconds(1e-6), {Role::read, Role::read, Role::update}));
+    std::array<Tensor, 3> x;
+    for (Tensor& tensor : x)
+      tensor = rank.allocate(compute, Label::activations, 1 << 20, Dtype::bf16);
+    for (int pass = 0; pass < 2; ++pass) {  // the first grows the queue
+      const auto start = CpuClock::now();
+      for (int i = 0; i < launches / 2; ++i) compute.launch(kernel, {x[0], x[1], x[2]});
+      seconds = seconds_since(start);
+      rank.wait(compute.record());
+    }
+  });
+  return {launches / 2 / seconds, 0};
+}
+
+Measured in_child(const std::function<Measured()>& measure) {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) std::abort();
+  const pid_t child = fork();
+  if (child == 0) {
+    const Measured measured = measure();
+    _exit(write(ends[1], &measured, sizeof measured) == sizeof measured ? 0 : 1);
+  }
+  close(ends[1]);
+  Measured measured;
+  if (read(ends[0], &measured, sizeof measured) != sizeof measured) measured = {};
+  close(ends[0]);
+  waitpid(child, nullptr, 0);
+  return measured;
+}
+
+struct Options {
+  int repetitions = 3;
+  std::string prefix;
+};
+
+double report(const std::string& name, int count, const Options& options,
+              const std::function<Measured()>& measure) {
+  if (!name.starts_with(options.prefix)) return 0;
+  std::vector<double> rates;
+  double kib = 0;
+  for (int i = 0; i < options.repetitions; ++i) {
+    const Measured measured = in_child(measure);
+    rates.push_back(measured.per_second);
+    kib = measured.kib_per_rank;
+  }
+  std::sort(rates.begin(), rates.end());
+  fmt::print(
+      R"({{"benchmark": "{}", "count": {}, "per_second": {:.4g}, "median": {:.4g}, "ns": {:.3g}, )"
+      "\"kib_per_rank\": {:.3g}}}\n",
+      name, count, rates.back(), rates[rates.size() / 2], 1e9 / rates.back(), kib);
+  std::fflush(stdout);
+  return rates.back();
+}
+
+void run_all(const Options& options) {
+  report("issue_path", 1, options, issue_path);
+  for (const int ranks : {1'024, 16'384}) {
+    const double bare = report("bare_heap", ranks, options, [ranks] {
+      return Measured{bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000), 0};
+    });
+    const double ours =
+        report("rank_activities", ranks, options, [ranks] { return simulate(ranks, train); });
+    report("idle_ranks", ranks, options,
+           [ranks] { return simulate(ranks, [](Rank& rank) { rank.stream("compute"); }); });
+    if (bare > 0 && ours > 0)
+      fmt::print(
+          R"({{"benchmark": "rank_activities_over_bare_heap", "count": {}, "ratio": {:.3g}}})"
+          "\n",
+          ranks, ours / bare);
+  }
+}
+
+}  // namespace
+}  // namespace orrery
+
+int main(int argc, char** argv) {
+  orrery::Options options;
+  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
+  if (argc > 2) options.prefix = argv[2];
+  orrery::run_all(options);
+}
