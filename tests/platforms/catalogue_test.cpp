@@ -51,7 +51,7 @@ const std::optional<Sourced<FlopsPerSecond>>& own_peak(const PeakSpec& p, Dtype 
   }
 }
 
-// The GPUs of every `stride`-th place, at most 64.
+// About 64 GPUs, evenly spread.
 std::vector<int> spread(int gpus) {
   std::vector<int> out;
   for (int g = 0; g < gpus; g += std::max(1, gpus / 64)) out.push_back(g);
@@ -105,7 +105,7 @@ TEST_CASE("every GPU prices every class of kernel in every type that it has a pe
   }
 }
 
-TEST_CASE("no GPU beats its peak, its memory or its links") {
+TEST_CASE("no GPU beats its peak, and every GPU has links slower than its memory, and power") {
   const StackSpec stack = folder.stack("generic");
   for (const std::string& name : folder.names(PlatformKind::gpu)) {
     CAPTURE(name);
@@ -164,7 +164,7 @@ TEST_CASE("clusters that people know have the size that people know") {
   }
 }
 
-TEST_CASE("no two files of a kind share a name or an alias") {
+TEST_CASE("an alias of a GPU, node or cluster stands for one file only") {
   for (const PlatformKind kind : {PlatformKind::gpu, PlatformKind::node, PlatformKind::cluster}) {
     for (const std::string& name : folder.names(kind)) {
       std::vector<std::string> aliases;
