@@ -4,6 +4,7 @@
 // one row of a matrix and each sum has one order: over a head's elements, or over the positions,
 // from the first to the last.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -106,20 +107,35 @@ float* transpose(Buffer& buffer, Rows<const float> from, std::int64_t sequence, 
   return to;
 }
 
-// y[position] = sum over i of x[i] * m[i][position], for the first `n` positions. Four rows of m at
-// a time, added from the left.
-void combine_rows(const float* x, const float* m, std::int64_t size, std::int64_t stride,
+// y[i] = sum over `rows` of x[row] * m[row][i], for i < n. Four rows at a time, added from the
+// left.
+void combine_rows(const float* x, const float* m, std::int64_t rows, std::int64_t stride,
                   std::int64_t n, float* __restrict__ y) {
   std::fill_n(y, n, 0.0F);
-  std::int64_t i = 0;
-  for (; i + 4 <= size; i += 4) {
-    const float *a = m + i * stride, *b = a + stride, *c = b + stride, *d = c + stride;
-    const float xa = x[i], xb = x[i + 1], xc = x[i + 2], xd = x[i + 3];
-    for (std::int64_t p = 0; p < n; ++p)
-      y[p] = (((y[p] + xa * a[p]) + xb * b[p]) + xc * c[p]) + xd * d[p];
+  std::int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    const float *a = m + row * stride, *b = a + stride, *c = b + stride, *d = c + stride;
+    const float xa = x[row], xb = x[row + 1], xc = x[row + 2], xd = x[row + 3];
+    for (std::int64_t i = 0; i < n; ++i)
+      y[i] = (((y[i] + xa * a[i]) + xb * b[i]) + xc * c[i]) + xd * d[i];
   }
-  for (; i < size; ++i)
-    for (std::int64_t p = 0; p < n; ++p) y[p] += x[i] * m[i * stride + p];
+  for (; row < rows; ++row)
+    for (std::int64_t i = 0; i < n; ++i) y[i] += x[row] * m[row * stride + i];
+}
+
+// Four queries are worked on together in the backward pass.
+constexpr std::size_t together = 4;
+using Four = std::array<const float*, together>;
+
+// y[j][i] += sum over the four of weights[j] * x[i], added from the left, for j < rows, i < n.
+void add_outer(const Four& weights, const Four& x, std::int64_t rows, std::int64_t n,
+               float* __restrict__ y) {
+  const float* __restrict__ a = x[0], * __restrict__ b = x[1], * __restrict__ c = x[2], * __restrict__ d = x[3];
+  for (std::int64_t j = 0; j < rows; ++j, y += n) {
+    const float wa = weights[0][j], wb = weights[1][j], wc = weights[2][j], wd = weights[3][j];
+    for (std::int64_t i = 0; i < n; ++i)
+      y[i] = (((y[i] + wa * a[i]) + wb * b[i]) + wc * c[i]) + wd * d[i];
+  }
 }
 
 // One query: o = softmax(scale q K^T) V over the first n positions; returns log of the denominator.
@@ -131,12 +147,8 @@ float attend(const float* q, const float* keys, Rows<const float> values, std::i
   for (std::int64_t j = 0; j < n; ++j) p[j] = exp_fp32(s.scale * (p[j] - largest));
   const double sum = ordered_sum(n, [p](std::int64_t j) { return static_cast<double>(p[j]); });
   const auto inverse = static_cast<float>(1.0 / sum);
-  std::fill_n(o, s.size, 0.0F);
-  for (std::int64_t j = 0; j < n; ++j) {
-    const float weight = p[j] * inverse;
-    const float* v = values[j];
-    for (std::int64_t i = 0; i < s.size; ++i) o[i] += weight * v[i];
-  }
+  for (std::int64_t j = 0; j < n; ++j) p[j] *= inverse;
+  combine_rows(p, values.data, n, values.stride, s.size, o);
   return static_cast<float>(std::log(sum) + static_cast<double>(s.scale * largest));
 }
 
@@ -144,42 +156,31 @@ Rows<const float> constant(Rows<float> rows) { return {rows.data, rows.stride}; 
 
 // Buffers of one thread.
 struct Scratch {
-  Buffer keys, values, p, dp, dk, dv;
+  Buffer keys, values, p, ds, dk, dv;
 };
 
-// What one query adds to the gradients of its key-value head, and its own. dS = P (dP - o dO).
+// One query's probabilities and dS = scale P (dP - o dO), and its own gradient. Positions that it
+// does not see get zeros.
 struct QueryGradient {
   const float *q, *output, *d_output;
   float statistic;
   float* dq;
 };
 void attend_backward(const QueryGradient& query, const float* keys, const float* values,
-                     Rows<const float> key_rows, std::int64_t n, const Shape& s, Scratch& scratch) {
-  float* __restrict__ p = scratch.p.data();
-  float* __restrict__ dp = scratch.dp.data();
-  float* __restrict__ dk = scratch.dk.data();
-  float* __restrict__ dv = scratch.dv.data();
-  float* __restrict__ dq = query.dq;
+                     Rows<const float> key_rows, std::int64_t n, const Shape& s,
+                     float* __restrict__ p, float* __restrict__ ds) {
   combine_rows(query.q, keys, s.size, s.sequence, n, p);
-  combine_rows(query.d_output, values, s.size, s.sequence, n, dp);
+  combine_rows(query.d_output, values, s.size, s.sequence, n, ds);
   const auto along = static_cast<float>(ordered_sum(s.size, [&](std::int64_t i) {
     return static_cast<double>(query.output[i]) * static_cast<double>(query.d_output[i]);
   }));
   for (std::int64_t j = 0; j < n; ++j) {
     p[j] = exp_fp32(s.scale * p[j] - query.statistic);
-    dp[j] = s.scale * (p[j] * (dp[j] - along));
+    ds[j] = s.scale * (p[j] * (ds[j] - along));
   }
-  std::fill_n(dq, s.size, 0.0F);
-  for (std::int64_t j = 0; j < n; ++j) {
-    const float* k = key_rows[j];
-    float* __restrict__ dk_row = dk + j * s.size;
-    float* __restrict__ dv_row = dv + j * s.size;
-    for (std::int64_t i = 0; i < s.size; ++i) {
-      dq[i] += dp[j] * k[i];
-      dk_row[i] += dp[j] * query.q[i];
-      dv_row[i] += p[j] * query.d_output[i];
-    }
-  }
+  std::fill(p + n, p + s.sequence, 0.0F);
+  std::fill(ds + n, ds + s.sequence, 0.0F);
+  combine_rows(ds, key_rows.data, n, key_rows.stride, s.size, query.dq);
 }
 
 }  // namespace
@@ -216,8 +217,8 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
   const Heads<float> out{operands.fp32(4, all), s.sequence, s.heads, s.size, 0};
   const float* statistics = operands.fp32(5, statistics_elements(kernel, s));
   thread_local Scratch scratch;
-  take(scratch.p, s.sequence);
-  take(scratch.dp, s.sequence);
+  take(scratch.p, static_cast<std::int64_t>(together) * s.sequence);
+  take(scratch.ds, static_cast<std::int64_t>(together) * s.sequence);
   for (std::int64_t batch = 0; batch < s.batch; ++batch)
     for (std::int64_t kv = 0; kv < s.kv_heads; ++kv) {
       const Rows<const float> k = constant(in.k.at(batch, kv));
@@ -227,12 +228,29 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
       scratch.dk.assign(static_cast<std::size_t>(s.sequence * s.size), 0.0F);
       scratch.dv.assign(static_cast<std::size_t>(s.sequence * s.size), 0.0F);
       for (std::int64_t head = kv * s.group(); head < (kv + 1) * s.group(); ++head)
-        for (std::int64_t row = 0; row < s.sequence; ++row) {
-          const QueryGradient query{
-              in.q.at(batch, head)[row], out.at(batch, head)[row], d_out.at(batch, head)[row],
-              load_statistic(kernel, statistics, (batch * s.heads + head) * s.sequence + row),
-              gradients.q.at(batch, head)[row]};
-          attend_backward(query, keys, values, k, s.seen_by(row), s, scratch);
+        for (std::int64_t first = 0; first < s.sequence; first += together) {
+          const std::int64_t count = std::min<std::int64_t>(together, s.sequence - first);
+          Four p{}, ds{}, q{}, d_output{};
+          for (std::size_t i = 0; i < together; ++i) {
+            float* p_row = scratch.p.data() + static_cast<std::int64_t>(i) * s.sequence;
+            float* ds_row = scratch.ds.data() + static_cast<std::int64_t>(i) * s.sequence;
+            const std::int64_t row = first + std::min(static_cast<std::int64_t>(i), count - 1);
+            p[i] = p_row, ds[i] = ds_row;
+            q[i] = in.q.at(batch, head)[row], d_output[i] = d_out.at(batch, head)[row];
+            if (static_cast<std::int64_t>(i) >= count) {  // beyond the end: weights of zero
+              std::fill_n(p_row, s.sequence, 0.0F);
+              std::fill_n(ds_row, s.sequence, 0.0F);
+              continue;
+            }
+            const QueryGradient query{
+                q[i], out.at(batch, head)[row], d_output[i],
+                load_statistic(kernel, statistics, (batch * s.heads + head) * s.sequence + row),
+                gradients.q.at(batch, head)[row]};
+            attend_backward(query, keys, values, k, s.seen_by(row), s, p_row, ds_row);
+          }
+          const std::int64_t seen = s.seen_by(first + count - 1);
+          add_outer(ds, q, seen, s.size, scratch.dk.data());
+          add_outer(p, d_output, seen, s.size, scratch.dv.data());
         }
       const Rows<float> dk = gradients.k.at(batch, kv), dv = gradients.v.at(batch, kv);
       for (std::int64_t row = 0; row < s.sequence; ++row) {

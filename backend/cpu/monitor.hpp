@@ -68,7 +68,7 @@ class Monitor {
   void fail(std::exception_ptr failure);
 
   // Without the lock.
-  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
   void throw_if_failed() {
     if (failed()) throw_failure();
   }
