@@ -18,6 +18,15 @@ void DecisionLog::record(DecisionKind kind, std::uint32_t flow, std::int64_t res
   if (mode == DecisionMode::record) decisions.push_back({kind, flow, result});
 }
 
+std::size_t DecisionLog::reserve(DecisionKind kind, std::uint32_t flow) {
+  record(kind, flow, 0);
+  return decisions.size() - 1;
+}
+
+void DecisionLog::fill(std::size_t place, std::int64_t result) {
+  if (mode == DecisionMode::record) decisions[place].result = result;
+}
+
 std::int64_t DecisionLog::next(DecisionKind kind, std::uint32_t flow, Site site) {
   const auto asked =
       std::string(name(kind)) + " of flow " + std::to_string(flow) + " (" + to_string(site) + ")";

@@ -33,6 +33,11 @@ class DecisionLog {
   DecisionMode mode = DecisionMode::free;
   bool replaying() const { return mode == DecisionMode::replay; }
   void record(DecisionKind kind, std::uint32_t flow, std::int64_t result);
+  // For a decision that is asked for now and known after a wait: takes its place in the log, before
+  // the hand-overs that the wait makes, which is where a replay looks for it. No place, and nothing
+  // done, unless recording.
+  std::size_t reserve(DecisionKind kind, std::uint32_t flow);
+  void fill(std::size_t place, std::int64_t result);
   // The next decision, which must be of this kind and flow: Error{replay} otherwise, or at the end
   // of the log.
   std::int64_t next(DecisionKind kind, std::uint32_t flow, Site site);

@@ -158,13 +158,20 @@ void Rank::wait(Event event, Site site) {
   host_learned(event);
 }
 
+// A wait that the log says was in vain: other flows had their turn meanwhile, and have it now.
+bool Rank::replay_missed(Site site) {
+  sleep(Seconds(0), site);
+  return false;
+}
+
 bool Rank::wait(Event event, Seconds timeout, Site site) {
   const std::uint32_t flow = device_.current_flow();
   if (decisions_.replaying()) {
-    if (decisions_.next(DecisionKind::timed_wait, flow, site) == 0) return false;
+    if (decisions_.next(DecisionKind::timed_wait, flow, site) == 0) return replay_missed(site);
     wait(event, site);
     return true;
   }
+  const std::size_t place = decisions_.reserve(DecisionKind::timed_wait, flow);
   const Event events[1] = {event};
   Wait timed;
   timed.kind = Wait::Kind::events;
@@ -173,7 +180,7 @@ bool Rank::wait(Event event, Seconds timeout, Site site) {
   timed.site = site;
   timed.deadline = timeout >= Seconds(1e6) ? time_never : device_.now() + to_time(timeout);
   const bool done = device_.block(timed);
-  decisions_.record(DecisionKind::timed_wait, flow, done ? 1 : 0);
+  decisions_.fill(place, done ? 1 : 0);
   if (!done) return false;
   throw_if_poisoned(event);
   host_learned(event);
@@ -193,6 +200,7 @@ std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
     wait(events[chosen], site);
     return chosen;
   }
+  const std::size_t place = decisions_.reserve(DecisionKind::wait_any, flow);
   Wait any;
   any.kind = Wait::Kind::events;
   any.events = events;
@@ -201,7 +209,7 @@ std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
   device_.block(any);
   std::size_t chosen = 0;
   while (!device_.done(events[chosen])) ++chosen;
-  decisions_.record(DecisionKind::wait_any, flow, static_cast<std::int64_t>(chosen));
+  decisions_.fill(place, static_cast<std::int64_t>(chosen));
   throw_if_poisoned(events[chosen]);
   host_learned(events[chosen]);
   return chosen;
@@ -218,8 +226,7 @@ bool Rank::poll(Event event, Site site) {
   decisions_.record(DecisionKind::poll, flow, done ? 1 : 0);
   if (done) {
     fruitless_polls_ = 0;
-    throw_if_poisoned(event);
-    host_learned(event);
+    wait(event, site);  // as a replay must, so that flows take turns alike
     return true;
   }
   const Time now = device_.now();
@@ -385,17 +392,21 @@ std::optional<ControlMessage> Rank::control_receive(Tag tag, int from, Seconds t
   wait.site = site;
   if (logged && decisions_.replaying()) {
     const std::int64_t source = decisions_.next(DecisionKind::receive, flow, site);
-    if (source == -2) return std::nullopt;
+    if (source == -2) {
+      replay_missed(site);
+      return std::nullopt;
+    }
     wait.from = static_cast<int>(source);
   } else if (timed) {
     wait.deadline = device_.now() + to_time(timeout);
   }
+  const std::size_t place = logged ? decisions_.reserve(DecisionKind::receive, flow) : 0;
   if (!device_.block(wait)) {
-    decisions_.record(DecisionKind::receive, flow, -2);
+    decisions_.fill(place, -2);
     return std::nullopt;
   }
   ControlMessage message = device_.take_message(tag, wait.from);
-  if (logged) decisions_.record(DecisionKind::receive, flow, message.from);
+  if (logged) decisions_.fill(place, message.from);
   return message;
 }
 

@@ -78,6 +78,8 @@ class Rank {
   bool wait(Event event, Seconds timeout,
             Site site = Site::here());  // false when the time passed first
   std::size_t wait_any(std::span<const Event> events, Site site = Site::here());
+  // Whether the event is done. A poll that finds it done counts as a wait for it: other flows may
+  // run. One that does not lets nobody run.
   bool poll(Event event,
             Site site =
                 Site::here());  // [taint] Error{livelock} after 1e6 fruitless polls at one instant
@@ -131,6 +133,7 @@ class Rank {
   friend class Tensor;
   void host_learned(Event event);  // a host wait ended
   void throw_if_poisoned(Event event);
+  bool replay_missed(Site site);  // false
   void last_reference_died(Storage& storage);
   bool ordered_before_home(const Storage& storage) const;
   void refund(Storage& storage);
