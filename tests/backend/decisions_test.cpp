@@ -67,6 +67,30 @@ TEST_CASE("the two paths of time differ, so replaying means something") {
   CHECK(path(late, true) == std::vector<std::int64_t>{100, 0, 1, -1});
 }
 
+TEST_CASE("decisions stand in the order of asking, before the hand-overs that their waits make") {
+  FakeWorld world(recording());
+  world.hold = true;
+  Rank& rank = world.rank();
+  Stream& s = rank.stream("s");
+  world.device().waited = [&](const Wait&) {
+    rank.decisions().record(DecisionKind::handover, 0, 1);
+    rank.decisions().record(DecisionKind::handover, 1, 0);
+    world.settle();
+  };
+  s.launch(rank.prepare(Kernel::timed("k", Seconds(1))));
+  const Event events[1] = {s.record()};
+  rank.wait_any(events);
+  s.launch(rank.prepare(Kernel::timed("k", Seconds(1))));
+  rank.wait(s.record(), Seconds(1));
+  rank.control_receive(1, any_source, Seconds(1));
+  const auto& log = rank.decisions().decisions;
+  REQUIRE(log.size() == 9);
+  CHECK(log[0] == Decision{DecisionKind::wait_any, 0, 0});
+  CHECK(log[1] == Decision{DecisionKind::handover, 0, 1});
+  CHECK(log[3] == Decision{DecisionKind::timed_wait, 0, 1});
+  CHECK(log[6] == Decision{DecisionKind::receive, 0, -2});
+}
+
 TEST_CASE("a run that neither records nor replays keeps no log") {
   FakeWorld world(replicas(2));
   path(world, false);

@@ -110,7 +110,7 @@ TEST_CASE("counts taken in sim and replayed on the CPU give the same bits") {
   const WorldResult sim = run_in_sim(recording(slow_links()), program(workers));
   REQUIRE_FALSE(sim.error.has_value());
   const WorldResult cpu = run_in_cpu(replaying(slow_links(), sim), program(workers));
-  REQUIRE_MESSAGE(!cpu.error, (cpu.error ? cpu.error->what() : ""));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
   CHECK(cpu.noted() == sim.noted());
   CHECK(cpu.peaks == sim.peaks);
   CHECK(cpu.channels == sim.channels);
@@ -123,7 +123,7 @@ TEST_CASE("counts taken on the CPU and replayed in sim give the same bits") {
                                      {Throttle{Seconds(1e-4), BytesPerSecond(1e9)}});
   REQUIRE_FALSE(cpu.error.has_value());
   const WorldResult sim = run_in_sim(replaying(slow_links(), cpu), program(workers));
-  REQUIRE_MESSAGE(!sim.error, (sim.error ? sim.error->what() : ""));
+  REQUIRE_MESSAGE(!sim.error, why(sim));
   CHECK(sim.noted() == cpu.noted());
   CHECK(sim.peaks == cpu.peaks);
 }

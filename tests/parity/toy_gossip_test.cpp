@@ -148,7 +148,7 @@ SharedProgram gossip(Gossip config) {
 
 // Rounds come in pairs, at most one per step; averaging alone keeps the mean.
 void check(const WorldResult& result, int ranks, Gossip config) {
-  REQUIRE_MESSAGE(!result.error, (result.error ? result.error->what() : ""));
+  REQUIRE_MESSAGE(!result.error, why(result));
   double rounds = 0, sum = 0;
   for (const RankNotes& notes : result.notes) {
     REQUIRE(notes.values.size() == 1 + length);

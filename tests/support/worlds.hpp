@@ -45,6 +45,11 @@ struct WorldResult {
   }
 };
 
+// The text of its error, for messages of tests.
+inline std::string why(const WorldResult& result) {
+  return result.error ? result.error->what() : "no error";
+}
+
 using SharedProgram = std::function<void(Rank&, RankNotes&)>;
 
 struct WorldSetup {
@@ -220,8 +225,9 @@ inline Prepared kernel(Rank& rank, const char* label, Seconds duration,
   return rank.prepare(Kernel::custom(label, roles, std::move(body), Flops(0), Bytes(0), duration));
 }
 
-inline void fill(Rank& rank, Stream& stream, const Tensor& tensor, double value) {
-  stream.launch(rank.prepare(Kernel::fill(tensor.elements(), value, Dtype::fp32)), {tensor});
+inline void fill(Rank& rank, Stream& stream, const Tensor& tensor, double value,
+                 Site site = Site::here()) {
+  stream.launch(rank.prepare(Kernel::fill(tensor.elements(), value, Dtype::fp32)), {tensor}, site);
 }
 
 }  // namespace toy
