@@ -32,20 +32,22 @@ SimDevice::~SimDevice() {
 
 void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place) {
   ORRERY_ASSERT(stream == streams_.size(), "streams are opened in order");
-  auto fresh = std::make_unique<StreamState>();
-  fresh->device = this;
-  fresh->rank = id_;
-  fresh->index = static_cast<std::uint16_t>(stream);
+  if (stream % StreamState::neighbours == 0)
+    stream_blocks_.push_back(std::make_unique<StreamState[]>(StreamState::neighbours));
+  StreamState& fresh = stream_blocks_.back()[stream % StreamState::neighbours];
+  fresh.device = this;
+  fresh.rank = id_;
+  fresh.index = static_cast<std::uint16_t>(stream);
   if (compute_ == nullptr || name == "compute") {
     if (compute_ != nullptr) compute_->is_compute = false;
-    compute_ = fresh.get();
+    compute_ = &fresh;
     compute_->is_compute = true;
   }
   if (core_.trace != nullptr) {
     if (stream == 0) core_.trace->name_rank(id_);
     core_.trace->name_stream({id_, stream}, name);
   }
-  streams_.push_back(std::move(fresh));
+  streams_.push_back(&fresh);
   stream_names_.push_back(name);
 }
 

@@ -57,7 +57,7 @@ struct ChannelPlace {
   Time busy, exposed;
 };
 
-class SimDevice : public Device {
+class alignas(64) SimDevice : public Device {
  public:
   SimDevice(Core& core, std::uint32_t id);
   ~SimDevice() override;
@@ -68,7 +68,7 @@ class SimDevice : public Device {
 
   std::uint32_t id() const { return id_; }
   StreamState& stream(std::uint32_t index) { return *streams_[index]; }
-  const std::vector<std::unique_ptr<StreamState>>& streams() const { return streams_; }
+  const std::vector<StreamState*>& streams() const { return streams_; }
   const std::string& stream_name(std::uint32_t index) const { return stream_names_[index]; }
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
@@ -142,12 +142,16 @@ class SimDevice : public Device {
   void free_unmapped();
 
   Core& core_;
+  // What ends of communications touch.
+  StreamState* compute_ = nullptr;
+  std::vector<ChannelPlace> places_;
   std::uint32_t id_;
   HostCosts costs_;
   bool host_clock_;
   std::unique_ptr<Rank> rank_;
   HostState host_;
-  std::vector<std::unique_ptr<StreamState>> streams_;
+  std::vector<std::unique_ptr<StreamState[]>> stream_blocks_;  // of StreamState::neighbours
+  std::vector<StreamState*> streams_;
   std::vector<std::string> stream_names_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* baton_ = nullptr;  // who holds it: the flow that runs, or waits holding it
@@ -155,8 +159,6 @@ class SimDevice : public Device {
   std::uint32_t flows_alive_ = 1;
   std::int64_t designated_ = -1;  // under replay, who gets it next; -1: the first that can run
   bool log_handover_ = false;
-  std::vector<ChannelPlace> places_;
-  StreamState* compute_ = nullptr;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
   std::vector<StepMark> steps_;
   DecisionLog decisions_;  // as the rank left it

@@ -26,7 +26,6 @@ TimeParts SimDevice::time_parts(Time at) const {
   using Now = TimeAccount::Now;
   switch (compute_->phase) {
     case StreamPhase::running:
-      if (compute_->queue.front().kind() == EntryKind::fence) break;
       return compute_->account.at(at, Now::computing, WaitClass::idle, {});
     case StreamPhase::fence:
       return compute_->account.at(at, Now::waiting, compute_->waits_for->wait_class, {});
@@ -36,6 +35,7 @@ TimeParts SimDevice::time_parts(Time at) const {
       return compute_->account.at(at, Now::waiting, edge ? WaitClass::edge : WaitClass::collective,
                                   {});
     }
+    case StreamPhase::fence_passes:
     case StreamPhase::empty:
     case StreamPhase::mark:
       break;

@@ -169,8 +169,8 @@ void SimDevice::reconsider() {
 // What `flow` waits for wakes it.
 void SimDevice::watch(const HostFlow& flow) {
   const auto lower = [this](Event event) {
-    std::uint64_t& threshold = streams_[event.stream]->host_threshold;
-    threshold = std::min(threshold, event.ordinal);
+    std::uint32_t& threshold = streams_[event.stream]->host_threshold;
+    threshold = std::min(threshold, static_cast<std::uint32_t>(event.ordinal));
   };
   if (flow.blocked == HostFlow::Blocked::queue) lower(flow.room);
   if (flow.blocked == HostFlow::Blocked::wait)
@@ -180,7 +180,7 @@ void SimDevice::watch(const HostFlow& flow) {
 }
 
 void SimDevice::update_thresholds() {
-  for (const auto& stream : streams_) stream->host_threshold = ~std::uint64_t{0};
+  for (const auto& stream : streams_) stream->host_threshold = ~std::uint32_t{0};
   for (const auto& flow : flows_) watch(*flow);
 }
 

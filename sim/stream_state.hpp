@@ -1,6 +1,7 @@
 // What the simulated world keeps of a stream: a queue of compact entries and where its head stands.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -70,6 +71,8 @@ class EntryQueue {
     ring_[tail_++ & (capacity_ - 1)] = entry;
   }
   void pop() { ++head_; }
+  // The entry behind the front will be wanted soon.
+  void prefetch_next() const { __builtin_prefetch(&ring_[(head_ + 1) & (capacity_ - 1)]); }
 
  private:
   void grow();
@@ -80,38 +83,47 @@ class EntryQueue {
 enum class StreamPhase : std::uint8_t {
   empty,          // nothing in the queue
   running,        // its head ends by an entry of the engine's heap
+  fence_passes,   // its head, a fence that has nothing to wait for, ends by such an entry
   fence,          // its head waits for another stream
   communicating,  // its head waits for other ranks or is being transferred
   mark            // its head is a mark in the host's future
 };
 
 // The first cache line is what every operation touches, the second what the compute stream's do as
-// well: with thousands of ranks each line is a miss.
+// well: with thousands of ranks each line is a miss. Ordinals of a stream have 32 bits.
 struct alignas(64) StreamState {
   EntryQueue queue;
-  std::uint64_t passed = 0;                          // ordinal of the last operation that has ended
-  std::uint64_t host_threshold = ~std::uint64_t{0};  // flows of the rank look again from here on
+  std::uint32_t passed = 0;                          // ordinal of the last operation that has ended
+  std::uint32_t host_threshold = ~std::uint32_t{0};  // flows of the rank look again from here on
   Time began;                                        // of the head: start, or arrival
   StreamState* first_waiter = nullptr;               // streams whose head, a fence, waits for this
+  SimDevice* device = nullptr;
   std::uint32_t rank = 0;
   std::uint16_t index = 0;
   StreamPhase phase = StreamPhase::empty;
   WaitClass wait_class : 2 = WaitClass::idle;  // of waiting for this stream
   bool is_compute : 1 = false;
-  bool poisoned : 1 = false;  // the head and all behind it fail
+  bool poisoned : 1 = false;     // the head and all behind it fail
+  bool head_values : 1 = false;  // the head has values
 
-  TimeAccount account;  // of the compute stream
-  SimDevice* device = nullptr;
-  std::uint64_t issued = 0;                         // ordinal of the last operation issued
+  TimeAccount account;                              // of the compute stream
+  std::uint32_t issued = 0;                         // ordinal of the last operation issued
+  std::uint32_t poisoned_from = ~std::uint32_t{0};  // first ordinal that failed
   StreamState* waits_for = nullptr;                 // what its head, a fence, waits for
   StreamState* next_waiter = nullptr;               // in that stream's list
   StreamState* next_member = nullptr;               // among those that have come to a communication
-  std::uint64_t poisoned_from = ~std::uint64_t{0};  // first ordinal that failed
   std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
 
-  std::uint64_t head() const { return passed + 1; }  // ordinal of the head
+  // Streams of a rank lie side by side, this many together.
+  static constexpr std::uint32_t neighbours = 4;
+  // Another stream of this one's rank, without a look at its device if they are neighbours.
+  StreamState& sibling(std::uint32_t other);
+
+  std::uint64_t head() const { return std::uint64_t{passed} + 1; }  // ordinal of the head
   StreamState();
   ~StreamState();
 };
+
+static_assert(offsetof(StreamState, account) == 64);
 
 }  // namespace orrery::sim

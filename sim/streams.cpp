@@ -13,6 +13,10 @@ namespace orrery::sim {
 StreamState::StreamState() = default;
 StreamState::~StreamState() = default;
 
+StreamState& StreamState::sibling(std::uint32_t other) {
+  return other / neighbours == index / neighbours ? *(this - index + other) : device->stream(other);
+}
+
 void EntryQueue::grow() {
   const std::uint32_t capacity = capacity_ == 0 ? 8 : capacity_ * 2;
   auto ring = std::make_unique<Entry[]>(capacity);
@@ -108,7 +112,7 @@ void Streams::advance(StreamState& stream) {
 bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
   if (stream.is_compute) stream.account.starved(start);
-  StreamState& target = stream.device->stream(entry.event().stream);
+  StreamState& target = stream.sibling(entry.event().stream);
   stream.waits_for = &target;
   if (target.passed < entry.event().ordinal) {
     stream.phase = StreamPhase::fence;
@@ -119,7 +123,7 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
     end_fence(stream);
     return false;
   }
-  stream.phase = StreamPhase::running;
+  stream.phase = StreamPhase::fence_passes;
   core_.engine.schedule(core_.now, {stream.rank, stream.index, stream.head()},
                         make_payload(Due::operation, &stream));
   return true;
@@ -130,7 +134,8 @@ bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time star
   if (stream.is_compute) stream.account.starved(start);
   stream.phase = StreamPhase::running;
   const bool poisoned = stream.poisoned;
-  if (entry.extra() == with_values && !poisoned && stream.values->front().races()) {
+  stream.head_values = entry.extra() == with_values;
+  if (stream.head_values && !poisoned && stream.values->front().races()) {
     core_.engine.schedule(start, core_.racy_read_key(),
                           make_payload(Due::operation_reads, &stream));
     return true;
@@ -153,7 +158,8 @@ void Streams::reads_due(StreamState& stream) {
 }
 
 void Streams::operation_due(StreamState& stream) {
-  if (stream.queue.front().kind() == EntryKind::fence)
+  stream.queue.prefetch_next();
+  if (stream.phase == StreamPhase::fence_passes)
     end_fence(stream);
   else
     end_operation(stream);
@@ -166,18 +172,16 @@ void Streams::wakes(StreamState& stream) {
   if (!ready_.empty()) run_ready();
 }
 
+// Looks at the entry only where it must: it is a miss of its own.
 void Streams::end_operation(StreamState& stream) {
-  const Entry entry = stream.queue.front();
   if (stream.is_compute) {
-    const Time now = core_.now;
-    if (entry.kind() == EntryKind::sequence && stream.device->launch_cost() > Time{})
-      stream.account.computed(
-          std::min(entry.pointer<const Sequence>()->duration(), now - stream.account.until()), now);
-    else
-      stream.account.computed(now);
+    Time computed = core_.now - stream.account.until();
+    if (core_.options.host_clock && stream.queue.front().kind() == EntryKind::sequence)
+      computed = std::min(computed, stream.queue.front().pointer<const Sequence>()->duration());
+    stream.account.computed(computed, core_.now);
   }
-  if (core_.trace != nullptr) trace_operation(stream, entry);
-  if (entry.extra() == with_values) {
+  if (core_.trace != nullptr) trace_operation(stream, stream.queue.front());
+  if (stream.head_values) {
     if (!stream.poisoned) {
       try {
         stream.values->front().carry_out(core_.state.options.bodies);
@@ -207,7 +211,7 @@ void Streams::communication_ended(StreamState& stream, WaitClass wait) {
 // The head has ended. Whoever waits for it is woken, but nothing starts yet.
 void Streams::pass(StreamState& stream) {
   stream.queue.pop();
-  const std::uint64_t ordinal = ++stream.passed;
+  const std::uint32_t ordinal = ++stream.passed;
   ++core_.activities;
   core_.end = core_.now;
   if (stream.first_waiter != nullptr) {
@@ -239,7 +243,7 @@ void Streams::run_ready() {
 void Streams::poison(StreamState& stream, std::uint64_t ordinal, std::exception_ptr failure) {
   if (stream.poisoned) return;
   stream.poisoned = true;
-  stream.poisoned_from = ordinal;
+  stream.poisoned_from = static_cast<std::uint32_t>(ordinal);
   stream.device->poison_of(stream) = std::move(failure);
 }
 
