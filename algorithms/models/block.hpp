@@ -60,7 +60,7 @@ class Block {
   }  // such a block is never recomputed: its loss would count twice
   Flops forward_flops() const {
     return forward_flops_;
-  }  // matrix FLOPs per micro-batch; set by prepare
+  }  // matrix FLOPs per micro-batch; set by prepare at the latest
   Flops backward_flops() const { return backward_flops_; }
 
  protected:
