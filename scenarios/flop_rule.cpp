@@ -14,14 +14,33 @@ double attention_multiply_adds(const ModelSpec& m, std::int64_t sequence) {
 }
 
 double layer_multiply_adds(const ModelSpec& m) {
+  if (m.timing_only()) return 0;
   if (m.kind == ModelKind::transformer)
     return d(m.transformer.layers) * d(m.transformer.layer_multiply_adds());
   return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
 }
 
 double head_multiply_adds(const ModelSpec& m) {
+  if (m.timing_only()) return 0;
   return m.kind == ModelKind::transformer ? d(m.transformer.head_multiply_adds())
                                           : d(m.mlp.hidden * m.mlp.vocabulary);
+}
+
+// Of a sample of a timing model, once: by all blocks, by the first, whose input's gradient nobody
+// asks for, and by those that recomputation runs again.
+struct ForwardFlops {
+  Flops all{0}, first{0}, again{0};
+};
+
+ForwardFlops forward_flops(const ModelSpec& m) {
+  const Model model = m.kind == ModelKind::resnet ? make_resnet(m.resnet) : make_fno(m.fno);
+  ForwardFlops f;
+  f.first = model.blocks.front()->forward_flops();
+  for (const auto& block : model.blocks) {
+    f.all += block->forward_flops();
+    if (block->saved_elements() > 0 && !block->computes_loss()) f.again += block->forward_flops();
+  }
+  return f;
 }
 
 }  // namespace
@@ -32,6 +51,10 @@ const char* name(FlopRule rule) {
 }
 
 Flops flops_per_token(const ModelSpec& m, std::int64_t sequence, FlopRule rule) {
+  if (m.timing_only() && (rule == FlopRule::full || rule == FlopRule::megatron_causal)) {
+    const ForwardFlops forward = forward_flops(m);
+    return forward.all * 3 - forward.first;
+  }
   const double attention = 6.0 * attention_multiply_adds(m, sequence);
   const double gemms = 6.0 * (layer_multiply_adds(m) + head_multiply_adds(m));
   const double six_n = 6.0 * d(m.parameters());
@@ -61,6 +84,7 @@ Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::in
                               FlopRule rule, bool recompute) {
   const Flops once = flops_per_step(m, sequence, global_batch, rule);
   if (!recompute) return once;
+  if (m.timing_only()) return once + forward_flops(m).again * d(global_batch);
   const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
   const double again = 2.0 * (layer_multiply_adds(m) + half * attention_multiply_adds(m, sequence));
   return once + Flops(again * d(tokens_per_step(m, sequence, global_batch)));

@@ -14,7 +14,9 @@
 //
 // N counts every parameter once, the embedding included. Embedding look-ups and recomputation count
 // in no rule; `executed` adds what recomputation runs, for HFU. A window of attention does not
-// change a rule.
+// change a rule. Residual networks and Fourier operators count per sample: full (and
+// megatron-causal) is every product, three times the forward's but for the first layer, which
+// passes no gradient on; Fourier transforms do not count.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +29,10 @@ namespace orrery {
 enum class FlopRule { full, megatron_causal, palm, six_n };
 const char* name(FlopRule rule);  // "megatron-causal"
 
-// Of one token of a sequence of this length (transformer), or of one sample (MLP, whose attention
-// terms are 0).
+// Of one token of a sequence of this length (transformer), or of one sample (all others, whose
+// attention terms are 0).
 Flops flops_per_token(const ModelSpec& model, std::int64_t sequence, FlopRule rule);
-// Tokens that a step learns from: batch x sequence, or one per sample of an MLP.
+// Tokens that a step learns from: batch x sequence, or one per sample of any other model.
 std::int64_t tokens_per_step(const ModelSpec& model, std::int64_t sequence,
                              std::int64_t global_batch);
 Flops flops_per_step(const ModelSpec& model, std::int64_t sequence, std::int64_t global_batch,

@@ -28,6 +28,8 @@ struct HuggingFace {
   std::optional<bool> tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window,
       use_parallel_residual;
   Count num_local_experts, num_experts, n_routed_experts;
+  std::optional<double> rope_theta, rotary_emb_base, rms_norm_eps, layer_norm_epsilon,
+      layer_norm_eps;
 };
 
 void describe(Fields<HuggingFace>& f) {
@@ -59,6 +61,12 @@ void describe(Fields<HuggingFace>& f) {
   f.field("mlp_bias", &H::mlp_bias);
   f.field("use_sliding_window", &H::use_sliding_window);
   f.field("use_parallel_residual", &H::use_parallel_residual);
+  f.field("rope_theta", &H::rope_theta).positive();
+  f.field("rotary_emb_base", &H::rotary_emb_base).positive();
+  for (auto [name, member] : {std::pair{"rms_norm_eps", &H::rms_norm_eps},
+                              {"layer_norm_epsilon", &H::layer_norm_epsilon},
+                              {"layer_norm_eps", &H::layer_norm_eps}})
+    f.field(name, member).positive();
   f.field("num_local_experts", &H::num_local_experts).at_least(0);
   f.field("num_experts", &H::num_experts).at_least(0);
   f.field("n_routed_experts", &H::n_routed_experts).at_least(0);
@@ -104,6 +112,9 @@ bool apply_family(const std::string& type, const HuggingFace& h, TransformerSpec
   const bool gpt = type == "gpt2" || type == "gpt_neo" || type == "gpt_neox";
   t.activation = activation_of(h, gpt ? "gelu" : "silu");
   t.tied = h.tie_word_embeddings.value_or(type == "gpt2" || type == "gpt_neo");
+  t.rope_theta = h.rope_theta.value_or(h.rotary_emb_base.value_or(t.rope_theta));
+  t.norm_epsilon = h.rms_norm_eps.value_or(
+      h.layer_norm_epsilon.value_or(h.layer_norm_eps.value_or(t.norm_epsilon)));
   if (gpt) {
     t.norm = "layer";
     t.gated = false;

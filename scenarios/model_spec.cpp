@@ -19,7 +19,7 @@ struct YamlModel {
 };
 void describe(Fields<YamlModel>& f) {
   f.field("name", &YamlModel::name).required();
-  f.field("kind", &YamlModel::kind).required().one_of({"transformer", "mlp"});
+  f.field("kind", &YamlModel::kind).required().one_of({"transformer", "mlp", "resnet", "fno"});
   f.rest(&YamlModel::rest);
 }
 
@@ -102,6 +102,10 @@ void describe(Fields<TransformerSpec>& f) {
   f.field("window", &TransformerSpec::window)
       .between(0, 1'000'000'000)
       .doc("0: attention sees all");
+  f.field("rope_theta", &TransformerSpec::rope_theta)
+      .positive()
+      .doc("base of the rotary embedding");
+  f.field("norm_epsilon", &TransformerSpec::norm_epsilon).positive();
   f.check([](const TransformerSpec& t, const SectionProblems& p) {
     if (t.head_size == 0 && t.hidden % t.heads != 0)
       p.add("heads", fmt::format("{} heads do not divide hidden = {}", t.heads, t.hidden),
@@ -132,12 +136,64 @@ void describe(Fields<MlpSpec>& f) {
   f.field("vocabulary", &MlpSpec::vocabulary).between(2, 65'536);
 }
 
+void describe(Fields<ResnetShape>& f) {
+  f.field("depth", &ResnetShape::depth).required().doc("18, 34, 50, 101 or 152");
+  f.field("image", &ResnetShape::image).between(1, 65'536).doc("height and width");
+  f.field("classes", &ResnetShape::classes).between(1, 10'000'000);
+  f.field("small_images", &ResnetShape::small_images)
+      .doc("CIFAR's stem: 3 x 3 with stride 1, no pooling");
+  f.check([](const ResnetShape& r, const SectionProblems& p) {
+    for (const int depth : {18, 34, 50, 101, 152})
+      if (r.depth == depth) return;
+    p.add("depth", fmt::format("there is no ResNet of depth {}", r.depth),
+          "use 18, 34, 50, 101 or 152");
+  });
+}
+
+void describe(Fields<FnoShape>& f) {
+  f.list("grid", &FnoShape::grid).between(1, 1'000'000).doc("points by dimension");
+  f.list("modes", &FnoShape::modes).between(1, 1'000'000).doc("frequencies kept by dimension");
+  f.field("width", &FnoShape::width).required().between(1, 65'536).doc("channels");
+  f.field("layers", &FnoShape::layers).required().between(1, 10'000);
+  f.field("in_channels", &FnoShape::in_channels).between(1, 65'536);
+  f.field("out_channels", &FnoShape::out_channels).between(1, 65'536);
+  f.check([](const FnoShape& s, const SectionProblems& p) {
+    if (s.grid.empty() || s.grid.size() != s.modes.size())
+      return p.add("modes", fmt::format("modes of {} dimensions, but the grid has {}",
+                                        s.modes.size(), s.grid.size()));
+    for (std::size_t i = 0; i < s.grid.size(); ++i)
+      if (2 * s.modes[i] > s.grid[i])
+        p.add("modes", fmt::format("{} points have at most {} modes, not {}", s.grid[i],
+                                   s.grid[i] / 2, s.modes[i]));
+  });
+}
+
 std::int64_t ModelSpec::parameters() const {
-  return kind == ModelKind::mlp ? mlp.parameters() : transformer.parameters();
+  switch (kind) {
+    case ModelKind::transformer:
+      return transformer.parameters();
+    case ModelKind::mlp:
+      return mlp.parameters();
+    case ModelKind::resnet:
+      return make_resnet(resnet).parameter_elements();
+    case ModelKind::fno:
+      return make_fno(fno).parameter_elements();
+  }
+  return 0;
 }
 
 std::int64_t ModelSpec::layers() const {
-  return kind == ModelKind::mlp ? mlp.layers : transformer.layers;
+  switch (kind) {
+    case ModelKind::transformer:
+      return transformer.layers;
+    case ModelKind::mlp:
+      return mlp.layers;
+    case ModelKind::resnet:
+      return static_cast<std::int64_t>(make_resnet(resnet).blocks.size()) - 2;
+    case ModelKind::fno:
+      return fno.layers;
+  }
+  return 0;
 }
 
 std::vector<std::string> model_names(const std::string& data_root) {
@@ -171,6 +227,12 @@ ModelSpec model_from_yaml(const Document& document) {
   if (heading.kind == "mlp") {
     model.kind = ModelKind::mlp;
     model.mlp = read<MlpSpec>(heading.rest, problems);
+  } else if (heading.kind == "resnet") {
+    model.kind = ModelKind::resnet;
+    model.resnet = read<ResnetShape>(heading.rest, problems);
+  } else if (heading.kind == "fno") {
+    model.kind = ModelKind::fno;
+    model.fno = read<FnoShape>(heading.rest, problems);
   } else if (heading.kind == "transformer") {
     TransformerSpec t = read<TransformerSpec>(heading.rest, problems);
     if (t.kv_heads == 0) t.kv_heads = t.heads;

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/models/fno.hpp"
+#include "algorithms/models/resnet.hpp"
 #include "backend/core/config.hpp"
 
 namespace orrery {
@@ -30,6 +32,8 @@ struct TransformerSpec {
   bool qk_norm = false;          // one RMS norm of a head's size each for Q and K
   bool parallel_blocks = false;  // attention and MLP read the same input (GPT-NeoX)
   std::int64_t window = 0;       // tokens that attention looks back; 0: all
+  double rope_theta = 10'000;    // base of the rotary embedding; concerns values only, as does
+  double norm_epsilon = 1e-5;
 
   std::int64_t embedding_parameters() const;  // table and learned positions
   std::int64_t layer_parameters() const;
@@ -50,7 +54,12 @@ struct MlpSpec {
 };
 void describe(Fields<MlpSpec>& f);
 
-enum class ModelKind { transformer, mlp };
+// The timing models of algorithms/models, whose shapes are their specifications; the micro-batches
+// and the type come from the scenario.
+void describe(Fields<ResnetShape>& f);
+void describe(Fields<FnoShape>& f);
+
+enum class ModelKind { transformer, mlp, resnet, fno };
 
 struct ModelSpec {
   std::string name;
@@ -58,8 +67,11 @@ struct ModelSpec {
   ModelKind kind = ModelKind::transformer;
   TransformerSpec transformer;  // when kind says so
   MlpSpec mlp;
+  ResnetShape resnet;
+  FnoShape fno;
   std::vector<std::string> warnings;  // what was guessed, for the user to see
 
+  bool timing_only() const { return kind == ModelKind::resnet || kind == ModelKind::fno; }
   std::int64_t parameters() const;
   std::int64_t layers() const;  // what pipeline stages divide
 };
@@ -74,7 +86,8 @@ std::vector<std::string> model_names(const std::string& data_root);
 ModelSpec read_model(const std::string& wanted, const std::string& data_root,
                      const std::string& beside = "", const Mark& asked_at = {});
 
-// From documents: ours (`kind: transformer | mlp`, then the keys of the spec) and Hugging Face's.
+// From documents: ours (`kind: transformer | mlp | resnet | fno`, then the keys of the spec) and
+// Hugging Face's.
 ModelSpec model_from_yaml(const Document& document);
 ModelSpec model_from_hugging_face(const Document& document);
 

@@ -148,6 +148,27 @@ void check_run(const Scenario& s, Problems& problems) {
     refuse(problems, "value_model", "a model of values", "leave it out");
 }
 
+// What learning from a text asks for.
+void check_values(const Scenario& s, Problems& problems) {
+  const ModelSpec& m = s.model_spec;
+  if (m.timing_only())
+    return refuse(problems, "run.values", fmt::format("real values of {}", m.name), "use virtual");
+  const std::int64_t vocabulary =
+      m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;
+  if (!s.data.text)
+    problems.add("run.values", "real values need a text to learn from",
+                 "set data.text, for instance to gpl-3");
+  if (vocabulary < 256)
+    problems.add("run.values",
+                 fmt::format("a text has 256 different bytes, but model {} has a "
+                             "vocabulary of {}",
+                             m.name, vocabulary),
+                 "use virtual, or another model");
+  if (s.data.held_out > 0 && s.parallel.pipeline > 1)
+    refuse(problems, "data.held_out", "the loss on held-out text of a model in several stages",
+           "leave it out, or use 1 stage");
+}
+
 // What concerns the model: sequence, text, stages.
 void check_model(Scenario& s, Problems& problems) {
   const ModelSpec& m = s.model_spec;
@@ -158,6 +179,11 @@ void check_model(Scenario& s, Problems& problems) {
                                m.name, m.mlp.context),
                    "leave it out");
     s.data.sequence = m.mlp.context;
+  } else if (m.timing_only()) {
+    if (s.data.sequence && *s.data.sequence != 1)
+      problems.add("data.sequence", fmt::format("samples of {} are no sequences", m.name),
+                   "leave it out");
+    s.data.sequence = 1;
   } else if (!s.data.sequence) {
     problems.add("data", "missing key 'sequence' in data",
                  "a transformer needs the tokens per sample");
@@ -169,14 +195,11 @@ void check_model(Scenario& s, Problems& problems) {
     else
       s.warnings.push_back("data.sequence: " + text);
   }
-  if (s.run.values == RunValues::real) {
-    if (m.kind != ModelKind::mlp)
-      refuse(problems, "run.values", "real values of a transformer",
-             "use virtual, or an mlp model");
-    else if (!s.data.text)
-      problems.add("run.values", "real values need a text to learn from",
-                   "set data.text, for instance to gpl-3");
-  }
+  if (s.run.values == RunValues::real) check_values(s, problems);
+  if (m.kind == ModelKind::transformer && m.transformer.tied && s.parallel.pipeline > 1)
+    refuse(problems, "parallel.pipeline",
+           fmt::format("an embedding that the first and the last stage share, as {}'s", m.name),
+           "use 1 stage, or a model whose embedding is not tied");
   if (m.layers() % s.parallel.pipeline != 0)
     problems.add("parallel.pipeline",
                  fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,

@@ -29,6 +29,8 @@ struct DataSpec {
   std::int64_t global_batch = 0, micro_batch = 1;
   std::optional<std::string>
       text;  // a name in scenarios/texts or a path; read_scenario makes it a path
+  double held_out =
+      0;  // this part of the text, its tail, is not trained on but evaluated at the end
 };
 void describe(Fields<DataSpec>& f);
 

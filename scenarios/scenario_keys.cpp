@@ -23,6 +23,9 @@ void describe(Fields<DataSpec>& f) {
       .doc("samples that one replica computes at a time");
   f.field("text", &DataSpec::text)
       .doc("a name in scenarios/texts or a path; needed for real values");
+  f.field("held_out", &DataSpec::held_out)
+      .between(0, 0.9)
+      .doc("part of the text, its tail, kept from training; its loss is in the result");
 }
 
 void describe(Fields<ParallelSpec>& f) {

@@ -1,5 +1,7 @@
 #include "scenarios/training.hpp"
 
+#include <cmath>
+
 #include "algorithms/ddp.hpp"
 #include "algorithms/models/mlp.hpp"
 #include "algorithms/models/transformer.hpp"
@@ -8,6 +10,11 @@
 namespace orrery {
 
 namespace {
+
+Activation activation_of(const std::string& name) {
+  if (name == "gelu") return Activation::gelu;
+  return name == "relu" ? Activation::relu : Activation::silu;
+}
 
 TransformerShape transformer_shape(const Scenario& scenario) {
   const TransformerSpec& spec = scenario.model_spec.transformer;
@@ -31,9 +38,12 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.ffn = i(spec.ffn);
   shape.vocabulary = i(spec.vocabulary);
   shape.gated = spec.gated;
+  shape.activation = activation_of(spec.activation);
   shape.rotary = !spec.learned_positions;
   shape.learned_positions = spec.learned_positions ? i(spec.max_positions) : 0;
+  shape.rope_theta = spec.rope_theta;
   shape.norm_bias = spec.norm == "layer";
+  shape.norm_epsilon = spec.norm_epsilon;
   shape.qkv_bias = spec.qkv_bias;
   shape.output_bias = spec.output_bias;
   shape.mlp_bias = spec.mlp_bias;
@@ -73,12 +83,40 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   return options;
 }
 
+struct Texts {
+  std::shared_ptr<const std::string> training, held_out;  // null where there is none
+};
+
+Texts texts(const Scenario& scenario) {
+  if (scenario.run.values != RunValues::real || !scenario.data.text) return {};
+  std::string all = read_file(*scenario.data.text);
+  if (scenario.data.held_out == 0) return {std::make_shared<const std::string>(std::move(all)), {}};
+  const auto kept = static_cast<std::size_t>(
+      std::llround(static_cast<double>(all.size()) * (1 - scenario.data.held_out)));
+  return {std::make_shared<const std::string>(all, 0, kept),
+          std::make_shared<const std::string>(all, kept)};
+}
+
 }  // namespace
 
 Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text) {
-  if (scenario.model_spec.kind == ModelKind::mlp)
-    return make_mlp(mlp_shape(scenario), std::move(text));
-  return make_transformer(transformer_shape(scenario));
+  const auto sized = [&scenario](auto shape) {
+    shape.micro_batch = static_cast<int>(scenario.data.micro_batch);
+    shape.micro_batches = scenario.micro_batches();
+    shape.dtype = scenario.precision.parameters;
+    return shape;
+  };
+  switch (scenario.model_spec.kind) {
+    case ModelKind::mlp:
+      return make_mlp(mlp_shape(scenario), std::move(text));
+    case ModelKind::resnet:
+      return make_resnet(sized(scenario.model_spec.resnet));
+    case ModelKind::fno:
+      return make_fno(sized(scenario.model_spec.fno));
+    case ModelKind::transformer:
+      break;
+  }
+  return make_transformer(transformer_shape(scenario), std::move(text));
 }
 
 WorldOptions world_options(const Scenario& scenario) {
@@ -90,10 +128,8 @@ WorldOptions world_options(const Scenario& scenario) {
 }
 
 World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
-  std::shared_ptr<const std::string> text;
-  if (scenario.run.values == RunValues::real && scenario.data.text)
-    text = std::make_shared<const std::string>(read_file(*scenario.data.text));
-  return [&scenario, hooks, text](Rank& rank) {
+  const auto [text, held_out] = texts(scenario);
+  return [&scenario, hooks, text = text, held_out = held_out](Rank& rank) {
     Replica replica(rank, make_model(scenario, text), replica_options(scenario));
     const DdpSettings& settings = scenario.algorithm.ddp;
     Ddp algorithm(replica,
@@ -117,6 +153,12 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     }
     algorithm.finish();
     progress.finish();
+    if (held_out != nullptr) {
+      const Flops before = rank.matrix_flops();
+      const double loss = replica.loss_on(held_out);  // by all ranks, as the model may be sharded
+      if (rank.id() == 0 && hooks.held_out != nullptr)
+        *hooks.held_out = HeldOut{loss, rank.matrix_flops() - before};
+    }
     if (hooks.save != nullptr) {
       Saver saver(rank, (*hooks.save)[static_cast<std::size_t>(rank.id())]);
       visit(saver);

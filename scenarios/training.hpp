@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "algorithms/models/block.hpp"
@@ -11,6 +12,12 @@
 
 namespace orrery {
 
+// What the model made of the text that was kept from training.
+struct HeldOut {
+  double loss = 0;        // nats per target
+  Flops matrix_flops{0};  // that finding out took, per rank
+};
+
 struct TrainingHooks {
   // Rank 0 has issued this step of the run (counted from 0).
   std::function<void(Rank&, std::int64_t step)> step_issued;
@@ -18,6 +25,8 @@ struct TrainingHooks {
   const std::vector<Checkpoint>* resume = nullptr;
   // Filled with the state at the end, by rank, when not null.
   std::vector<Checkpoint>* save = nullptr;
+  // Filled at the end, in a run with values and data.held_out, when not null.
+  std::optional<HeldOut>* held_out = nullptr;
 };
 
 // The scenario's model with its kernels. Error{config} for a kind of block that there are no

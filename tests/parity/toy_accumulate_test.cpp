@@ -143,10 +143,14 @@ TEST_CASE("four identical ranks take identical counts when the collective ends o
   // The collectives take 6 x 1 s and 6 x 0.53125 s; 0.171875 s divides both, so completions of
   // kernels and of the collective fall on one instant.
   const Workers workers{6, std::vector<double>(4, 0.171875)};
-  const WorldResult sim = run_in_sim(slow_links(), program(workers));
-  REQUIRE_FALSE(sim.error.has_value());
-  for (std::size_t rank = 1; rank < 4; ++rank)
-    CHECK(counts_of(sim, rank, workers) == counts_of(sim, 0, workers));
+  for (const Fidelity fidelity : {Fidelity::analytic, Fidelity::flow, Fidelity::messages}) {
+    WorldSetup setup = slow_links();
+    setup.fidelity = fidelity;
+    const WorldResult sim = run_in_sim(setup, program(workers));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    for (std::size_t rank = 1; rank < 4; ++rank)
+      CHECK(counts_of(sim, rank, workers) == counts_of(sim, 0, workers));
+  }
 }
 
 TEST_CASE("counts go with the times, not with the numbers of the ranks") {

@@ -31,6 +31,8 @@ TEST_CASE("Llama 3.2 1B has 1,235,814,400 parameters and Llama 2 7B has 6,738,41
   CHECK(small.parameters() == 1'235'814'400);
   CHECK(small.transformer.tied);
   CHECK(small.transformer.head_size == 64);
+  CHECK(small.transformer.rope_theta == 500'000);
+  CHECK(small.transformer.norm_epsilon == 1e-5);
   CHECK(small.layers() == 16);
   CHECK(small.warnings.empty());
   CHECK(read_model("llama-2-7b", root).parameters() == 6'738'415'616);
@@ -136,6 +138,27 @@ TEST_CASE(
       unknown = unknown || (m.line == 4 && m.suggestion == "did you mean 'embedding'?");
     CHECK(unknown);
   }
+}
+
+TEST_CASE("residual networks and Fourier operators are described by their shapes") {
+  const ModelSpec resnet = read_model("resnet-50", root);
+  CHECK(resnet.parameters() == 25'557'032);
+  CHECK(resnet.layers() == 16);
+  CHECK(resnet.timing_only());
+  const ModelSpec fno = read_model("fno-2d", root);
+  CHECK(fno.parameters() == 4 * (589'824 + 1'056) + 64 + 33);
+  CHECK(fno.layers() == 4);
+  const auto first = [](const std::string& text) {
+    try {
+      model_from_yaml(Document::parse_text(text, "t.yaml"));
+    } catch (const ConfigError& e) {
+      return e.messages.front().text;
+    }
+    return std::string();
+  };
+  CHECK(first("name: r\nkind: resnet\ndepth: 20\n") == "depth: there is no ResNet of depth 20");
+  CHECK(first("name: f\nkind: fno\nwidth: 8\nlayers: 1\ngrid: [8]\nmodes: [5]\n") ==
+        "modes: 8 points have at most 4 modes, not 5");
 }
 
 TEST_CASE("an unknown model is reported with the nearest name") {

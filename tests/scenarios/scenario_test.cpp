@@ -156,8 +156,8 @@ TEST_CASE("what is not available yet is said, not ignored") {
        {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
         "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=fsdp",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "run.folding=on", "run.values=real",
-        "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
+        "precision.master=bf16", "precision.activations=fp32", "run.folding=on",
+        "parallel.pipeline=2", "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
     refused(setting);
 }
 
@@ -166,6 +166,8 @@ TEST_CASE("relations between model, data and run are checked") {
          "8 tokens per sample, but model mlp-bytes looks at 16", "leave it out");
   expect(small("run", "run: {values: real}"), 5, 7, "real values need a text to learn from",
          "set data.text, for instance to gpl-3");
+  expect(small("data", "data: {global_batch: 16, held_out: 1}"), 2, 36,
+         "data.held_out: 1 is out of range", "must be at least 0, at most 0.9");
   expect(small("model", "model: llama-3.2-1b"), 2, 1, "missing key 'sequence' in data",
          "a transformer needs the tokens per sample");
   expect(small("algorithm", "algorithm: {name: none}"), 5, 13,
