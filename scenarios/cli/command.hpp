@@ -1,4 +1,4 @@
-// The command table: from it come dispatch, help, and (later) the man page and completions.
+// The command table: from it come dispatch, help, the man page and completions.
 #pragma once
 
 #include <optional>
@@ -17,39 +17,76 @@ struct Arguments {
   std::string world = "cpu";       // of `run`
   std::string out;                 // folder for result files
   std::string checkpoint, resume;  // of `run`
-  std::optional<std::uint64_t> seed;
-  bool json = false, quiet = false, trace = false, help = false;
+  std::string seed;                // digits, or empty
+  bool json = false, quiet = false, trace = false, help = false, man = false;
   ColorMode color = ColorMode::automatic;
+};
+
+// What may stand in a place of the command line, for completion.
+enum class Completes { nothing, files, folders, words };
+
+struct Option {
+  const char* name;
+  const char* value;  // "" for a switch
+  const char* doc;
+  Completes completes = Completes::nothing;
+  std::vector<std::string> words = {};  // for Completes::words
 };
 
 struct Command {
   const char* name;
-  const char* positional;  // "SCENARIO"
+  const char* positional;  // "SCENARIO"; "[NAME]" may be left out; "" takes none
   const char* summary;
   const char* description;
   const char* example;
   std::vector<const char*> options;  // names of the options it takes beside the common ones
   int (*run)(const Arguments&);      // returns the exit code; throws Error
+  Completes completes = Completes::nothing;
+  std::vector<std::string> (*words)() = nullptr;  // for Completes::words
+
+  bool takes_positional() const { return *positional != '\0'; }
+  bool needs_positional() const { return takes_positional() && *positional != '['; }
 };
 
 const std::vector<Command>& commands();
 const Command* find_command(const std::string& name);
+std::vector<std::string> command_names();
+
+const std::vector<Option>& options();
+// Those that the command takes, the common ones last.
+std::vector<const Option*> options_of(const Command& command);
+
+struct ExitCode {
+  int code;
+  const char* meaning;
+};
+const std::vector<ExitCode>& exit_codes();
 
 // Parses argv. Error{usage} with a suggestion for what is not known.
 Arguments parse_arguments(int argc, const char* const* argv);
 std::string help_text();  // of the program
 std::string help_text(const Command& command);
+std::string manual_page();  // in roff, for man(1)
+std::string completion_script(
+    const std::string& of);  // shell: bash, zsh or fish; else Error{usage}
+std::vector<std::string> shells();
 
-// The whole program: parses, runs, prints errors. Returns the exit code: 0 ok, 1 internal error, 2
-// usage, 3 invalid scenario or platform, 4 simulated failure, 5 outside tolerance, 6 device or
-// backend unavailable, 130 interrupted.
+// The whole program: parses, runs, prints errors. Returns the exit code.
 int main_program(int argc, const char* const* argv);
 
 int simulate(const Arguments& arguments);
 int run(const Arguments& arguments);
 int check(const Arguments& arguments);
+int memory(const Arguments& arguments);
 int trace(const Arguments& arguments);
+int list(const Arguments& arguments);
+int explain(const Arguments& arguments);
 int schema(const Arguments& arguments);
 int doctor(const Arguments& arguments);
+int completion(const Arguments& arguments);
+int help(const Arguments& arguments);
+
+std::vector<std::string> list_kinds();      // what `list` knows
+std::vector<std::string> explain_topics();  // what `explain` knows, sorted
 
 }  // namespace orrery::cli

@@ -8,19 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/core/text.hpp"
+#include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/version.hpp"
 
 namespace orrery::cli {
 
 namespace {
-
-void make_folder(const std::string& folder) {
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure)
-    throw Error(Category::config, "cannot make the folder for results: " + failure.message())
-        .with("folder", folder);
-}
 
 std::string memory_csv(const RunReport& report) {
   std::string out = "rank,peak_bytes";
@@ -52,9 +45,19 @@ std::string provenance(const Outcome& outcome, const Scenario& scenario,
 
 }  // namespace
 
+void make_result_folder(const std::string& folder) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure)
+    throw Error(Category::config, "cannot make the folder for results: " + failure.message())
+        .with("folder", folder);
+  if (access(folder.c_str(), W_OK) != 0)
+    throw Error(Category::config, "cannot write to the folder for results").with("folder", folder);
+}
+
 void write_result_files(const std::string& folder, const Outcome& outcome, const Scenario& scenario,
                         const Arguments& arguments) {
-  make_folder(folder);
+  make_result_folder(folder);
   const auto file = [&](const char* base) {
     return (std::filesystem::path(folder) / base).string();
   };
@@ -67,15 +70,19 @@ void write_result_files(const std::string& folder, const Outcome& outcome, const
 
 GzipTraceSink::GzipTraceSink(std::string path)
     : path_(std::move(path)), temporary_(path_ + ".part" + std::to_string(getpid())) {
-  make_folder(std::filesystem::absolute(path_).parent_path().string());
+  make_result_folder(std::filesystem::absolute(path_).parent_path().string());
+  remove_on_interrupt(temporary_);
   file_ = gzopen(temporary_.c_str(), "wb6");
-  if (file_ == nullptr) throw Error(Category::config, "cannot write the trace").with("file", path_);
+  if (file_ != nullptr) return;
+  remove_on_interrupt("");
+  throw Error(Category::config, "cannot write the trace").with("file", path_);
 }
 
 GzipTraceSink::~GzipTraceSink() {
   if (file_ == nullptr) return;
   gzclose(static_cast<gzFile>(file_));
   std::remove(temporary_.c_str());
+  remove_on_interrupt("");
 }
 
 void GzipTraceSink::write(std::string_view bytes) {
@@ -85,8 +92,10 @@ void GzipTraceSink::write(std::string_view bytes) {
 }
 
 void GzipTraceSink::finish() {
+  const InterruptGuard guard;
   const int closed = gzclose(static_cast<gzFile>(file_));
   file_ = nullptr;
+  remove_on_interrupt("");
   if (closed != Z_OK || std::rename(temporary_.c_str(), path_.c_str()) != 0) {
     std::remove(temporary_.c_str());
     throw Error(Category::config, "cannot write the trace").with("file", path_);

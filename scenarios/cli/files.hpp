@@ -11,9 +11,13 @@ namespace orrery::cli {
 
 // result.json, metrics.csv (a line per step), memory.csv (a line per rank), config.resolved.yaml
 // (every field, defaults included) and provenance.json (command, versions, fingerprint). Makes the
-// folder. Error{config} when that fails.
+// folder. Error{config} when that fails. README.md describes their content.
 void write_result_files(const std::string& folder, const Outcome& outcome, const Scenario& scenario,
                         const Arguments& arguments);
+
+// Makes the folder, so that a command learns before its work that it cannot write there.
+// Error{config}.
+void make_result_folder(const std::string& folder);
 
 // A gzip-compressed trace file. The same trace gives the same bytes: the header carries no time.
 class GzipTraceSink : public TraceSink {

@@ -61,7 +61,7 @@ void fill_rates(Result& result, const RunReport& report) {
   if (!in.peak) return;
   double executed = 0;
   for (const RankReport& rank : report.ranks) executed += rank.matrix_flops.value;
-  executed /= static_cast<double>(in.steps);
+  executed = (executed - in.evaluation_flops.value) / static_cast<double>(in.subject.steps);
   const double recomputed = executed - in.full_flops_per_step.value;
   result.peak_tflops = in.peak->value / in.ranks * 1e-12;
   result.mfu = in.flops_per_step.value / (in.peak->value * result.step_time_s);
@@ -69,7 +69,7 @@ void fill_rates(Result& result, const RunReport& report) {
 }
 
 void fill_communication(Result& result, const RankReport& rank) {
-  const double steps = static_cast<double>(result.input.steps);
+  const double steps = static_cast<double>(result.input.subject.steps);
   for (const ChannelReport& channel : rank.channels) {
     if (channel.use.calls == 0) continue;
     result.communication.push_back({channel.group, name(channel.use.kind), channel.lane,
@@ -108,6 +108,7 @@ Result make_result(ResultInput input, const RunReport& report) {
   }
   result.activities = report.activities;
   result.flows = report.flows;
+  for (std::string& sentence : advice(result)) result.input.warnings.push_back(std::move(sentence));
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   result.peak_rss_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;

@@ -20,14 +20,26 @@
 
 namespace orrery::cli {
 
+// What a result is of.
+struct Subject {
+  std::string scenario, model, algorithm;
+  std::int64_t parameters = 0;  // of the model, shared ones once
+  std::string cluster,
+      gpus;          // "16 x a100-sxm-80gb"; both empty in a run on this machine
+  std::string plan;  // "data 16, 4 micro-batches of 4 x 4,096 tokens"
+  std::int64_t steps = 1;
+  std::uint64_t seed = 1;
+};
+
 // What is known before the run.
 struct ResultInput {
-  std::string scenario, world, algorithm, flop_rule;
+  Subject subject;
+  std::string world, flop_rule;
   int ranks = 1, simulated_ranks = 1;
-  std::int64_t steps = 1;
   std::int64_t tokens_per_step = 0;
   Flops flops_per_step{0};             // model FLOPs by flop_rule, over all ranks
   Flops full_flops_per_step{0};        // by the rule "full"
+  Flops evaluation_flops{0};           // after the last step, over all ranks
   std::optional<FlopsPerSecond> peak;  // summed over all devices, at the GEMM type
   Bytes capacity;                      // 0: not limited
   struct Assumption {
@@ -53,7 +65,8 @@ struct Result {
   int memory_rank = 0;
   Bytes peak_bytes;
   BytesByLabel by_label{};
-  std::vector<double> loss;  // mean over replicas, per step
+  std::vector<double> loss;             // mean over replicas, per step
+  std::optional<double> loss_held_out;  // of the model at the end, on data.held_out
   std::uint64_t activities = 0, flows = 0;
   std::uint64_t peak_rss_bytes = 0;
   std::string version, build;
@@ -62,7 +75,11 @@ struct Result {
 Result make_result(ResultInput input, const RunReport& report);
 std::string to_json(const Result& result);  // one object, with a final newline
 std::string to_table(const Result& result, bool color);
-// One line per step: step, time, loss.
+// What a table says first: who is trained, how, where.
+std::string heading(const Subject& subject, bool color);
+// Advice that the figures suggest, each a sentence; added to the warnings of the input.
+std::vector<std::string> advice(const Result& result);
+// One line per step: its number, when it ended, its loss.
 std::string metrics_csv(const RunReport& report, const Result& result);
 // The JSON that stands in place of a result when there is none.
 std::string error_json(const std::exception& error);

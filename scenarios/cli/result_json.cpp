@@ -41,12 +41,17 @@ Json body_json(const Result& r) {
   const ResultInput& in = r.input;
   Json j;
   j["schema"] = "orrery.result/1";
-  j["scenario"] = in.scenario;
+  j["scenario"] = in.subject.scenario;
   j["world"] = in.world;
-  j["algorithm"] = in.algorithm;
+  j["model"] = in.subject.model;
+  j["parameters"] = in.subject.parameters;
+  j["algorithm"] = in.subject.algorithm;
+  j["cluster"] = in.subject.cluster.empty() ? Json(nullptr) : Json(in.subject.cluster);
+  j["gpus"] = in.subject.gpus.empty() ? Json(nullptr) : Json(in.subject.gpus);
   j["ranks"] = in.ranks;
   j["simulated_ranks"] = in.simulated_ranks;
-  j["steps"] = in.steps;
+  j["steps"] = in.subject.steps;
+  j["seed"] = in.subject.seed;
   j["step_time_s"] = r.step_time_s;
   j["step_time_low_s"] = nullptr;  // a band needs a calibration
   j["step_time_high_s"] = nullptr;
@@ -66,6 +71,7 @@ Json body_json(const Result& r) {
   j["communication"] = communication_json(r);
   j["memory"] = memory_json(r);
   j["loss"] = r.loss;
+  if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;
   j["activities"] = r.activities;
   j["flows"] = r.flows;
   j["assumptions"] = Json::array();
@@ -103,7 +109,9 @@ std::string error_json(const std::exception& error) {
            {"text", m.text},
            {"suggestion", m.suggestion.empty() ? Json(nullptr) : Json(m.suggestion)}});
   } else {
-    messages.push_back({{"file", nullptr},
+    const auto* with_context = dynamic_cast<const Error*>(&error);
+    const std::string file = with_context != nullptr ? with_context->context("file") : "";
+    messages.push_back({{"file", file.empty() ? Json(nullptr) : Json(file)},
                         {"line", nullptr},
                         {"column", nullptr},
                         {"text", error.what()},

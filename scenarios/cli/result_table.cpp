@@ -9,13 +9,26 @@ namespace orrery::cli {
 
 namespace {
 
-std::string milliseconds(double s) { return fmt::format("{:.2f}", s * 1e3); }
+// The unit in which the times of one table are shown, so that they can be compared.
+struct TimeUnit {
+  const char* name;
+  double per_second;
+  std::string text(double s) const { return fmt::format("{:.2f}", s * per_second); }
+};
+
+TimeUnit unit_for(double longest_s) {
+  if (longest_s >= 10) return {"s", 1};
+  if (longest_s >= 10e-3) return {"ms", 1e3};
+  return {"us", 1e6};
+}
 
 std::string time_table(const Result& r) {
+  const TimeUnit unit = unit_for(r.step_time_s);
   TextTable table;
-  table.left("where the step goes").column("time", "ms").column("share", "%");
+  table.left("where the step goes").column("time", unit.name).column("share", "%");
   const auto row = [&](const char* label, double s) {
-    table.row({label, milliseconds(s), fmt::format("{:.1f}", 100 * s / r.step_time_s)});
+    const double share = r.step_time_s > 0 ? 100 * s / r.step_time_s : 0;
+    table.row({label, unit.text(s), fmt::format("{:.1f}", share)});
   };
   row("compute", r.compute_s);
   row("exposed communication", r.exposed_communication_s);
@@ -28,17 +41,18 @@ std::string time_table(const Result& r) {
 }
 
 std::string communication_table(const Result& r) {
+  const TimeUnit unit = unit_for(r.step_time_s);
   TextTable table;
   table.left("communication per step")
       .left("over")
       .column("calls")
       .column("sent", "per rank")
-      .column("time", "ms")
-      .column("exposed", "ms");
+      .column("time", unit.name)
+      .column("exposed", unit.name);
   for (const CommunicationRow& c : r.communication)
     table.row({c.operation + " " + c.lane, c.group, fmt::format("{:g}", c.calls),
                format_bytes(Bytes(static_cast<std::int64_t>(c.bytes_per_rank))),
-               milliseconds(c.time_s), milliseconds(c.exposed_s)});
+               unit.text(c.time_s), unit.text(c.exposed_s)});
   return table.text();
 }
 
@@ -57,12 +71,24 @@ std::string memory_table(const Result& r) {
 
 }  // namespace
 
+std::string heading(const Subject& s, bool color) {
+  std::string out = styled(s.scenario, Style::bold, color) + "\n";
+  const auto line = [&out](const char* what, const std::string& text) {
+    out += fmt::format("{:<12}{}\n", what, text);
+  };
+  line("model", fmt::format("{}, {} parameters", s.model, format_thousands(s.parameters)));
+  line("algorithm", s.plan.empty() ? s.algorithm : s.algorithm + "; " + s.plan);
+  if (!s.cluster.empty()) line("cluster", fmt::format("{}: {}", s.cluster, s.gpus));
+  line("run", fmt::format("{} {}, seed {}", s.steps, s.steps == 1 ? "step" : "steps", s.seed));
+  return out;
+}
+
 std::string to_table(const Result& r, bool color) {
   const auto strong = [&](const std::string& text) { return styled(text, Style::bold, color); };
-  std::string out = strong(fmt::format("{}: {} on {} ranks, {} world", r.input.scenario,
-                                       r.input.algorithm, r.input.ranks, r.input.world)) +
-                    "\n\n";
-  out += fmt::format("step time   {}\n", strong(format_seconds(Seconds(r.step_time_s))));
+  const char* verb = r.input.world == "sim" ? "simulated" : "measured on this machine's CPU";
+  std::string out = heading(r.input.subject, color) + "\n";
+  out +=
+      fmt::format("step time   {}  ({})\n", strong(format_seconds(Seconds(r.step_time_s))), verb);
   if (r.mfu)
     out += fmt::format("MFU         {}  (HFU {}, {:.1f} of {:.0f} TFLOP/s per GPU)\n",
                        strong(format_percent(*r.mfu)), format_percent(*r.hfu), *r.tflops_per_gpu,
@@ -73,16 +99,16 @@ std::string to_table(const Result& r, bool color) {
   if (!r.loss.empty())
     out += fmt::format("loss        {:.4f} in the first step, {:.4f} in the last of {}\n",
                        r.loss.front(), r.loss.back(), r.loss.size());
+  if (r.loss_held_out)
+    out += fmt::format("            {:.4f} on held-out text\n", *r.loss_held_out);
   out += "\n" + time_table(r);
   if (!r.communication.empty()) out += "\n" + communication_table(r);
   out += "\n" + memory_table(r);
   if (!r.input.assumptions.empty()) {
-    out += "\n" + styled("assumed, not measured:", Style::dim, color) + "\n";
+    out += "\n" + styled("assumed, neither measured nor published:", Style::dim, color) + "\n";
     for (const auto& a : r.input.assumptions)
       out += fmt::format("  {} = {}: {}\n", a.path, a.value, a.reason);
   }
-  for (const std::string& warning : r.input.warnings)
-    out += styled("warning: ", Style::yellow, color) + warning + "\n";
   return out;
 }
 

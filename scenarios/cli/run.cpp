@@ -1,5 +1,6 @@
 // `orrery run`: the scenario for real.
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/files.hpp"
 #include "scenarios/cli/simulation.hpp"
 
 namespace orrery::cli {
@@ -13,6 +14,7 @@ int run(const Arguments& given) {
   Arguments arguments = given;
   arguments.set.push_back("run.values=real");  // a real run computes
   const Scenario scenario = read_scenario(arguments);
+  if (!arguments.out.empty()) make_result_folder(arguments.out);
   deliver(run_scenario(scenario, arguments), scenario, arguments);
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/files.hpp"
 #include "scenarios/cli/simulation.hpp"
 
 namespace orrery::cli {
@@ -12,6 +13,7 @@ int simulate(const Arguments& arguments) {
   if (arguments.trace && arguments.out.empty())
     throw Error(Category::usage, "--trace needs --out, the folder to write to");
   const Scenario scenario = read_scenario(arguments);
+  if (!arguments.out.empty()) make_result_folder(arguments.out);
   const std::string path =
       arguments.trace ? (std::filesystem::path(arguments.out) / "trace.json.gz").string() : "";
   deliver(simulate_scenario(scenario, arguments, path), scenario, arguments);

@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <iostream>
@@ -17,6 +19,7 @@
 #include "orrery_paths.hpp"
 #include "platforms/cluster.hpp"
 #include "scenarios/cli/files.hpp"
+#include "scenarios/cli/interrupt.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
 
@@ -43,11 +46,9 @@ bool has_data(const std::filesystem::path& folder) {
 
 ResultInput input_of(const Scenario& scenario, const char* world) {
   ResultInput in;
-  in.scenario = std::filesystem::path(scenario.file).stem().string();
+  in.subject = subject_of(scenario);
   in.world = world;
-  in.algorithm = scenario.algorithm.name;
   in.ranks = in.simulated_ranks = scenario.gpus();
-  in.steps = scenario.run.steps;
   in.tokens_per_step = scenario.tokens_per_step();
   in.flop_rule = name(scenario.run.flop_rule);
   in.flops_per_step = scenario.flops_per_step();
@@ -55,6 +56,36 @@ ResultInput input_of(const Scenario& scenario, const char* world) {
                                           scenario.data.global_batch, FlopRule::full);
   in.warnings = scenario.warnings;
   return in;
+}
+
+// "16 x a100-sxm-80gb", in the order in which a cluster is filled.
+std::string gpus_text(const Scenario& scenario) {
+  std::vector<std::string> texts;
+  std::int64_t left = scenario.gpus();
+  for (const Platform::Part& part : scenario.machines.parts) {
+    const std::int64_t here = std::min<std::int64_t>(left, part.count * part.node.gpus.count.value);
+    if (here > 0) texts.push_back(fmt::format("{} x {}", here, part.gpu.name));
+    left -= here;
+  }
+  return join(texts, " + ");
+}
+
+// "data 8 x pipeline 2, 4 micro-batches of 4 x 4,096 tokens per step".
+std::string plan_text(const Scenario& scenario) {
+  const ParallelSpec& p = scenario.parallel;
+  std::vector<std::string> axes{fmt::format("data {}", scenario.data_parallel())};
+  for (const auto& [what, size] : {std::pair{"tensor", p.tensor},
+                                   {"context", p.context},
+                                   {"expert", p.expert},
+                                   {"pipeline", p.pipeline}})
+    if (size > 1) axes.push_back(fmt::format("{} {}", what, size));
+  if (p.pipeline > 1) axes.back() += fmt::format(" ({})", p.schedule);
+  const bool tokens = scenario.model_spec.kind == ModelKind::transformer;
+  const std::string sample = tokens ? fmt::format("{} x {} tokens", scenario.data.micro_batch,
+                                                  format_thousands(*scenario.data.sequence))
+                                    : fmt::format("{} samples", scenario.data.micro_batch);
+  return fmt::format("{}; {} micro-batches of {} per replica and step", join(axes, " x "),
+                     scenario.micro_batches(), sample);
 }
 
 TrainingHooks with_progress(ProgressLine& line, const Scenario& scenario, const char* verb) {
@@ -77,11 +108,15 @@ void load_replay(const Scenario& scenario, WorldOptions& options) {
   options.replay = decisions_from_text(read_file(*scenario.run.replay), *scenario.run.replay);
 }
 
-Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch) {
+Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch,
+               const std::optional<HeldOut>& held_out) {
   in.wall_s = watch.wall_s();
   in.cpu_s = watch.cpu_s();
+  const InterruptGuard guard;
   if (scenario.run.record) write_file_atomically(*scenario.run.record, to_text(report.decisions));
+  if (held_out) in.evaluation_flops = held_out->matrix_flops * in.ranks;
   Result result = make_result(std::move(in), report);
+  if (held_out) result.loss_held_out = held_out->loss;
   return {std::move(report), std::move(result)};
 }
 
@@ -101,8 +136,22 @@ std::string data_root() {
 Scenario read_scenario(const Arguments& arguments) {
   Document document = Document::parse_file(arguments.positional.at(0));
   for (const std::string& assignment : arguments.set) document.set(assignment);
-  if (arguments.seed) document.set("run.seed=" + std::to_string(*arguments.seed));
+  if (!arguments.seed.empty()) document.set("run.seed=" + arguments.seed);
   return orrery::read_scenario(document, data_root());
+}
+
+Subject subject_of(const Scenario& scenario) {
+  Subject s;
+  s.scenario = std::filesystem::path(scenario.file).stem().string();
+  s.model = scenario.model_spec.name;
+  s.parameters = scenario.model_spec.parameters();
+  s.algorithm = scenario.algorithm.name;
+  s.cluster = scenario.machines.cluster.name;
+  s.gpus = gpus_text(scenario);
+  s.plan = plan_text(scenario);
+  s.steps = scenario.run.steps;
+  s.seed = scenario.run.seed;
+  return s;
 }
 
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
@@ -121,16 +170,18 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
   sim.trace = trace.get();
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
+  TrainingHooks hooks = with_progress(line, scenario, "simulating");
+  std::optional<HeldOut> held_out;
+  hooks.held_out = &held_out;
   RunReport report =
-      make_sim_world(std::move(options), sim)
-          ->run(training_program(scenario, with_progress(line, scenario, "simulating")));
+      make_sim_world(std::move(options), sim)->run(training_program(scenario, hooks));
   line.clear();
   ResultInput in = input_of(scenario, "sim");
   in.capacity = cluster.device_memory(0);
   in.peak = cluster.peak(scenario.precision.parameters);
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
-  return finish(std::move(in), std::move(report), scenario, watch);
+  return finish(std::move(in), std::move(report), scenario, watch, held_out);
 }
 
 Outcome run_scenario(const Scenario& scenario, const Arguments& arguments) {
@@ -143,18 +194,32 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments) {
   TrainingHooks hooks = with_progress(line, scenario, "running");
   if (!arguments.resume.empty()) hooks.resume = &from;
   if (!arguments.checkpoint.empty()) hooks.save = &to;
+  std::optional<HeldOut> held_out;
+  hooks.held_out = &held_out;
   RunReport report = make_cpu_world(std::move(options))->run(training_program(scenario, hooks));
   line.clear();
-  if (hooks.save != nullptr) write_checkpoints(arguments.checkpoint, to);
-  return finish(input_of(scenario, "cpu"), std::move(report), scenario, watch);
+  if (hooks.save != nullptr) {
+    const InterruptGuard guard;
+    write_checkpoints(arguments.checkpoint, to);
+  }
+  ResultInput in = input_of(scenario, "cpu");
+  in.subject.cluster = in.subject.gpus = "";  // it ran here
+  return finish(std::move(in), std::move(report), scenario, watch, held_out);
 }
 
 void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments) {
+  const InterruptGuard guard;
   if (!arguments.out.empty()) write_result_files(arguments.out, outcome, scenario, arguments);
+  if (!arguments.quiet)
+    for (const std::string& warning : outcome.result.input.warnings)
+      fmt::print(stderr, "{}{}\n",
+                 styled("warning: ", Style::yellow, use_color(arguments.color, is_terminal(2))),
+                 warning);
   if (arguments.json)
     fmt::print("{}", to_json(outcome.result));
   else
     fmt::print("{}", to_table(outcome.result, use_color(arguments.color, is_terminal(1))));
+  if (std::fflush(stdout) == 0) result_was_printed();
 }
 
 }  // namespace orrery::cli

@@ -18,6 +18,9 @@ std::string data_root();
 // Throws ConfigError with everything that is wrong.
 Scenario read_scenario(const Arguments& arguments);
 
+// What a result of this scenario is of, on its cluster.
+Subject subject_of(const Scenario& scenario);
+
 struct Outcome {
   RunReport report;
   Result result;
@@ -28,8 +31,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
 // For real, on the CPU.
 Outcome run_scenario(const Scenario& scenario, const Arguments& arguments);
 
-// Prints the result and, with --out, writes its files, each under a temporary name that is then
-// renamed.
+// Prints the result on stdout and its warnings on stderr and, with --out, writes its files, each
+// under a temporary name that is then renamed. An interrupt waits until all of that is done.
 void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments);
 
 }  // namespace orrery::cli

@@ -1,0 +1,169 @@
+#include "scenarios/cli/command.hpp"
+
+namespace orrery::cli {
+
+namespace {
+
+const std::vector<Command> command_table{
+    {"simulate",
+     "SCENARIO",
+     "predict step time, MFU and memory of a training run",
+     "Runs the scenario's training algorithm inside a simulated cluster and prints where the "
+     "time and the memory go.",
+     "orrery simulate scenarios/quickstart.yaml --set platform.gpus=8",
+     {"set", "seed", "out", "trace"},
+     simulate,
+     Completes::files},
+    {"run",
+     "SCENARIO",
+     "run the same algorithm for real",
+     "Runs the scenario's training algorithm on this machine, one rank per simulated GPU, on "
+     "real values.",
+     "orrery run scenarios/mlp-ddp.yaml --world cpu",
+     {"world", "set", "seed", "out", "checkpoint", "resume"},
+     run,
+     Completes::files},
+    {"check",
+     "SCENARIO",
+     "validate a scenario and its platform without running it",
+     "Reads everything the scenario refers to and reports all that is wrong at once.",
+     "orrery check scenarios/quickstart.yaml",
+     {"set", "seed"},
+     check,
+     Completes::files},
+    {"memory",
+     "SCENARIO",
+     "tell what every pipeline stage holds at its peak",
+     "Issues the program of one rank per pipeline stage to a device that only keeps accounts: "
+     "the peak is that of a simulation, without simulating time. A stage that does not fit is "
+     "reported with what it would need.",
+     "orrery memory scenarios/quickstart.yaml --set data.micro_batch=8",
+     {"set", "seed"},
+     memory,
+     Completes::files},
+    {"trace",
+     "SCENARIO",
+     "simulate and write a timeline for Perfetto",
+     "Simulates and writes trace.json.gz: one process per rank, one track per stream.",
+     "orrery trace scenarios/quickstart.yaml --out results",
+     {"set", "seed", "out"},
+     trace,
+     Completes::files},
+    {"list",
+     "KIND",
+     "list models, clusters, GPUs, algorithms and what else has a name",
+     "Lists everything of a kind that scenarios can name: models, platforms (all of the next "
+     "four), clusters, nodes, gpus, stacks, algorithms, schedules, scenarios; and fits, the "
+     "constants that were fitted on measurements, with the error that remained.",
+     "orrery list gpus",
+     {},
+     list,
+     Completes::words,
+     list_kinds},
+    {"explain",
+     "[NAME]",
+     "explain an algorithm, a schedule, a figure, a key, a model or a platform",
+     "Algorithms and schedules: the paper, its pseudo-code and what it costs. Figures of a "
+     "result: their definition. Keys of a scenario: type, default and range. Models and "
+     "platforms: their numbers, each with its source. Without a name: all there is to explain.",
+     "orrery explain mfu",
+     {},
+     explain,
+     Completes::words,
+     explain_topics},
+    {"schema",
+     "",
+     "print the JSON Schema of scenarios",
+     "For editors: the schema that a scenario file is checked against.",
+     "orrery schema > scenario.schema.json",
+     {},
+     schema},
+    {"doctor",
+     "",
+     "tell what this build and machine can do",
+     "Versions and limits that matter for simulations and runs, with advice.",
+     "orrery doctor",
+     {},
+     doctor},
+    {"completion",
+     "SHELL",
+     "print completions for bash, zsh or fish",
+     "For bash: source the output. For zsh: save it as _orrery in a folder of $fpath. For fish: "
+     "save it as orrery.fish in its folder of completions.",
+     "orrery completion bash > orrery.bash",
+     {},
+     completion,
+     Completes::words,
+     shells},
+    {"help",
+     "[COMMAND]",
+     "tell how to use a command",
+     "The commands, or what one of them takes; with --man, the manual page in roff.",
+     "orrery help simulate",
+     {"man"},
+     help,
+     Completes::words,
+     command_names}};
+
+const std::vector<Option> option_table{
+    {"world", "WORLD", "where to run: cpu", Completes::words, {"cpu"}},
+    {"set", "PATH=VALUE",
+     "change a field of the scenario, e.g. parallel.pipeline=2; may be repeated"},
+    {"seed", "N", "seed of every random number (run.seed)"},
+    {"out", "DIR",
+     "write result.json, metrics.csv, memory.csv, config.resolved.yaml and provenance.json there",
+     Completes::folders},
+    {"trace", "", "also write trace.json.gz into the --out folder (open it in Perfetto)"},
+    {"checkpoint", "FILE", "write the state at the end there", Completes::files},
+    {"resume", "FILE", "start from the state in this file", Completes::files},
+    {"man", "", "the manual page, for man(1)"},
+    {"json", "", "print the result as JSON, errors too"},
+    {"quiet", "", "no progress line and no warnings"},
+    {"color",
+     "WHEN",
+     "auto, always or never; NO_COLOR is honoured",
+     Completes::words,
+     {"auto", "always", "never"}},
+    {"help", "", "tell what the command takes"}};
+
+const std::vector<ExitCode> exit_code_table{
+    {0, "ok"},
+    {1, "internal error"},
+    {2, "usage"},
+    {3, "invalid scenario or platform"},
+    {4, "simulated failure (out of memory, deadlock, mismatch)"},
+    {5, "outside tolerance"},
+    {6, "device or backend unavailable"},
+    {130, "interrupted"}};
+
+}  // namespace
+
+const std::vector<Command>& commands() { return command_table; }
+
+const std::vector<Option>& options() { return option_table; }
+
+const std::vector<ExitCode>& exit_codes() { return exit_code_table; }
+
+const Command* find_command(const std::string& name) {
+  for (const Command& command : commands())
+    if (name == command.name) return &command;
+  return nullptr;
+}
+
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  for (const Command& command : commands()) names.emplace_back(command.name);
+  return names;
+}
+
+std::vector<const Option*> options_of(const Command& command) {
+  std::vector<const char*> wanted = command.options;
+  for (const char* common : {"json", "quiet", "color", "help"}) wanted.push_back(common);
+  std::vector<const Option*> taken;
+  for (const char* name : wanted)
+    for (const Option& option : options())
+      if (std::string(name) == option.name) taken.push_back(&option);
+  return taken;
+}
+
+}  // namespace orrery::cli

@@ -1,0 +1,85 @@
+#include "scenarios/cli/memory_world.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "backend/device.hpp"
+#include "backend/rank.hpp"
+
+namespace orrery::cli {
+
+namespace {
+
+[[noreturn]] void needs_time() {
+  throw Error(Category::unavailable,
+              "the memory of a program whose ranks fork flows or wait for messages is known to "
+              "`orrery simulate` only");
+}
+
+// Every operation is over as soon as it is issued.
+class IdleDevice final : public Device {
+ public:
+  void open_stream(std::uint32_t, const std::string&, Place) override {}
+  void* map(const Storage& storage) override {
+    if (storage.values != Values::always) return nullptr;  // small: counts, norms, losses
+    const auto bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, storage.bytes().value));
+    return std::memset(::operator new(bytes), 0, bytes);
+  }
+  void unmap(void* data, const Storage&, Event) override { ::operator delete(data); }
+
+  void launch(std::uint32_t stream, const PreparedKernel&, std::span<const Operand>,
+              std::uint32_t) override {
+    pass(stream);
+  }
+  void launch(std::uint32_t stream, const Sequence&, std::span<const Operand>) override {
+    pass(stream);
+  }
+  void copy(std::uint32_t stream, const Operand&, const Operand&) override { pass(stream); }
+  void upload(std::uint32_t stream, const Operand&, std::span<const double>) override {
+    pass(stream);
+  }
+  void fence(std::uint32_t stream, Event) override { pass(stream); }
+  void communicate(std::uint32_t stream, Channel&, const Communication&,
+                   const std::vector<std::pair<const Communicator*, std::uint64_t>>&) override {
+    pass(stream);
+  }
+  void mark_step(std::uint32_t, std::int64_t) override {}
+
+  HostState& host() override { return host_; }
+  std::uint32_t current_flow() override { return 0; }
+  bool block(const Wait& wait) override {
+    if (wait.kind == Wait::Kind::events || wait.kind == Wait::Kind::time) return true;
+    needs_time();
+  }
+  bool done(Event) override { return true; }
+  std::exception_ptr failure(Event) override { return nullptr; }
+  Time now() override { return {}; }
+  void fork(std::uint32_t, const std::string&, std::function<void()>) override { needs_time(); }
+  void raise(Signal& signal) override { signal.add(); }
+  void take(Signal& signal) override { signal.take(); }
+  void send(int, ControlMessage) override {}
+  ControlMessage take_message(Tag, int) override { needs_time(); }
+
+ private:
+  void pass(std::uint32_t stream) { ++host_.passed[stream]; }
+  HostState host_;
+};
+
+}  // namespace
+
+RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank) {
+  WorldOptions accounting = options;
+  accounting.real_values = false;
+  WorldState state(std::move(accounting));
+  Catalogue catalogue([](PreparedKernel&) {});
+  state.catalogue = [&catalogue](int) -> Catalogue& { return catalogue; };
+  IdleDevice device;
+  device.host().flow_ended.push_back(false);
+  Rank handle(state, device, rank);
+  program(handle);
+  const Ledger& ledger = handle.ledger(Place::device);
+  return {ledger.peak(), ledger.peak_by_label()};
+}
+
+}  // namespace orrery::cli

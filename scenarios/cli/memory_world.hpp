@@ -1,0 +1,24 @@
+// A world that only keeps accounts of memory: one rank at a time issues its whole program to a
+// device that does nothing, at once.
+//
+// Charges and refunds follow the order of issue (backend/ledger.hpp), in which no clock enters, so
+// the peak is the one that every other world reports.
+#pragma once
+
+#include <optional>
+
+#include "backend/world.hpp"
+
+namespace orrery::cli {
+
+struct RankMemory {
+  Bytes peak;
+  BytesByLabel by_label{};  // at the peak
+};
+
+// What the rank `rank` of a world with these options holds at its peak. Values are never computed.
+// Error{out_of_memory} beyond options.device_capacity; Error{unavailable} for programs whose ranks
+// fork flows or wait for control messages, which need a world with time.
+RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank);
+
+}  // namespace orrery::cli

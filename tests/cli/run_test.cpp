@@ -1,0 +1,92 @@
+// `orrery run --world cpu`: training for real, checkpoints, and decisions between worlds.
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+const std::string scenario = "scenarios/mlp-ddp.yaml";
+
+// Conditional entropy of a byte given the one before it, in nats: the least mean loss of a model
+// that looks at one byte.
+double bigram_entropy(const std::string& text) {
+  std::vector<std::array<double, 256>> pairs(256);
+  std::array<double, 256> firsts{};
+  for (std::size_t i = 0; i + 1 < text.size(); ++i) {
+    const auto a = static_cast<unsigned char>(text[i]), b = static_cast<unsigned char>(text[i + 1]);
+    pairs[a][b] += 1;
+    firsts[a] += 1;
+  }
+  const double all = static_cast<double>(text.size() - 1);
+  double entropy = 0;
+  for (std::size_t a = 0; a < 256; ++a)
+    for (const double n : pairs[a])
+      if (n > 0) entropy -= n / all * std::log(n / firsts[a]);
+  return entropy;
+}
+
+Json run_steps(int steps, std::vector<std::string> more = {}, const char* command = "run") {
+  std::vector<std::string> arguments{command, scenario, "--json", "--set",
+                                     "run.steps=" + std::to_string(steps)};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  const Finished run = orrery_with(arguments);
+  REQUIRE_MESSAGE(run.exit == 0, run.err);
+  return run.json<Json>();
+}
+
+}  // namespace
+
+TEST_CASE("training on this machine takes the loss below the bigram entropy of the text") {
+  const double entropy =
+      bigram_entropy(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/texts/gpl-3.txt"));
+  CHECK(entropy > 2);
+  CHECK(entropy < 3);
+  const Finished run = orrery_with({"run", scenario, "--world", "cpu", "--json"});
+  REQUIRE_MESSAGE(run.exit == 0, run.err);
+  const auto loss = run.json<Json>()["loss"].get<std::vector<double>>();
+  REQUIRE(loss.size() == 300);
+  CHECK(std::abs(loss.front() - std::log(256)) < 0.5);
+  double last = 0;
+  for (std::size_t i = loss.size() - 20; i < loss.size(); ++i) last += loss[i] / 20;
+  CHECK_MESSAGE(last < entropy, last << " nats, bigrams " << entropy);
+}
+
+TEST_CASE("a checkpoint continues to the same losses") {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("state");
+  const auto whole = run_steps(12)["loss"].get<std::vector<double>>();
+  const auto first = run_steps(5, {"--checkpoint", file})["loss"].get<std::vector<double>>();
+  const auto rest = run_steps(7, {"--resume", file})["loss"].get<std::vector<double>>();
+  auto both = first;
+  both.insert(both.end(), rest.begin(), rest.end());
+  CHECK(both == whole);
+  CHECK(orrery_with({"run", scenario, "--resume", folder.file("none")}).exit == 3);
+}
+
+TEST_CASE("simulation and run have the same losses, also by the decisions of the other") {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("decisions");
+  const Json simulated = run_steps(5, {"--set", "run.record=" + file}, "simulate");
+  CHECK(simulated["loss"].size() == 5);
+  CHECK(run_steps(5, {"--set", "run.replay=" + file})["loss"] == simulated["loss"]);
+  CHECK(simulated["memory"]["peak_bytes"] == run_steps(5)["memory"]["peak_bytes"]);
+}
+
+TEST_CASE("a result of this machine names no cluster and no MFU") {
+  const Json r = run_steps(2);
+  CHECK(r["world"] == "cpu");
+  CHECK(r["cluster"].is_null());
+  CHECK(r["mfu"].is_null());
+}
+
+TEST_CASE("a world that this build lacks is exit 6, one that nobody knows exit 2") {
+  CHECK(orrery_with({"run", scenario, "--world", "cuda"}).exit == 6);
+  CHECK(orrery_with({"run", scenario, "--world", "gpu"}).exit == 2);
+}

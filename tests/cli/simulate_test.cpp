@@ -1,0 +1,150 @@
+// `orrery simulate` as a process: its table, its JSON and its files.
+#include <doctest/doctest.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "backend/core/sha256.hpp"
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+Json without_host(Json result) {
+  result.erase("host");
+  return result;
+}
+
+std::string decompressed(const std::string& path) {
+  const gzFile file = gzopen(path.c_str(), "rb");
+  REQUIRE(file != nullptr);
+  std::string text;
+  std::array<char, 65536> buffer{};
+  for (int n = 0; (n = gzread(file, buffer.data(), buffer.size())) > 0;)
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  CHECK(gzclose(file) == Z_OK);
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("the quickstart prints a table that names model, cluster, GPU and seed") {
+  const Finished run = orrery_with({"simulate", quickstart});
+  CHECK(run.exit == 0);
+  for (const char* part :
+       {"llama-3.2-1b, 1,235,814,400 parameters", "two-dgx-a100: 16 x a100-sxm-80gb", "seed 1",
+        "step time", "MFU", "exposed communication", "memory at its peak", "assumed"})
+    CHECK_MESSAGE(contains(run.out, part), "no '" << part << "' in\n" << run.out);
+  CHECK(!contains(run.out, "\033"));
+}
+
+TEST_CASE("the quickstart's figures are plausible and its time is accounted for") {
+  const Json r = orrery_with({"simulate", quickstart, "--json"}).json<Json>();
+  CHECK(r["schema"] == "orrery.result/1");
+  CHECK(r["model"] == "llama-3.2-1b");
+  CHECK(r["parameters"] == 1'235'814'400);
+  CHECK(r["ranks"] == 16);
+  const double mfu = r["mfu"];
+  CHECK(mfu > 0.3);
+  CHECK(mfu < 0.75);
+  CHECK(r["hfu"].get<double>() >= mfu);
+  double sum = 0;
+  for (const auto& [part, seconds] : r["time"].items()) {
+    CHECK(seconds.get<double>() >= 0);
+    sum += seconds.get<double>();
+  }
+  const double step = r["step_time_s"];
+  CHECK(std::abs(sum - step) <= 1e-9 * step);
+  std::int64_t held = 0;
+  for (const auto& [label, bytes] : r["memory"]["by_label"].items())
+    held += bytes.get<std::int64_t>();
+  CHECK(held == r["memory"]["peak_bytes"].get<std::int64_t>());
+}
+
+TEST_CASE("Llama-2-7B has 6,738,415,616 parameters and does not fit: exit 4 and the top holders") {
+  const std::vector<std::string> set{"--set", "model=llama-2-7b"};
+  CHECK(contains(orrery_with({"check", quickstart, set[0], set[1]}).out, "6,738,415,616"));
+  const Finished run = orrery_with({"simulate", quickstart, set[0], set[1]});
+  CHECK(run.exit == 4);
+  CHECK(run.out.empty());
+  for (const char* part : {"out of memory", "held by optimizer", "held by gradients", "rank"})
+    CHECK_MESSAGE(contains(run.err, part), run.err);
+}
+
+TEST_CASE("the same scenario twice gives the same bytes outside `host`") {
+  const auto once = [] {
+    return without_host(orrery_with({"simulate", quickstart, "--json"}).json<Json>());
+  };
+  CHECK(once().dump() == once().dump());
+}
+
+TEST_CASE("the fingerprint is the SHA-256 of the result without itself and `host`") {
+  Json r = without_host(orrery_with({"simulate", quickstart, "--json"}).json<Json>());
+  const std::string fingerprint = r["fingerprint"];
+  r.erase("fingerprint");
+  CHECK(fingerprint == sha256_hex(r.dump()));
+}
+
+TEST_CASE("--set and --seed reach the scenario's fields") {
+  const Json r = orrery_with({"simulate", quickstart, "--json", "--set", "platform.gpus=8", "--set",
+                              "data.micro_batch=2", "--seed", "7"})
+                     .json<Json>();
+  CHECK(r["ranks"] == 8);
+  CHECK(r["seed"] == 7);
+  const Json other = orrery_with({"simulate", quickstart, "--json"}).json<Json>();
+  CHECK(r["memory"]["by_label"]["activations"] < other["memory"]["by_label"]["activations"]);
+}
+
+TEST_CASE("--out writes whole files, and the resolved configuration gives the same result") {
+  const TemporaryFolder folder;
+  const std::string out = folder.file("a/b");
+  const Json r =
+      orrery_with({"simulate", quickstart, "--json", "--trace", "--out", out}).json<Json>();
+  CHECK(Json::parse(text_of_file(out + "/result.json")) == r);
+  const Json provenance = Json::parse(text_of_file(out + "/provenance.json"));
+  CHECK(provenance["fingerprint"] == r["fingerprint"]);
+  CHECK(text_of_file(out + "/metrics.csv").starts_with("step,end_s,loss\n1,"));
+  const std::string memory = text_of_file(out + "/memory.csv");
+  CHECK(memory.starts_with("rank,peak_bytes,parameters,"));
+  CHECK(std::count(memory.begin(), memory.end(), '\n') == 17);  // a head and 16 ranks
+  const Json again =
+      orrery_with({"simulate", out + "/config.resolved.yaml", "--json"}).json<Json>();
+  CHECK(again["step_time_s"] == r["step_time_s"]);
+  CHECK(again["memory"] == r["memory"]);
+}
+
+TEST_CASE("the trace is JSON with a process per rank and slices that last") {
+  const TemporaryFolder folder;
+  const Finished run = orrery_with({"trace", quickstart, "--out", folder.path(), "--set",
+                                    "platform.gpus=2", "--set", "data.global_batch=8"});
+  CHECK(run.exit == 0);
+  CHECK(run.out == folder.file("trace.json.gz") + "\n");
+  CHECK(folder.names() == std::vector<std::string>{"trace.json.gz"});
+  const Json trace = Json::parse(decompressed(folder.file("trace.json.gz")));
+  const Json& events = trace.is_array() ? trace : trace.at("traceEvents");
+  int slices = 0;
+  for (const Json& event : events)
+    if (event["ph"] == "X") {
+      ++slices;
+      CHECK(event["dur"].get<double>() >= 0);
+      CHECK(event["pid"].get<int>() < 2);
+    }
+  CHECK(slices > 100);
+}
+
+TEST_CASE("warnings are advice on stderr and in the JSON, and --quiet keeps them from stderr") {
+  const std::vector<std::string> one{"simulate", quickstart, "--set", "run.steps=1"};
+  const Finished run = orrery_with(one);
+  CHECK(contains(run.err, "warning: one step only"));
+  CHECK(!contains(run.out, "warning"));
+  auto quiet = one;
+  quiet.insert(quiet.end(), {"--quiet", "--json"});
+  const Finished silent = orrery_with(quiet);
+  CHECK(silent.err.empty());
+  CHECK(contains(silent.json<Json>()["warnings"].dump(), "one step only"));
+}
