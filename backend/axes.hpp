@@ -26,6 +26,7 @@ class Axes {
     for (Axis axis : axes) bits_ = static_cast<std::uint8_t>(bits_ | bit(axis));
   }
   constexpr bool contains(Axis axis) const { return (bits_ & bit(axis)) != 0; }
+  constexpr bool intersects(Axes o) const { return (bits_ & o.bits_) != 0; }
   constexpr bool empty() const { return bits_ == 0; }
   constexpr Axes operator|(Axes o) const {
     return Axes(static_cast<std::uint8_t>(bits_ | o.bits_), 0);

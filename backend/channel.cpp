@@ -96,7 +96,17 @@ Rendezvous& Communicator::find_or_open(std::deque<std::unique_ptr<Rendezvous>>& 
   const std::size_t place = static_cast<std::size_t>(sequence - base);
   ORRERY_ASSERT(place <= queue.size(), "operations of a channel are issued in order");
   if (place == queue.size()) {
-    auto fresh = std::make_unique<Rendezvous>();
+    std::unique_ptr<Rendezvous> fresh;
+    if (spare_.empty()) {
+      fresh = std::make_unique<Rendezvous>();
+    } else {
+      fresh = std::move(spare_.back());
+      spare_.pop_back();
+      fresh->issued = fresh->arrived = fresh->finished = 0;
+      fresh->world = 0;
+      fresh->order.clear();
+      fresh->parts.clear();
+    }
     fresh->communicator = this;
     fresh->first = c;
     fresh->sequence = sequence;
@@ -169,6 +179,7 @@ void Communicator::retire(Rendezvous& rendezvous) {
   // Streams are FIFO and a communicator has one per member, so operations end in order.
   ORRERY_ASSERT(!queue->empty() && queue->front().get() == &rendezvous,
                 "operations of a channel end in order");
+  spare_.push_back(std::move(queue->front()));
   queue->pop_front();
   ++*base;
 }

@@ -121,7 +121,8 @@ class Communicator {
   std::vector<std::uint64_t> issued_;
   std::vector<std::int16_t> streams_;
   std::deque<std::unique_ptr<Rendezvous>> pending_;
-  std::uint64_t base_ = 0;  // sequence number of pending_.front()
+  std::vector<std::unique_ptr<Rendezvous>> spare_;  // retired; their memory is used again
+  std::uint64_t base_ = 0;                          // sequence number of pending_.front()
   struct Pair {
     std::deque<std::unique_ptr<Rendezvous>> pending;
     std::uint64_t base = 0;
@@ -163,7 +164,7 @@ Bytes wire_bytes(Collective kind, Bytes size, int members);
 // One rank's end. Opened in set-up only.
 class Channel {
  public:
-  const std::string& name() const { return name_; }
+  std::string name() const { return group_ + "/" + lane_; }
   int size() const { return size_; }    // members of the group; 2 for an edge
   int index() const { return index_; }  // my place in the group
   bool edge() const { return out_ != in_; }
@@ -174,7 +175,8 @@ class Channel {
 
  private:
   friend class Rank;
-  std::string name_, group_, lane_;
+  std::string group_, lane_;
+  Axes axes_;                    // of a group: those of more than one rank
   Communicator* out_ = nullptr;  // the same for a group
   Communicator* in_ = nullptr;
   int size_ = 1, index_ = 0;

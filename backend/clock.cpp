@@ -1,31 +1,57 @@
 #include "backend/clock.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace orrery {
 
-const Clock& StreamClock::at(std::uint32_t ordinal) const {
-  static const Clock nothing;
-  const auto later =
-      std::upper_bound(history_.begin(), history_.end(), ordinal,
-                       [](std::uint32_t o, const Snapshot& s) { return o < s.ordinal; });
-  return later == history_.begin() ? nothing : std::prev(later)->clock;
+std::size_t StreamClock::first_row_after(std::uint32_t ordinal) const {
+  std::size_t low = 0, high = past_.size() / row();
+  while (low < high) {
+    const std::size_t middle = (low + high) / 2;
+    if (past_[middle * row()] <= ordinal)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+Clock StreamClock::at(std::uint32_t ordinal) const {
+  Clock clock;
+  if (const std::size_t later = first_row_after(ordinal); later > 0)
+    for (std::size_t i = 0; i < width_; ++i) clock.raise(i, past_[(later - 1) * row() + 1 + i]);
+  return clock;
 }
 
 void StreamClock::learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams) {
+  if (streams > width_) widen(streams);
   now_.merge(clock, streams);
-  if (!history_.empty() && history_.back().ordinal == ordinal)
-    history_.back().clock = now_;
-  else
-    history_.push_back({ordinal, now_});
+  if (past_.empty() || past_[past_.size() - row()] != ordinal) {
+    past_.resize(past_.size() + row());
+    past_[past_.size() - row()] = ordinal;
+  }
+  for (std::size_t i = 0; i < width_; ++i) past_[past_.size() - width_ + i] = now_[i];
+}
+
+// Streams are opened in set-up, when there is little past.
+void StreamClock::widen(std::size_t streams) {
+  std::vector<std::uint32_t> wider;
+  for (std::size_t i = 0; i < past_.size(); i += row()) {
+    const auto begin = past_.begin() + static_cast<std::ptrdiff_t>(i);
+    wider.insert(wider.end(), begin, begin + static_cast<std::ptrdiff_t>(row()));
+    wider.resize(wider.size() + streams - width_);
+  }
+  past_ = std::move(wider);
+  width_ = streams;
 }
 
 void StreamClock::forget_before(std::uint32_t ordinal) {
-  const auto later =
-      std::upper_bound(history_.begin(), history_.end(), ordinal,
-                       [](std::uint32_t o, const Snapshot& s) { return o < s.ordinal; });
-  // The snapshot in force at `ordinal` stays.
-  if (later - history_.begin() > 1) history_.erase(history_.begin(), std::prev(later));
+  const std::size_t later = first_row_after(ordinal);
+  // The clock in force at `ordinal` stays.
+  if (later > 1)
+    past_.erase(past_.begin(), past_.begin() + static_cast<std::ptrdiff_t>((later - 1) * row()));
+  crowded_ = std::max(enough, 2 * past_.size());
 }
 
 }  // namespace orrery

@@ -33,21 +33,26 @@ class Clock {
 class StreamClock {
  public:
   const Clock& now() const { return now_; }
-  // What an operation after `ordinal` of this stream knows.
-  const Clock& at(std::uint32_t ordinal) const;
+  // What an operation after `ordinal` of this stream knows; of a forgotten past, nothing.
+  Clock at(std::uint32_t ordinal) const;
   // The stream's operation `ordinal` (a fence, or the first after a host wait) learned `clock`.
   void learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams);
-  // Everything up to `ordinal` is known to every later operation of the rank: older snapshots are
-  // not asked for again.
+  // Every stream of the rank knows of `ordinal`: what came before it teaches nobody anything.
   void forget_before(std::uint32_t ordinal);
+  // The past has become long since something was forgotten last.
+  bool is_crowded() const { return past_.size() >= crowded_; }
+  std::size_t past_bytes() const { return past_.capacity() * sizeof(past_[0]); }
 
  private:
-  struct Snapshot {
-    std::uint32_t ordinal;
-    Clock clock;
-  };
+  std::size_t row() const { return width_ + 1; }
+  std::size_t first_row_after(std::uint32_t ordinal) const;
+  void widen(std::size_t streams);
+
+  static constexpr std::size_t enough = 48;
   Clock now_;
-  std::vector<Snapshot> history_;  // ascending; the clock from that ordinal on
+  std::size_t width_ = 0;            // streams that the past tells of
+  std::vector<std::uint32_t> past_;  // rows, ascending: an ordinal, and the clock from there on
+  std::size_t crowded_ = enough;
 };
 
 }  // namespace orrery

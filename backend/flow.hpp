@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <span>
 #include <string>
@@ -64,13 +63,11 @@ struct Wait {
   std::string describe() const;  // "event 12 of stream compute…" without names: worlds add those
 };
 
-// What a rank's waits look at. The world updates `passed`, `poison`, `mailbox`; the rank the rest.
+// What a rank's waits look at. The world updates `passed` and `mailbox`; the rank the rest.
 // Guarded by the world.
 struct HostState {
-  std::array<std::uint64_t, max_streams> passed{};  // highest ordinal each stream has passed
-  std::array<std::exception_ptr, max_streams>
-      poison{};  // set when an operation failed; later ones count as passed
-  std::deque<ControlMessage> mailbox;
+  std::vector<std::uint64_t> passed;  // by stream: the highest ordinal that it has passed
+  std::vector<ControlMessage> mailbox;
   std::vector<bool> flow_ended;  // by flow
 
   bool done(Event event) const { return passed[event.stream] >= event.ordinal; }

@@ -55,7 +55,7 @@ void Rank::reserve(Label label, Bytes size) {
 }
 
 bool Rank::ordered_before_home(const Storage& storage) const {
-  const Clock& known = streams_[storage.home].clock_.now();
+  const Clock& known = streams_[storage.home]->clock_.now();
   return std::all_of(storage.accesses.begin(), storage.accesses.end(), [&](const Access& x) {
     return x.stream == storage.home || known[x.stream] >= x.ordinal;
   });
@@ -71,7 +71,7 @@ void Rank::last_reference_died(Storage& storage) {
 void Rank::refund(Storage& storage) {
   (storage.place == Place::device ? device_ledger_ : host_ledger_).refund(storage);
   if (storage.data != nullptr)
-    device_.unmap(storage.data, storage, streams_[storage.home].record());
+    device_.unmap(storage.data, storage, streams_[storage.home]->record());
   delete &storage;
 }
 

@@ -54,7 +54,7 @@ Channel& Rank::channel(Axes axes, std::string_view lane) {
   auto fresh = std::make_unique<Channel>();
   fresh->group_ = group;
   fresh->lane_ = lane;
-  fresh->name_ = group + "/" + fresh->lane_;
+  fresh->axes_ = present;
   fresh->out_ = fresh->in_ = &world_.communicators.group(id_, axes, fresh->lane_);
   fresh->size_ = fresh->out_->size();
   fresh->index_ = world_.options.grid.index_in_group(id_, axes);
@@ -75,7 +75,6 @@ Channel& Rank::edge(Axis axis, int offset, std::string_view lane) {
   auto fresh = std::make_unique<Channel>();
   fresh->group_ = group;
   fresh->lane_ = lane;
-  fresh->name_ = group + "/" + fresh->lane_;
   const int here = world_.options.grid.coordinate(id_, axis);
   const int previous =
       world_.options.grid.rank_with(id_, axis, ((here - offset) % size + size) % size);
@@ -85,24 +84,27 @@ Channel& Rank::edge(Axis axis, int offset, std::string_view lane) {
   return *channels_.emplace_back(std::move(fresh));
 }
 
-std::vector<std::pair<const Communicator*, std::uint64_t>> Rank::issued_elsewhere(
-    const Channel& channel) const {
-  std::vector<std::pair<const Communicator*, std::uint64_t>> counts;
+const std::vector<std::pair<const Communicator*, std::uint64_t>>& Rank::issued_elsewhere(
+    const Channel& channel) {
+  issued_elsewhere_.clear();
+  // Groups over disjoint axes have no two ranks in common, whose orders could differ.
   for (const auto& other : channels_)
-    if (other.get() != &channel && !other->edge() && other->size() > 1)
-      counts.emplace_back(&other->outgoing(), other->outgoing().issued(other->index()));
-  return counts;
+    if (other.get() != &channel && !other->edge() && other->axes_.intersects(channel.axes_))
+      issued_elsewhere_.emplace_back(&other->outgoing(), other->outgoing().issued(other->index()));
+  return issued_elsewhere_;
 }
 
 Stream& Rank::stream(std::string_view stream_name, Place place) {
-  for (Stream& open : streams_)
-    if (open.name() == stream_name) return open;
+  for (const auto& open : streams_)
+    if (open->name() == stream_name) return *open;
   if (streams_.size() == max_streams)
     throw Error(Category::invalid_program,
                 "a rank has at most " + std::to_string(max_streams) + " streams")
         .with("stream", std::string(stream_name));
   const auto index = static_cast<std::uint32_t>(streams_.size());
-  Stream& fresh = streams_.emplace_back(*this, device_, index, std::string(stream_name), place);
+  streams_.push_back(
+      std::make_unique<Stream>(*this, device_, index, std::string(stream_name), place));
+  Stream& fresh = *streams_.back();
   fresh.clock_.learn(1, host_clock_, streams_.size());
   pending_refunds_.emplace_back();
   device_.open_stream(index, fresh.name(), place);
@@ -130,13 +132,22 @@ const Sequence& Rank::sequence(const std::string& key,
 void Rank::host_learned(Event event) {
   const auto ordinal = static_cast<std::uint32_t>(event.ordinal);
   if (event.ordinal <= host_clock_[event.stream]) return;
-  host_clock_.merge(streams_[event.stream].clock_.at(ordinal), streams_.size());
+  host_clock_.merge(streams_[event.stream]->clock_.at(ordinal), streams_.size());
   host_clock_.raise(event.stream, ordinal);
-  for (Stream& stream : streams_) {
-    stream.clock_.learn(stream.ordinal_ + 1, host_clock_, streams_.size());
-    stream.clock_.forget_before(host_clock_[stream.index_]);
+  for (const auto& stream : streams_) {
+    stream->clock_.learn(stream->ordinal_ + 1, host_clock_, streams_.size());
+    stream->clock_.forget_before(host_clock_[stream->index_]);
   }
   for (std::uint32_t home = 0; home < pending_refunds_.size(); ++home) refund_pending(home);
+}
+
+// A stream asks only for what it does not know yet, and the host learns from what all streams know
+// nothing that it could tell them.
+void Rank::forget_past(Stream& stream) {
+  std::uint32_t known = stream.ordinal_;
+  for (const auto& other : streams_)
+    if (other.get() != &stream) known = std::min(known, other->clock_.now()[stream.index_]);
+  stream.clock_.forget_before(known);
 }
 
 void Rank::throw_if_poisoned(Event event) {
@@ -144,7 +155,7 @@ void Rank::throw_if_poisoned(Event event) {
 }
 
 void Rank::wait(Event event, Site site) {
-  if (event.ordinal > streams_[event.stream].ordinal_)
+  if (event.ordinal > streams_[event.stream]->ordinal_)
     throw Error(Category::invalid_program, "waiting for an operation that has not been issued")
         .with("site", to_string(site));
   const Event events[1] = {event};

@@ -5,7 +5,6 @@
 // which rules out folding.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -60,7 +59,7 @@ class Rank {
   Stream& stream(std::string_view name,
                  Place place = Place::device);  // found or opened; at most max_streams
 
-  Stream& stream_of(Event event) { return streams_[event.stream]; }
+  Stream& stream_of(Event event) { return *streams_[event.stream]; }
 
   // Memory. Error{out_of_memory} when it does not fit even after pending refunds have been waited
   // for.
@@ -118,7 +117,7 @@ class Rank {
   // Reports.
   void record_loss(std::int64_t step, double loss);  // this rank's part; the report takes means
   const std::vector<std::unique_ptr<Channel>>& channels() const { return channels_; }
-  const std::deque<Stream>& streams() const { return streams_; }
+  const std::vector<std::unique_ptr<Stream>>& streams() const { return streams_; }
   const Ledger& ledger(Place place) const {
     return place == Place::device ? device_ledger_ : host_ledger_;
   }
@@ -140,15 +139,18 @@ class Rank {
   void refund_pending(std::uint32_t home);
   void wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site);
   void check_setup(std::string_view what) const;
-  std::vector<std::pair<const Communicator*, std::uint64_t>> issued_elsewhere(
-      const Channel& channel) const;
+  void forget_past(Stream& stream);
+  // Valid until the next call.
+  const std::vector<std::pair<const Communicator*, std::uint64_t>>& issued_elsewhere(
+      const Channel& channel);
 
   WorldState& world_;
   Device& device_;
   int id_;
-  std::deque<Stream> streams_;
+  std::vector<std::unique_ptr<Stream>> streams_;
   std::vector<std::unique_ptr<Channel>> channels_;
   bool communicated_ = false;
+  std::vector<std::pair<const Communicator*, std::uint64_t>> issued_elsewhere_;
   Clock host_clock_;  // what this rank's host has waited for
   Ledger device_ledger_, host_ledger_;
   std::vector<std::vector<Storage*>> pending_refunds_;  // by home stream

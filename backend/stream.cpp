@@ -45,9 +45,31 @@ Stream::Stream(Rank& rank, Device& device, std::uint32_t index, std::string name
 // The hazard check, and the bookkeeping that both it and the ledger live on. An access is dropped
 // when a later one stands for it: whatever is ordered after the later one is ordered after it as
 // well.
-void Stream::use(const Operand& operand, bool write, Site site) {
+//
+// First the common cases, in which this stream used the same elements last: it was found to be
+// ordered behind all others then, nothing has come in between, and only a write has more to fear.
+inline void Stream::use(const Operand& operand, bool write, Site site) {
   std::vector<Access>& accesses = operand.storage->accesses;
-  const Clock& known = clock_.now();
+  const auto alike = [this, &operand](const Access& x) {
+    return x.stream == index_ && x.begin == operand.begin && x.end == operand.end &&
+           x.racy == operand.racy;
+  };
+  if (accesses.empty() || !alike(accesses.back())) return check_use(operand, write, site);
+  if (!write && accesses.back().write) {
+    accesses.emplace_back(accesses.back());
+  } else if (write && !accesses.back().write) {
+    if (accesses.size() > 2 || !alike(accesses.front())) return check_use(operand, write, site);
+    accesses.resize(1);
+  }
+  Access& mine = accesses.back();
+  mine.write = write;
+  mine.ordinal = ordinal_;
+  mine.file = site.file;
+  mine.line = static_cast<std::uint16_t>(site.line);
+}
+
+void Stream::check_use(const Operand& operand, bool write, Site site) {
+  std::vector<Access>& accesses = operand.storage->accesses;
   const Access mine{operand.begin,
                     operand.end,
                     site.file,
@@ -56,6 +78,7 @@ void Stream::use(const Operand& operand, bool write, Site site) {
                     static_cast<std::uint8_t>(index_),
                     write,
                     operand.racy};
+  const Clock& known = clock_.now();
   std::size_t kept = 0;
   for (std::size_t i = 0; i < accesses.size(); ++i) {
     const Access& x = accesses[i];
@@ -63,7 +86,7 @@ void Stream::use(const Operand& operand, bool write, Site site) {
       const bool same_stream = x.stream == index_;
       const bool ordered = same_stream || known[x.stream] >= x.ordinal;
       if (!ordered && (write || x.write) && !x.racy && !operand.racy)
-        unordered(*this, operand, x, write, ordinal_, site, rank_.streams()[x.stream].name());
+        unordered(*this, operand, x, write, ordinal_, site, rank_.streams()[x.stream]->name());
       const bool covered = x.begin >= operand.begin && x.end <= operand.end;
       const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
       if (covered && ordered && as_strict && (write || (same_stream && !x.write)))
@@ -115,7 +138,7 @@ void Stream::launch(const Sequence& sequence, std::span<const Operand> operands,
 
 void Stream::after(Event event, Site site) {
   if (event.stream == index_ || clock_.now()[event.stream] >= event.ordinal) return;
-  const Stream& other = rank_.streams()[event.stream];
+  const Stream& other = *rank_.streams()[event.stream];
   if (event.ordinal > other.ordinal_)
     throw Error(Category::invalid_program, "stream " + name_ +
                                                " is told to wait for an operation of stream " +
@@ -126,6 +149,7 @@ void Stream::after(Event event, Site site) {
   Clock learned = other.clock_.at(ordinal);
   learned.raise(event.stream, ordinal);
   clock_.learn(ordinal_, learned, rank_.streams().size());
+  if (clock_.is_crowded()) rank_.forget_past(*this);
   device_.fence(index_, event);
   rank_.refund_pending(index_);
 }
@@ -178,7 +202,7 @@ Event Stream::communicate(Communication c, Channel& channel, Site site) {
   else if (bound != static_cast<int>(index_))
     throw Error(Category::invalid_program,
                 "channel " + channel.name() + " belongs to stream " +
-                    rank_.streams()[static_cast<std::size_t>(bound)].name() +
+                    rank_.streams()[static_cast<std::size_t>(bound)]->name() +
                     " of this rank and is used on " + name_)
         .with("site", to_string(site));
   rank_.communicated_ = true;
@@ -192,9 +216,9 @@ Event Stream::communicate(Communication c, Channel& channel, Site site) {
   ++use.calls;
   use.bytes += wire_bytes(c.kind, c.size(), channel.edge() ? 2 : channel.size());
   const bool ordered_kind = !channel.edge() && c.kind != Collective::exchange;
+  static const std::vector<std::pair<const Communicator*, std::uint64_t>> unordered;
   device_.communicate(index_, channel, c,
-                      ordered_kind ? rank_.issued_elsewhere(channel)
-                                   : std::vector<std::pair<const Communicator*, std::uint64_t>>{});
+                      ordered_kind ? rank_.issued_elsewhere(channel) : unordered);
   return record();
 }
 

@@ -49,7 +49,7 @@ Transfer& Collectives::issue(
 }
 
 void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
-  stream.next_member = std::exchange(transfer.first_member, &stream);
+  transfer.members.push_back(&stream);
   transfer.start = std::max(transfer.start, start);
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
@@ -174,12 +174,14 @@ void Collectives::finish(Transfer& transfer) {
       transfer.values->carry_out(transfer.rendezvous->first);
       racy = transfer.values->writes_race();
     } catch (...) {
-      transfer.poison = transfer.first_member->device->failure_here(*transfer.first_member);
+      transfer.poison = transfer.members.back()->device->failure_here(*transfer.members.back());
     }
   }
-  StreamState* next = nullptr;
-  for (StreamState* member = transfer.first_member; member != nullptr; member = next) {
-    next = member->next_member;
+  // The last that came ends first: it is in the cache, and the others come while it is dealt with.
+  for (std::size_t i = transfer.members.size(); i-- > 0;) {
+    StreamState* const member = transfer.members[i];
+    if (i >= 2) transfer.members[i - 2]->prefetch();
+    if (i >= 1) __builtin_prefetch(transfer.members[i - 1]->device);
     if (racy)
       core_.engine.schedule(
           core_.now, Core::racy_write_key(member->device->id(), member->index, member->head()),
@@ -211,7 +213,10 @@ void Collectives::end_member(Transfer& transfer, StreamState& stream) {
 
 void Collectives::close(Transfer& transfer) {
   transfer.rendezvous->communicator->retire(*transfer.rendezvous);
+  std::vector<StreamState*> members = std::move(transfer.members);
+  members.clear();
   transfer = Transfer{};
+  transfer.members = std::move(members);  // its memory is used again
   free_.push_back(&transfer);
 }
 
@@ -223,18 +228,18 @@ void Collectives::trace(const Transfer& transfer) const {
   const std::string arguments =
       fmt::format(R"("bytes":{},"members":{})", rendezvous.first.size().value, rendezvous.expected);
   const Time now = core_.now;
-  for (const StreamState* s = transfer.first_member; s != nullptr; s = s->next_member) {
+  for (const StreamState* s : transfer.members) {
     const Track track{s->device->id(), s->index};
     core_.trace->slice(track, "communication", what, s->began, now, arguments);
     core_.trace->slice(track, "communication", "transfer", transfer.start, now);
   }
   if (rendezvous.expected < 2 || rendezvous.expected > most_arrows) return;
   // From who sends, or came last, to the others.
-  const StreamState* from = transfer.first_member;
+  const StreamState* from = transfer.members.back();
   if (rendezvous.communicator->edge() &&
       static_cast<int>(from->device->id()) != rendezvous.communicator->members().front())
-    from = from->next_member;
-  for (const StreamState* s = transfer.first_member; s != nullptr; s = s->next_member) {
+    from = transfer.members.front();
+  for (const StreamState* s : transfer.members) {
     if (s == from) continue;
     core_.trace->arrow(what, {from->device->id(), from->index}, transfer.start,
                        {s->device->id(), s->index}, transfer.start);

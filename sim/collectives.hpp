@@ -28,8 +28,8 @@ struct RingMember {
 // The simulated side of a Rendezvous, from the first member's issue to its end.
 struct Transfer {
   Rendezvous* rendezvous = nullptr;
-  StreamState* first_member = nullptr;  // those that have come, the last first
-  Time start;                           // the latest of them
+  std::vector<StreamState*> members;  // those that have come, in that order
+  Time start;                         // the latest of them
   Fidelity fidelity = Fidelity::analytic;
   bool flows_next = false;    // its latency is being paid
   std::uint32_t left = 0;     // flows, or messages

@@ -48,7 +48,8 @@ void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place
     core_.trace->name_stream({id_, stream}, name);
   }
   streams_.push_back(&fresh);
-  stream_names_.push_back(name);
+  host_.passed.push_back(0);
+  poison_.emplace_back();
 }
 
 void* SimDevice::map(const Storage& storage) {

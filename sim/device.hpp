@@ -69,10 +69,12 @@ class alignas(64) SimDevice : public Device {
   std::uint32_t id() const { return id_; }
   StreamState& stream(std::uint32_t index) { return *streams_[index]; }
   const std::vector<StreamState*>& streams() const { return streams_; }
-  const std::string& stream_name(std::uint32_t index) const { return stream_names_[index]; }
+  const std::string& stream_name(std::uint32_t index) const {
+    return rank_->streams()[index]->name();
+  }
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
-  std::exception_ptr& poison_of(const StreamState& stream) { return host_.poison[stream.index]; }
+  std::exception_ptr& poison_of(const StreamState& stream) { return poison_[stream.index]; }
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
   DecisionLog& decisions() { return decisions_; }
@@ -150,9 +152,9 @@ class alignas(64) SimDevice : public Device {
   bool host_clock_;
   std::unique_ptr<Rank> rank_;
   HostState host_;
+  std::vector<std::exception_ptr> poison_;                     // by stream: why an operation failed
   std::vector<std::unique_ptr<StreamState[]>> stream_blocks_;  // of StreamState::neighbours
   std::vector<StreamState*> streams_;
-  std::vector<std::string> stream_names_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* baton_ = nullptr;  // who holds it: the flow that runs, or waits holding it
   std::uint32_t last_holder_ = 0;

@@ -79,7 +79,7 @@ std::exception_ptr SimDevice::failure_here(const StreamState& stream) const {
   } catch (Error& error) {
     if (error.context("time").empty())
       error.with("rank", std::to_string(id_))
-          .with("stream", stream_names_[stream.index])
+          .with("stream", stream_name(stream.index))
           .with("operation", std::to_string(stream.head()))
           .with("time", time_text(core_.now));
     return std::current_exception();

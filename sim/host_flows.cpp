@@ -27,7 +27,7 @@ void SimDevice::run_program(const World::Program& program, RankReport& report) {
         throw Error(Category::invalid_program, "the rank's program ends while its flow " +
                                                    other->name + " still runs; join it");
     drain(flow);
-    for (const std::exception_ptr& failure : host_.poison)
+    for (const std::exception_ptr& failure : poison_)
       if (failure != nullptr) std::rethrow_exception(failure);
     fill_report(report);
     flow.ended = true;
@@ -263,8 +263,7 @@ bool SimDevice::done(Event event) {
 }
 
 std::exception_ptr SimDevice::failure(Event event) {
-  return event.ordinal >= streams_[event.stream]->poisoned_from ? host_.poison[event.stream]
-                                                                : nullptr;
+  return event.ordinal >= streams_[event.stream]->poisoned_from ? poison_[event.stream] : nullptr;
 }
 
 Time SimDevice::now() {

@@ -29,7 +29,7 @@ class SimService : public Service {
   void deliver(ControlMessage message);
   void wake() { core_.engine.make_runnable(actor_); }
   const std::string& name() const { return name_; }
-  const std::deque<ControlMessage>& mailbox() const { return mailbox_; }
+  const std::vector<ControlMessage>& mailbox() const { return mailbox_; }
 
   Seconds now() override { return core_.engine.now().seconds(); }
   Random& rng(Purpose purpose) override;
@@ -41,7 +41,7 @@ class SimService : public Service {
   std::uint32_t address_;
   std::string name_;
   ActorId actor_ = no_actor;
-  std::deque<ControlMessage> mailbox_;
+  std::vector<ControlMessage> mailbox_;
   std::map<Purpose, Random> rngs_;
 };
 

@@ -106,19 +106,22 @@ struct alignas(64) StreamState {
   bool poisoned : 1 = false;     // the head and all behind it fail
   bool head_values : 1 = false;  // the head has values
 
-  TimeAccount account;                              // of the compute stream
-  std::uint32_t issued = 0;                         // ordinal of the last operation issued
-  std::uint32_t poisoned_from = ~std::uint32_t{0};  // first ordinal that failed
-  StreamState* waits_for = nullptr;                 // what its head, a fence, waits for
-  StreamState* next_waiter = nullptr;               // in that stream's list
-  StreamState* next_member = nullptr;               // among those that have come to a communication
+  TimeAccount account;                                 // of the compute stream
+  std::uint32_t issued = 0;                            // ordinal of the last operation issued
+  std::uint32_t poisoned_from = ~std::uint32_t{0};     // first ordinal that failed
+  StreamState* waits_for = nullptr;                    // what its head, a fence, waits for
+  StreamState* next_waiter = nullptr;                  // in that stream's list
   std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
 
   // Streams of a rank lie side by side, this many together.
-  static constexpr std::uint32_t neighbours = 4;
+  static constexpr std::uint32_t neighbours = 2;
   // Another stream of this one's rank, without a look at its device if they are neighbours.
   StreamState& sibling(std::uint32_t other);
 
+  void prefetch() const {
+    __builtin_prefetch(this);
+    __builtin_prefetch(reinterpret_cast<const char*>(this) + 64);
+  }
   std::uint64_t head() const { return std::uint64_t{passed} + 1; }  // ordinal of the head
   StreamState();
   ~StreamState();

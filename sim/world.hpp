@@ -30,7 +30,7 @@ struct SimOptions {
   bool host_clock = false;            // issuing costs host time, by Machine::host
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
-  std::uint32_t launch_queue = 256;
+  std::uint32_t launch_queue = 64;
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world
 };
 

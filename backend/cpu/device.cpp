@@ -22,7 +22,9 @@ View view_of(const Operand& operand) {
 CpuDevice::CpuDevice(Shared& shared, int rank)
     : shared_(shared),
       rank_(rank),
-      arena_([this](Event event) { return streams_[event.stream]->passed() >= event.ordinal; }) {}
+      arena_([this](Event event) { return streams_[event.stream]->passed() >= event.ordinal; }) {
+  host_.passed.resize(max_streams);  // others look at it while streams are opened
+}
 
 CpuDevice::~CpuDevice() { stop(); }
 

@@ -104,7 +104,7 @@ class CpuDevice final : public Device {
   void stream_moved(std::uint32_t index);
   void advance();  // gives a free baton to a flow that can run
   void receive(ControlMessage message);
-  const std::deque<ControlMessage>& mailbox() const { return host_.mailbox; }
+  const std::vector<ControlMessage>& mailbox() const { return host_.mailbox; }
   // Time up to `now` in which no flow could run, by what the program waited for.
   PartTimes host_waited(Instant now) const;
   // Stream `waiting` waits for stream `other`; -1 when it no longer does.

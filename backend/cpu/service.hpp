@@ -21,7 +21,7 @@ class CpuService final : public Service, public Entity {
   // With the lock.
   void receive(ControlMessage message);
   void ranks_have_ended();  // it may finish what it has received; then it unwinds from its receive
-  const std::deque<ControlMessage>& mailbox() const { return mailbox_.mailbox; }
+  const std::vector<ControlMessage>& mailbox() const { return mailbox_.mailbox; }
 
   Seconds now() override { return shared_.monitor.now().seconds(); }
   Random& rng(Purpose purpose) override;

@@ -126,7 +126,7 @@ class CpuWorld final : public World {
 
   void check_messages() const {
     Error error(Category::mismatch, "message never received");
-    const auto look = [&](int to, const std::deque<ControlMessage>& mailbox) {
+    const auto look = [&](int to, const std::vector<ControlMessage>& mailbox) {
       for (const ControlMessage& message : mailbox)
         error.with("from " + address(message.from),
                    "to " + address(to) + ", tag " + std::to_string(message.tag));

@@ -20,7 +20,7 @@ namespace {
 // Every operation is over as soon as it is issued.
 class IdleDevice final : public Device {
  public:
-  void open_stream(std::uint32_t, const std::string&, Place) override {}
+  void open_stream(std::uint32_t, const std::string&, Place) override { host_.passed.push_back(0); }
   void* map(const Storage& storage) override {
     if (storage.values != Values::always) return nullptr;  // small: counts, norms, losses
     const auto bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, storage.bytes().value));

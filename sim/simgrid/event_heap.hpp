@@ -60,6 +60,15 @@ class EventHeap {
     return entries_.front();
   }
 
+  // After take(): who is first unless something earlier is pushed; null when nothing is left.
+  const HeapEntry* likely_next() const {
+    if (entries_.size() < 2) return nullptr;
+    const HeapEntry* least = &entries_[1];
+    for (std::size_t i = 2; i <= arity && i < entries_.size(); ++i)
+      if (entries_[i].before(*least)) least = &entries_[i];
+    return least;
+  }
+
   // Removes what top() returned just now; nothing may come between the two calls.
   HeapEntry take() {
     root_free_ = true;

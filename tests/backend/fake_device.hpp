@@ -28,6 +28,7 @@ class FakeDevice final : public Device {
   FakeDevice(FakeWorld& world, int id) : world_(world), id_(id) {}
 
   void open_stream(std::uint32_t, const std::string& name, Place) override {
+    host_.passed.push_back(0);
     opened.push_back(name);
     queues_.emplace_back();
   }

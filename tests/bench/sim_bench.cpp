@@ -9,7 +9,7 @@
 // measurement runs in a process of its own; the best of the repetitions is printed with the median
 // beside it, one JSON object per line. Time is CPU time.
 #include <fmt/format.h>
-#include <sys/resource.h>
+#include <malloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,10 +46,12 @@ constexpr int kernels_per_block = 5;
 
 double seconds_since(CpuClock::time_point start) { return CpuClock::now() - start; }
 
-double resident_kib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss);
+// What the heap holds; a stack is a mapping of its own.
+double heap_kib(int stacks) {
+  const struct mallinfo2 all = mallinfo2();
+  constexpr double stack = 256 * 1024 + 4096;
+  return (static_cast<double>(all.uordblks) + static_cast<double>(all.hblkhd) - stack * stacks) /
+         1024;
 }
 
 std::uint64_t staggered(std::uint64_t rank, std::uint64_t step) {
@@ -119,22 +121,24 @@ struct Measured {
 };
 
 Measured simulate(int ranks, const World::Program& program) {
-  const double before = resident_kib();
   const UniformMachine machine = machine_of(ranks);
   WorldOptions world;
   world.grid.set(Axis::tensor, 8).set(Axis::replicate, ranks / 8);
   SimOptions options;
   options.machine = &machine;
+  const double before = heap_kib(0);
   const auto start = CpuClock::now();
-  const RunReport report = make_sim_world(world, options)->run(program);
-  const double seconds = seconds_since(start);
-  return {static_cast<double>(report.activities) / seconds,
-          (resident_kib() - before) / static_cast<double>(ranks)};
+  double kib = 0;  // when the last rank has issued all it has to
+  const RunReport report = make_sim_world(world, options)->run([&](Rank& rank) {
+    program(rank);
+    if (rank.id() == ranks - 1) kib = (heap_kib(ranks) - before) / ranks;
+  });
+  return {static_cast<double>(report.activities) / seconds_since(start), kib};
 }
 
 // A launch of a prepared kernel with three operands, from the call on Stream to its return; what
-// the stream does with it later is not counted.
-Measured issue_path() {
+// the stream does with it later is not counted. `chained`: each reads what the one before it wrote.
+Measured issue_path(bool chained) {
   constexpr int launches = 1'000'000;
   const UniformMachine machine = machine_of(1);
   WorldOptions world;
@@ -144,14 +148,17 @@ Measured issue_path() {
   double seconds = 0;
   make_sim_world(world, options)->run([&](Rank& rank) {
     Stream& compute = rank.stream("compute");
-    const Prepared kernel = rank.prepare(
-        Kernel::timed("kernel", Seconds(1e-6), {Role::read, Role::read, Role::update}));
+    const Prepared kernel =
+        rank.prepare(Kernel::timed("kernel", Seconds(1e-6), {Role::read, Role::read, Role::write}));
     std::array<Tensor, 3> x;
     for (Tensor& tensor : x)
       tensor = rank.allocate(compute, Label::activations, 1 << 20, Dtype::bf16);
     for (int pass = 0; pass < 2; ++pass) {  // the first grows the queue
       const auto start = CpuClock::now();
-      for (int i = 0; i < launches / 2; ++i) compute.launch(kernel, {x[0], x[1], x[2]});
+      for (int i = 0; i < launches / 4; ++i) {
+        compute.launch(kernel, {x[0], x[1], x[2]});
+        compute.launch(kernel, {chained ? x[2] : x[0], x[1], chained ? x[0] : x[2]});
+      }
       seconds = seconds_since(start);
       rank.wait(compute.record());
     }
@@ -200,7 +207,8 @@ double report(const std::string& name, int count, const Options& options,
 }
 
 void run_all(const Options& options) {
-  report("issue_path", 1, options, issue_path);
+  report("issue_path", 1, options, [] { return issue_path(false); });
+  report("issue_path_chained", 1, options, [] { return issue_path(true); });
   for (const int ranks : {1'024, 16'384}) {
     const double bare = report("bare_heap", ranks, options, [ranks] {
       return Measured{bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000), 0};
