@@ -77,6 +77,45 @@ TEST_CASE("the same exchange on two streams ends, and so does exchange()") {
     CHECK(result.noted() == std::vector<double>{1, 1, 0, 0});
 }
 
+namespace {
+
+// Two stages of 1F1B with two micro-batches in flight, over one stream for both directions or two.
+constexpr int pipeline_line = __LINE__;
+void pipeline_of_two(Rank& rank, bool one_stream) {
+  Stream& forward = rank.stream("forward");
+  Stream& backward = one_stream ? forward : rank.stream("backward");
+  Channel& activations = rank.edge(Axis::pipeline, 1, "activations");
+  Channel& gradients = rank.edge(Axis::pipeline, -1, "gradients");
+  const Tensor first = buffer(rank, forward), second = buffer(rank, forward),
+               gradient = buffer(rank, backward);
+  if (rank.id() == 0) {
+    forward.send(first, activations);
+    forward.send(second, activations);  // 10 lines below pipeline_line
+    backward.receive(gradient, gradients);
+  } else {
+    forward.receive(first, activations);
+    backward.send(gradient, gradients);  // 14
+    forward.receive(second, activations);
+  }
+  rank.wait(forward.record());
+  rank.wait(backward.record());
+}
+
+}  // namespace
+
+TEST_CASE("1F1B with one stream for both directions is a deadlock; with a stream each it ends") {
+  const auto program = [](bool one_stream) {
+    return [one_stream](Rank& rank, RankNotes&) { pipeline_of_two(rank, one_stream); };
+  };
+  const WorldSetup setup = setup_for(2, Axis::pipeline);
+  for (const auto& result : {run_in_sim(setup, program(false)), run_in_cpu(setup, program(false))})
+    CHECK_MESSAGE(!result.error, why(result));
+  expect(Category::deadlock, setup, program(true),
+         {"activations", "gradients", "rank 0", "rank 1", "forward"});
+  const Error in_sim = *run_in_sim(setup, program(true)).error;  // names both sides of both
+  for (const int below : {10, 11, 14, 15}) CHECK(holds(in_sim, line(pipeline_line + below)));
+}
+
 TEST_CASE("two channels used in crossed orders are a deadlock with both call sites") {
   const int here = __LINE__;
   const SharedProgram program = [](Rank& rank, RankNotes&) {
@@ -95,6 +134,7 @@ TEST_CASE("two channels used in crossed orders are a deadlock with both call sit
         in_sim ? run_in_sim(setup_for(2), program) : run_in_cpu(setup_for(2), program);
     REQUIRE(result.error.has_value());
     CHECK(result.error->category() == Category::deadlock);
+    CHECK(exit_code(result.error->category()) == 4);
     CHECK(holds(*result.error, "replicate/first"));
     CHECK(holds(*result.error, "replicate/second"));
     // The operation found crossed, as each rank issued it: line 7 for both, or lines 6 and 8.
@@ -232,6 +272,7 @@ TEST_CASE("a loop that polls while time stands still is a livelock in sim") {
   const WorldResult sim = run_in_sim(setup_for(1), program);
   REQUIRE(sim.error.has_value());
   CHECK(sim.error->category() == Category::livelock);
+  CHECK(exit_code(sim.error->category()) == 4);
   CHECK(sim.error->context("rank") == "0");
   CHECK(holds(*sim.error, line(here + 4)));
   CHECK_FALSE(run_in_cpu(setup_for(1), program).error.has_value());  // time does not stand still

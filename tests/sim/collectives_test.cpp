@@ -24,7 +24,7 @@ Time all_reduce_time(int ranks, std::int64_t bytes, Fidelity fidelity) {
 }  // namespace
 
 TEST_CASE("a ring all-reduce takes 2(P-1)(alpha + S/(P B)) in every fidelity") {
-  for (const int ranks : {2, 3, 4, 5, 7, 8, 16, 31, 64}) {
+  for (int ranks = 2; ranks <= 64; ++ranks) {
     CAPTURE(ranks);
     const std::int64_t chunk = 250'000;
     const auto steps = static_cast<std::uint64_t>(2 * (ranks - 1));
