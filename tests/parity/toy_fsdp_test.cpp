@@ -23,14 +23,18 @@ void check(const WorldResult& result, std::int64_t elements) {
   CHECK(result.noted() == std::vector(4, Fsdp::units - 1.0));
 }
 
-// On links of two speeds in sim, so that communication is hidden or exposed; and on the CPU.
+// On links of two speeds in sim, so that communication is hidden or exposed, and on the CPU; with
+// the host far ahead of its device, and with pauses in which the device ends all it was given.
 void check_peak(FsdpWaits waits, std::int64_t elements) {
   WorldSetup setup = setup_for(4, Axis::shard);
-  for (const double bandwidth : {1e8, 1e12}) {
-    setup.machine.bandwidth = BytesPerSecond(bandwidth);
-    check(run_in_sim(setup, fsdp(waits)), elements);
+  for (const double pause : {0.0, 5e-4}) {
+    waits.pause = Seconds(pause);
+    for (const double bandwidth : {1e8, 1e12}) {
+      setup.machine.bandwidth = BytesPerSecond(bandwidth);
+      check(run_in_sim(setup, fsdp(waits)), elements);
+    }
+    check(run_in_cpu(setup, fsdp(waits)), elements);
   }
-  check(run_in_cpu(setup, fsdp(waits)), elements);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ namespace orrery {
 struct FsdpWaits {
   bool gather_waits_for_free = true;            // of the unit whose compute ended two units back
   std::optional<int> reduce_awaited_after = 0;  // units later; none: never
+  Seconds pause{0};  // of the host after each unit: time that orders nothing
 };
 
 class Fsdp {
@@ -71,6 +72,7 @@ class Fsdp {
   }
 
   void compute(int unit, bool backward) {
+    if (waits_.pause > Seconds(0)) rank_.sleep(waits_.pause);
     compute_.after(ready_[at(unit)]);
     if (!backward) {
       compute_.launch(rank_.prepare(Kernel::timed("forward", Seconds(1e-6), {Role::read})),
