@@ -168,3 +168,33 @@ TEST_CASE("a throttled link takes at least its time") {
   CHECK(wrong == 0);
   CHECK(report.ranks[0].channels[0].use.busy >= to_time(Seconds(3 * 2e-3)));
 }
+
+// That a transfer has started cannot be seen, only given time; an attempt in which the write came
+// before it shows nothing and is repeated. Read at its end, no attempt would find what was there.
+TEST_CASE("a racy operand is sent as it was when the transfer started") {
+  const auto receives_what_was_there = [] {
+    std::atomic<int> old{0};
+    run_cpu(
+        options_for(Axis::replicate, 2),
+        [&](Rank& rank) {
+          Channel& channel = rank.channel(Axis::replicate, "slow");
+          Stream &compute = rank.stream("compute"), &comm = rank.stream("comm");
+          const Tensor x = make(rank, compute, 16), theirs = make(rank, comm, 16);
+          fill(rank, compute, x, 1);
+          comm.after(compute.record());
+          comm.exchange(x.racy(), theirs, 1 - rank.id(), channel);
+          rank.control_send(1 - rank.id(), 1, {});
+          rank.control_receive(1);
+          rank.sleep(Seconds(0.01));
+          compute.launch(rank.prepare(Kernel::fill(16, 2, Dtype::fp32)), {x.racy()});
+          rank.wait(compute.record());
+          old += rank.poll(comm.record()) ? 0 : 1;  // the write came during the transfer
+          old += differences(rank, theirs, [](auto) { return 1.0; }) == 0 ? 1 : 0;
+        },
+        CpuOptions{Throttle{Seconds(0.1), BytesPerSecond(1e9)}});
+    return old == 4;
+  };
+  bool found = false;
+  for (int attempt = 0; attempt < 20 && !found; ++attempt) found = receives_what_was_there();
+  CHECK(found);
+}

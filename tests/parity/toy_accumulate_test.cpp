@@ -2,8 +2,7 @@
 // all_reduce of the last round is done, so the number of micro-batches is a decision of time. The
 // counts of a round weigh its gradients and live in always-valued tensors.
 //
-// Seen to fail (see README.md): completions of one instant delivered in the order of scheduling;
-// a replay that polls instead of waiting.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include <algorithm>

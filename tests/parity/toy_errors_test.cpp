@@ -1,7 +1,7 @@
 // A catalogue of bad programs. Each must be the same named error in both worlds, with the ranks and
 // the call sites of both sides; what deadlocks with NCCL must not pass in sim or on the CPU.
 //
-// Seen to fail (see README.md): send as an eager copy; the crossed-order check left out.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include <algorithm>

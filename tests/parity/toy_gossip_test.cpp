@@ -1,7 +1,7 @@
 // Gossip on 1 to 9 ranks in both worlds (the program is tests/support/gossip_program.hpp). The
 // CPU's side runs under the thread sanitizer in tests/cpu/gossip_test.cpp.
 //
-// README.md says by which breaks of the product it was seen to fail.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include "tests/support/gossip_program.hpp"

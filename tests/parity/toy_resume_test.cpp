@@ -1,8 +1,7 @@
 // A run that is stopped after any step and goes on in a new world, through Archive visits: the same
 // final bits in both worlds, and in sim the same times.
 //
-// Seen to fail (see README.md): a member left out of visit() (momentum, the step, the position of
-// the random numbers), and Loader writing before the tensor's earlier uses have ended.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include <cmath>

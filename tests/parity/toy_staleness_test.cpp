@@ -6,7 +6,7 @@
 //   x' = (q x + y) / 2,  y' = (q y + x) / 2,
 // so after k rounds x + y = ((q + 1) / 2)^k (x0 + y0) and x - y = ((q - 1) / 2)^k (x0 - y0).
 //
-// Seen to fail (see README.md): an exchange that reads its racy operand when it ends.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include <cmath>

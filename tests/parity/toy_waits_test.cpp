@@ -1,7 +1,7 @@
 // Every way of waiting, in both worlds: wait_any, deadlines met and missed, signals between flows,
 // control messages with any source; recorded in one world and replayed in the other; poison.
 //
-// Seen to fail (see README.md): a handover left out of the log, a wait_any that takes the last.
+// README.md names the breaks of the product by which it was seen to fail.
 #include <doctest/doctest.h>
 
 #include <cmath>
