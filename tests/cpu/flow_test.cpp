@@ -1,6 +1,8 @@
 // Flows, the baton, signals, services and control messages of the CPU world.
 #include <atomic>
+#include <chrono>
 #include <mutex>
+#include <thread>
 
 #include "tests/cpu/cpu_world.hpp"
 
@@ -25,6 +27,28 @@ TEST_CASE("flows of a rank run one at a time and switch at waits only") {
   });
   CHECK(violations == 0);
   CHECK(unguarded == 150);
+}
+
+TEST_CASE("a flow whose message comes while another one runs waits for its turn") {
+  std::atomic<bool> inside{false}, ran_beside{false};
+  run_cpu(2, [&](Rank& rank) {
+    if (rank.id() == 1) {
+      rank.control_receive(1);
+      rank.control_send(0, 2, {});
+      return;
+    }
+    const Task other = rank.fork("other", [&] {
+      rank.control_receive(2);
+      ran_beside = inside.load();
+    });
+    for (int i = 0; i < 2; ++i) rank.sleep(Seconds(0));  // the other one waits, and is next in turn
+    inside = true;
+    rank.control_send(1, 1, {});
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the answer comes
+    inside = false;
+    rank.join(other);
+  });
+  CHECK_FALSE(ran_beside);
 }
 
 TEST_CASE("signals count, and pass work between flows") {
