@@ -27,6 +27,7 @@ struct ControlMessage {
   int from = 0;  // rank, or service address
   Tag tag = 0;
   std::vector<std::int64_t> values;
+  Site site;  // of the sending
 };
 
 // A counting signal between flows of one rank: `raise` adds one, a wait takes one.

@@ -378,17 +378,18 @@ void Rank::wait(Signal& signal, Site site) {
   device_.take(signal);
 }
 
-void Rank::control_send(int to, Tag tag, std::span<const std::int64_t> values) {
+void Rank::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
   const int last = size(all_axes) + static_cast<int>(world_.services.size());
   if (to < 0 || to >= last)
     throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
                                                "; addresses end at " + std::to_string(last - 1))
-        .with("rank", std::to_string(id_));
-  device_.send(to, {id_, tag, std::vector<std::int64_t>(values.begin(), values.end())});
+        .with("rank", std::to_string(id_))
+        .with("site", to_string(site));
+  device_.send(to, {id_, tag, std::vector<std::int64_t>(values.begin(), values.end()), site});
 }
 
-void Rank::control_send(int to, Tag tag, std::initializer_list<std::int64_t> values) {
-  control_send(to, tag, std::span<const std::int64_t>(values.begin(), values.size()));
+void Rank::control_send(int to, Tag tag, std::initializer_list<std::int64_t> values, Site site) {
+  control_send(to, tag, std::span<const std::int64_t>(values.begin(), values.size()), site);
 }
 
 std::optional<ControlMessage> Rank::control_receive(Tag tag, int from, Seconds timeout, Site site) {

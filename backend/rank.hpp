@@ -107,8 +107,10 @@ class Rank {
 
   // Small control messages [taint], to ranks or services. Every message must be received before the
   // run ends.
-  void control_send(int to, Tag tag, std::span<const std::int64_t> values);
-  void control_send(int to, Tag tag, std::initializer_list<std::int64_t> values);
+  void control_send(int to, Tag tag, std::span<const std::int64_t> values,
+                    Site site = Site::here());
+  void control_send(int to, Tag tag, std::initializer_list<std::int64_t> values,
+                    Site site = Site::here());
   std::optional<ControlMessage> control_receive(Tag tag, int from = any_source,
                                                 Seconds timeout = forever,
                                                 Site site = Site::here());

@@ -89,7 +89,8 @@ class Service {
   virtual ~Service() = default;
   virtual Seconds now() = 0;
   virtual Random& rng(Purpose purpose) = 0;
-  virtual void control_send(int to, Tag tag, std::span<const std::int64_t> values) = 0;
+  virtual void control_send(int to, Tag tag, std::span<const std::int64_t> values,
+                            Site site = Site::here()) = 0;
   virtual std::optional<ControlMessage> control_receive(Tag tag, int from = any_source,
                                                         Seconds timeout = forever) = 0;
 };

@@ -15,7 +15,8 @@ struct ServiceEnds {};
 
 std::string describe(const ControlMessage& message, int to) {
   return "message with tag " + std::to_string(message.tag) + " from " +
-         std::to_string(message.from) + " to " + std::to_string(to);
+         std::to_string(message.from) + " to " + std::to_string(to) + " (" +
+         to_string(message.site) + ")";
 }
 
 }  // namespace
@@ -42,13 +43,13 @@ Random& SimService::rng(Purpose purpose) {
   return rngs_.emplace(purpose, Random(core_.state.options.seed, purpose, address_)).first->second;
 }
 
-void SimService::control_send(int to, Tag tag, std::span<const std::int64_t> values) {
+void SimService::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
   const int addresses = static_cast<int>(core_.ranks() + core_.mail->services().size());
   if (to < 0 || to >= addresses)
     throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
                                                "; addresses end at " +
                                                std::to_string(addresses - 1));
-  ControlMessage message{static_cast<int>(address_), tag, {values.begin(), values.end()}};
+  ControlMessage message{static_cast<int>(address_), tag, {values.begin(), values.end()}, site};
   core_.mail->send(address_, to, std::move(message), core_.machine.host(0).control_latency);
 }
 

@@ -33,7 +33,7 @@ class SimService : public Service {
 
   Seconds now() override { return core_.engine.now().seconds(); }
   Random& rng(Purpose purpose) override;
-  void control_send(int to, Tag tag, std::span<const std::int64_t> values) override;
+  void control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) override;
   std::optional<ControlMessage> control_receive(Tag tag, int from, Seconds timeout) override;
 
  private:

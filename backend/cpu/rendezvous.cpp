@@ -31,8 +31,14 @@ Time throttled_time(const Throttle& throttle, Collective kind, Bytes size, int m
 
 namespace cpu {
 
-std::string Meeting::describe() const {
-  std::string text = rendezvous->describe();
+std::string Meeting::describe(std::uint32_t mine) const {
+  const Communicator& communicator = *rendezvous->communicator;
+  const Collective kind = !communicator.edge() ? rendezvous->first.kind
+                          : mine == 0          ? Collective::send
+                                               : Collective::receive;
+  std::string text = std::string(name(kind)) + " #" + std::to_string(rendezvous->sequence) +
+                     " on " + communicator.name() + " (" + to_string(rendezvous->parts[mine].site) +
+                     ")";
   const std::vector<int> missing = rendezvous->missing();
   const auto list = [&text](const char* what, const std::vector<int>& ranks) {
     if (ranks.empty()) return;

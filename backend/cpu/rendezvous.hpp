@@ -26,8 +26,9 @@ struct Meeting {
   std::vector<std::mutex*> racy;  // by part: the rank's racy lock where the input is racy, or null
   std::vector<std::vector<std::byte>> results;
 
-  // What it still lacks: members that have not issued it, or whose stream has not come to it.
-  std::string describe() const;
+  // As part `mine` issued it, and what it still lacks: members that have not issued it, or whose
+  // stream has not come to it.
+  std::string describe(std::uint32_t mine) const;
 };
 
 class Meetings {

@@ -45,14 +45,14 @@ Random& CpuService::rng(Purpose purpose) {
       .first->second;
 }
 
-void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> values) {
+void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
   const int last =
       shared_.state.options.grid.size() + static_cast<int>(shared_.state.services.size());
   if (to < 0 || to >= last)
     throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
                                                "; addresses end at " + std::to_string(last - 1));
   shared_.monitor.throw_if_failed();
-  shared_.deliver(to, {address_, tag, {values.begin(), values.end()}});
+  shared_.deliver(to, {address_, tag, {values.begin(), values.end()}, site});
 }
 
 std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Seconds timeout) {

@@ -25,7 +25,7 @@ class CpuService final : public Service, public Entity {
 
   Seconds now() override { return shared_.monitor.now().seconds(); }
   Random& rng(Purpose purpose) override;
-  void control_send(int to, Tag tag, std::span<const std::int64_t> values) override;
+  void control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) override;
   std::optional<ControlMessage> control_receive(Tag tag, int from, Seconds timeout) override;
 
   std::string who() const override { return "service " + name_; }

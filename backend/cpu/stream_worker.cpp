@@ -152,7 +152,7 @@ std::string StreamWorker::blocked_in() const {
   if (at_->kind == Operation::Kind::fence)
     return "waits for operation " + std::to_string(at_->event.ordinal) + " of stream " +
            device_.stream(at_->event.stream).name();
-  if (at_->kind == Operation::Kind::communicate) return "in " + at_->meeting->describe();
+  if (at_->kind == Operation::Kind::communicate) return "in " + at_->meeting->describe(at_->part);
   return label(*at_);
 }
 

@@ -128,8 +128,9 @@ class CpuWorld final : public World {
     Error error(Category::mismatch, "message never received");
     const auto look = [&](int to, const std::vector<ControlMessage>& mailbox) {
       for (const ControlMessage& message : mailbox)
-        error.with("from " + address(message.from),
-                   "to " + address(to) + ", tag " + std::to_string(message.tag));
+        error.with("from " + address(message.from), "to " + address(to) + ", tag " +
+                                                        std::to_string(message.tag) + " (" +
+                                                        to_string(message.site) + ")");
     };
     for (int rank = 0; rank < ranks_; ++rank)
       look(rank, devices_[static_cast<std::size_t>(rank)]->mailbox());

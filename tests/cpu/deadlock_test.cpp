@@ -139,6 +139,22 @@ TEST_CASE("a service that waits does not hide a deadlock") {
   check_deadlock(error, {"rank 0 flow main", "service tracker", "a message with tag 1"});
 }
 
+TEST_CASE("each side of a transfer that cannot go on is named as that side issued it") {
+  // Both send first, on one stream each. Which side of a transfer is issued first is chance.
+  const auto error = error_of([] {
+    run_cpu(2, [](Rank& rank) {
+      Channel& ring = rank.edge(Axis::replicate, +1, "ring");
+      Stream& s = rank.stream("s");
+      const Tensor t = rank.allocate(s, Label::communication, 4, Dtype::fp32);
+      const Tensor u = rank.allocate(s, Label::communication, 4, Dtype::fp32);
+      s.send(t, ring);
+      rank.wait(s.receive(u, ring));
+    });
+  });
+  check_deadlock(error, {"rank 0 stream s", "rank 1 stream s", "in send #0 on replicate+1/ring"});
+  CHECK_FALSE(mentions(*error, {"in receive"}));
+}
+
 TEST_CASE("a message that nobody receives is reported with sender, receiver and tag") {
   const auto error = error_of([] {
     run_cpu(2, [](Rank& rank) {
@@ -147,7 +163,8 @@ TEST_CASE("a message that nobody receives is reported with sender, receiver and 
   });
   REQUIRE(error);
   CHECK(error->category() == Category::mismatch);
-  CHECK(mentions(*error, {"message never received", "from rank 0", "to rank 1", "17"}));
+  CHECK(mentions(
+      *error, {"message never received", "from rank 0", "to rank 1", "17", "deadlock_test.cpp"}));
 }
 
 TEST_CASE("deadlocks are found again and again without a false alarm between") {
