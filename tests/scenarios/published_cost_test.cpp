@@ -149,7 +149,7 @@ TEST_CASE("AdamW in bf16 keeps 18 bytes per parameter, and 16 with gradients in 
   SimOptions sim;
   sim.machine = &machine;
   const RunReport report = make_sim_world(WorldOptions{}, sim)->run([&](Rank& rank) {
-    for (const auto& [reduction, bytes] : {std::pair{"fp32", 18}, {"bf16", 16}}) {
+    for (const auto& [reduction, bytes] : {std::pair{"fp32", std::int64_t{18}}, {"bf16", 16}}) {
       const Scenario scenario = read_scenario(
           Document::parse_text("model: gpt2\n"
                                "data: {sequence: 64, global_batch: 1, micro_batch: 1}\n"
