@@ -196,10 +196,6 @@ void check_model(Scenario& s, Problems& problems) {
       s.warnings.push_back("data.sequence: " + text);
   }
   if (s.run.values == RunValues::real) check_values(s, problems);
-  if (m.kind == ModelKind::transformer && m.transformer.tied && s.parallel.pipeline > 1)
-    refuse(problems, "parallel.pipeline",
-           fmt::format("an embedding that the first and the last stage share, as {}'s", m.name),
-           "use 1 stage, or a model whose embedding is not tied");
   if (m.layers() % s.parallel.pipeline != 0)
     problems.add("parallel.pipeline",
                  fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,

@@ -88,10 +88,12 @@ class LanguageHead : public Block {
       : shape_(s), rows_(std::int64_t{s.micro_batch} * s.sequence) {
     add_norm(parameters_, "norm", s);
     norm_ = parameter_elements();
-    if (s.tied)
+    if (s.tied) {
       shares_with_ = 0;
-    else
+      shared_elements_ = std::int64_t{s.vocabulary} * s.hidden;
+    } else {
       parameters_.push_back({"logits", std::int64_t{s.vocabulary} * s.hidden, 0.02, 0, true});
+    }
     saved_elements_ = rows_ * (s.hidden + s.vocabulary);
     backward_workspace_ = rows_ * s.hidden;
     computes_loss_ = true;

@@ -143,13 +143,6 @@ TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
   }
 }
 
-TEST_CASE("a tied embedding on several stages is refused") {
-  TransformerShape shape = llama();
-  shape.tied = true;
-  CHECK_THROWS_WITH_AS(train_on_cpu(case_of(shape, 1, 2)),
-                       doctest::Contains("tied parameters on different pipeline stages"), Error);
-}
-
 TEST_CASE("the first loss of a transformer is that of a guess, and a text needs 256 tokens") {
   for (const TransformerShape& shape : {gpt(), llama(), neox()}) {
     TrainingCase c = case_of(shape, 1, 1);
