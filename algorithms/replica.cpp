@@ -26,11 +26,11 @@ std::pair<int, int> stage_blocks(int blocks, int stage, int stages) {
 Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
     : rank_(rank), model_(std::move(model)), options_(options), compute_(rank.stream("compute")) {
   const int stages = rank.size(Axis::pipeline);
-  const auto [first, last] =
-      stage_blocks(static_cast<int>(model_.blocks.size()),
-                   stages == 1 ? 0 : rank.coordinate(Axis::pipeline), stages);
+  const int stage = stages == 1 ? 0 : rank.coordinate(Axis::pipeline);
+  const auto [first, last] = stage_blocks(static_cast<int>(model_.blocks.size()), stage, stages);
   first_block_ = first;
   last_block_ = last;
+  find_shared_parameters(stage, stages);
   if (rank.size(model_axes) > 1) norm_channel_ = &rank.channel(model_axes, "norm");
   for (int b = first; b < last; ++b) model_.blocks[static_cast<std::size_t>(b)]->prepare(rank);
   allocate_parameters();
@@ -41,14 +41,49 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
                                           model_.text, model_.targets_per_sample));
   zero_ = rank.prepare(Kernel::fill(gradients_.elements(), 0, gradients));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
-  squares_ = rank.prepare(Kernel::sum_squares(gradients_.elements(), gradients));
+  squares_ = rank.prepare(Kernel::sum_squares(gradients_.elements() - copied(), gradients));
+  if (shared_ > 0) add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, gradients));
   executor_ = std::make_unique<PipelineExecutor>(*this, options_.schedule, options_.micro_batches);
 }
 
 Replica::~Replica() = default;
 
+// Opens the channel on every stage.
+void Replica::find_shared_parameters(int stage, int stages) {
+  if (stages == 1) return;
+  const Block& user = *model_.blocks.back();
+  for (const auto& block : model_.blocks)
+    if (block->shares_with() > 0 || (block->shares_with() == 0 && block.get() != &user))
+      throw Error(Category::config,
+                  "over pipeline stages only the last block can share parameters, with the first");
+  if (user.shares_with() < 0) return;
+  shared_channel_ = &rank_.channel(Axis::pipeline, "shared");
+  if (!first_stage() && !last_stage()) return;
+  shared_ = user.shared_elements();
+  shared_peer_ = stages - 1 - stage;
+}
+
+void Replica::add_parameter(int block, std::size_t number, std::int64_t& end) {
+  const ParameterSpec& spec = model_.blocks[static_cast<std::size_t>(block)]->parameters()[number];
+  Parameter p;
+  p.name = "block." + std::to_string(block) + "." + spec.name;
+  p.value = values_.slice(end, end + spec.elements);
+  p.gradient = gradients_.slice(end, end + spec.elements);
+  p.begin = end;
+  p.block = block;
+  p.decay = spec.decay;
+  const std::uint64_t global = static_cast<std::uint64_t>(block) * 64 + number;
+  compute_.launch(
+      rank_.prepare(spec.deviation > 0 ? Kernel::initialise(spec.elements, 0, spec.deviation,
+                                                            rank_.seed(), global, model_.dtype)
+                                       : Kernel::fill(spec.elements, spec.mean, model_.dtype)),
+      {p.value});
+  end += spec.elements;
+  parameters_.push_back(std::move(p));
+}
+
 void Replica::allocate_parameters() {
-  std::int64_t elements = 0;
+  std::int64_t elements = copied();
   for (int b = first_block_; b < last_block_; ++b) {
     const std::int64_t begin = elements;
     elements += model_.blocks[static_cast<std::size_t>(b)]->parameter_elements();
@@ -58,28 +93,13 @@ void Replica::allocate_parameters() {
       rank_.allocate(compute_, Label::parameters, elements, model_.dtype, {.name = "parameters"});
   gradients_ = rank_.allocate(compute_, Label::gradients, elements, options_.gradient_dtype,
                               {.name = "gradients"});
-  std::int64_t begin = 0;
-  for (int b = first_block_; b < last_block_; ++b) {
-    const auto& specs = model_.blocks[static_cast<std::size_t>(b)]->parameters();
-    for (std::size_t i = 0; i < specs.size(); ++i) {
-      const ParameterSpec& spec = specs[i];
-      Parameter p;
-      p.name = "block." + std::to_string(b) + "." + spec.name;
-      p.value = values_.slice(begin, begin + spec.elements);
-      p.gradient = gradients_.slice(begin, begin + spec.elements);
-      p.begin = begin;
-      p.block = b;
-      p.decay = spec.decay;
-      const std::uint64_t number = static_cast<std::uint64_t>(b) * 64 + i;
-      compute_.launch(
-          rank_.prepare(spec.deviation > 0 ? Kernel::initialise(spec.elements, 0, spec.deviation,
-                                                                rank_.seed(), number, model_.dtype)
-                                           : Kernel::fill(spec.elements, spec.mean, model_.dtype)),
-          {p.value});
-      begin += spec.elements;
-      parameters_.push_back(std::move(p));
-    }
-  }
+  std::int64_t end = 0;
+  for (std::size_t i = 0; end < copied(); ++i)
+    add_parameter(model_.blocks.back()->shares_with(), i, end);
+  for (int b = first_block_; b < last_block_; ++b)
+    for (std::size_t i = 0; i < model_.blocks[static_cast<std::size_t>(b)]->parameters().size();
+         ++i)
+      add_parameter(b, i, end);
   optimizer_ = make_optimizer(options_.optimizer, rank_, compute_, elements, model_.dtype);
   optimizer_->take_master(compute_, values_);
 }
@@ -121,6 +141,20 @@ void Replica::zero_gradients() {
 void Replica::accumulate_gradients(Progress& progress) {
   zero_gradients();
   executor_->run(progress);
+  if (shared_ > 0) sum_shared_gradients();
+}
+
+// a + b and b + a are the same bits.
+void Replica::sum_shared_gradients() {
+  const Tensor mine = gradients_.slice(0, shared_);
+  const Tensor theirs = rank_.allocate(compute_, Label::communication, shared_, mine.dtype(),
+                                       {.name = "shared gradients"});
+  Stream& communication = rank_.stream("shared");
+  communication.after(compute_.record());
+  compute_.after(communication.exchange(mine, theirs, shared_peer_, *shared_channel_));
+  compute_.launch(add_shared_, {theirs, mine});
+  hooks_->gradients_ready(
+      unit(model_.blocks.back()->shares_with(), options_.micro_batches - 1, true));
 }
 
 void Replica::accumulate_micro_batch(const Batch& batch) {
@@ -196,13 +230,13 @@ BlockPass Replica::pass_of(int block, InFlight& state) {
   pass.gradients = gradients_.slice(begin, end);
   const int shared = model_.blocks[static_cast<std::size_t>(block)]->shares_with();
   if (shared >= 0) {
-    if (shared < first_block_)
-      throw Error(Category::config,
-                  "tied parameters on different pipeline stages are not supported");
-    const auto [shared_begin, shared_end] =
-        block_ranges_[static_cast<std::size_t>(shared - first_block_)];
-    pass.shared_parameters = values_.slice(shared_begin, shared_end);
-    pass.shared_gradients = gradients_.slice(shared_begin, shared_end);
+    const std::int64_t from =
+        shared < first_block_
+            ? 0
+            : block_ranges_[static_cast<std::size_t>(shared - first_block_)].first;
+    const std::int64_t elements = model_.blocks[static_cast<std::size_t>(block)]->shared_elements();
+    pass.shared_parameters = values_.slice(from, from + elements);
+    pass.shared_gradients = gradients_.slice(from, from + elements);
   }
   pass.input = state.inputs[local];
   pass.saved = state.saved[local];
@@ -269,7 +303,8 @@ Tensor Replica::backward(int micro_batch, Tensor d_output, bool last, const Unit
     state.inputs[local] = state.saved[local] = {};
     hooks_->after(here, Pass::backward);
     hooks_->gradients_accumulated(here);
-    if (last) hooks_->gradients_ready(here);
+    const bool incomplete = shared_ > 0 && b == model_.blocks.back()->shares_with();
+    if (last && !incomplete) hooks_->gradients_ready(here);
   }
   in_flight_.erase(micro_batch);
   return d_output;
@@ -282,7 +317,7 @@ Tensor Replica::squared_gradient_norm(Stream& stream) {
   Tensor sum = rank_.allocate(stream, Label::workspace, 1, Dtype::fp32,
                               {.values = Values::always, .name = "squared_norm"});
   stream.launch(zero_loss_, {sum});
-  stream.launch(squares_, {gradients_, sum});
+  stream.launch(squares_, {gradients_.slice(copied(), gradients_.elements()), sum});
   if (norm_channel_ != nullptr) {
     Stream& communication = rank_.stream("norm");
     communication.after(stream.record());

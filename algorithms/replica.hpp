@@ -36,6 +36,13 @@ struct ReplicaOptions {
 // are fewer inner blocks than stages.
 std::pair<int, int> stage_blocks(int blocks, int stage, int stages);
 
+// Where the last block uses parameters of the first and there are several pipeline stages, the last
+// stage holds a copy of them, before its own parameters: equal initial values, equal gradients,
+// equal updates. As a step's last micro-batch ends, first and last stage exchange their parts of
+// the gradient and add them, before anything is averaged over replicas, so that both have the same
+// bits from there on. Cost, for S shared parameters: an exchange of S gradients and step on the
+// first and the last stage; on the last stage S more parameters, gradients and optimizer states; S
+// gradients received on either, once the micro-batches are over.
 class Replica {
  public:
   // Allocates parameters, gradients and optimizer state on the compute stream and writes the
@@ -93,10 +100,14 @@ class Replica {
   // One pass over the rank's blocks. `next`: the unit issued after this pass.
   Tensor forward(int micro_batch, const Batch& batch, Tensor input, bool last, const Unit* next);
   Tensor backward(int micro_batch, Tensor d_output, bool last, const Unit* next);
+  void find_shared_parameters(int stage, int stages);
   void allocate_parameters();
+  void add_parameter(int block, std::size_t number, std::int64_t& end);
+  void sum_shared_gradients();
   void load(InFlight& state, const Batch& batch);
   BlockPass pass_of(int block, InFlight& state);
   Tensor activation(std::int64_t elements, const char* name);
+  std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // counted by another stage
   std::int64_t input_elements() const;  // of the stage's boundary, per micro-batch
   Unit unit(int block, int micro_batch, bool last) const {
     return {0, block, micro_batch, last, nullptr};
@@ -116,8 +127,13 @@ class Replica {
   ShardingHooks none_;
   ShardingHooks* hooks_ = &none_;
   Channel* norm_channel_ = nullptr;
+  // The first `shared_` elements of the flat buffers are also on stage `shared_peer_`; on the last
+  // stage they are the copy.
+  Channel* shared_channel_ = nullptr;
+  std::int64_t shared_ = 0;
+  int shared_peer_ = -1;
   std::map<int, InFlight> in_flight_;
-  Prepared load_, zero_, zero_loss_, squares_, zero_square_;
+  Prepared load_, zero_, zero_loss_, squares_, zero_square_, add_shared_;
 };
 
 }  // namespace orrery

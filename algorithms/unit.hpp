@@ -49,8 +49,9 @@ class ShardingHooks {
   virtual void before(const Unit&, Pass) {}
   virtual void after(const Unit&, Pass) {}
   virtual void gradients_accumulated(const Unit&) {}  // the backward of a unit is issued
-  virtual void gradients_ready(const Unit&) {
-  }  // likewise, and it was the last micro-batch of the step
+  // Likewise, and it was the last micro-batch of the step. A unit whose parameters another pipeline
+  // stage uses too is ready once both parts of its gradient are added, on both stages.
+  virtual void gradients_ready(const Unit&) {}
 };
 
 }  // namespace orrery

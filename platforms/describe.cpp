@@ -44,7 +44,10 @@ void describe(Fields<MemorySpec>& f) {
 }
 
 void describe(Fields<ComputeSpec>& f) {
-  f.field("sm", &ComputeSpec::sm).required().at_least(1).doc("multiprocessors, or compute units");
+  f.field("sm", &ComputeSpec::sm)
+      .required()
+      .between(1, 1'000'000)
+      .doc("multiprocessors, or compute units");
   f.section("peak", &ComputeSpec::peak).required().doc("dense peaks by type");
   f.section("gemm", &ComputeSpec::gemm).required();
   f.list("attention", &ComputeSpec::attention).doc("share of the peak by kernel and head size");

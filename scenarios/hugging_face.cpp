@@ -179,6 +179,7 @@ ModelSpec model_from_hugging_face(const Document& document) {
   if (t.learned_positions && t.max_positions == 0)
     problems.add("", "config.json does not say the number of positions",
                  "it is called max_position_embeddings or n_positions");
+  if (const std::string text = t.too_large(); !text.empty()) problems.add("", text);
   problems.throw_if_any();
   return model;
 }

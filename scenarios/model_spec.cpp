@@ -77,6 +77,14 @@ std::int64_t TransformerSpec::parameters() const {
   return embedding_parameters() + layers * layer_parameters() + head_parameters();
 }
 
+std::string TransformerSpec::too_large() const {
+  const auto d = [](std::int64_t v) { return static_cast<double>(v); };
+  const double layer =
+      d(hidden) * (2 * d(head_size) * d(heads) + 2 * d(head_size) * d(kv_heads) + 3 * d(ffn));
+  const double all = d(layers) * layer + d(hidden) * (2 * d(vocabulary) + d(max_positions));
+  return all <= 1e15 ? "" : fmt::format("about {:.0e} parameters are more than any model has", all);
+}
+
 void describe(Fields<TransformerSpec>& f) {
   f.field("layers", &TransformerSpec::layers).required().between(1, 100'000);
   f.field("hidden", &TransformerSpec::hidden).required().between(1, 1'000'000);
@@ -161,6 +169,10 @@ void describe(Fields<FnoShape>& f) {
     if (s.grid.empty() || s.grid.size() != s.modes.size())
       return p.add("modes", fmt::format("modes of {} dimensions, but the grid has {}",
                                         s.modes.size(), s.grid.size()));
+    double points = 1;
+    for (const std::int64_t g : s.grid) points *= static_cast<double>(g);
+    if (points * s.width * s.width * s.layers > 1e15)
+      return p.add("grid", fmt::format("{:.0e} points are more than any grid has", points));
     for (std::size_t i = 0; i < s.grid.size(); ++i)
       if (2 * s.modes[i] > s.grid[i])
         p.add("modes", fmt::format("{} points have at most {} modes, not {}", s.grid[i],
@@ -192,6 +204,24 @@ std::int64_t ModelSpec::layers() const {
       return static_cast<std::int64_t>(make_resnet(resnet).blocks.size()) - 2;
     case ModelKind::fno:
       return fno.layers;
+  }
+  return 0;
+}
+
+double ModelSpec::widest_activations() const {
+  const auto d = [](std::int64_t v) { return static_cast<double>(v); };
+  switch (kind) {
+    case ModelKind::transformer: {
+      const TransformerSpec& t = transformer;
+      return 6 * d(t.hidden) + 3 * d(t.heads + t.kv_heads) * d(t.head_size) + 3 * d(t.ffn) +
+             d(t.vocabulary);
+    }
+    case ModelKind::mlp:
+      return d(mlp.context * mlp.embedding) + d(mlp.hidden) + d(mlp.vocabulary);
+    case ModelKind::resnet:
+      return 256 * d(resnet.image) * d(resnet.image) + d(resnet.classes);
+    case ModelKind::fno:
+      return 8 * d(fno.points()) * (fno.width + fno.in_channels + fno.out_channels);
   }
   return 0;
 }
@@ -238,6 +268,8 @@ ModelSpec model_from_yaml(const Document& document) {
     if (t.kv_heads == 0) t.kv_heads = t.heads;
     if (t.head_size == 0 && t.heads > 0) t.head_size = t.hidden / t.heads;
     if (t.ffn == 0) t.ffn = 4 * t.hidden;
+    if (const std::string text = t.too_large(); problems.empty() && !text.empty())
+      problems.add("layers", text);
     model.transformer = t;
   }
   problems.throw_if_any();

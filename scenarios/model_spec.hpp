@@ -42,6 +42,8 @@ struct TransformerSpec {
   // Multiply-adds per token of the GEMMs of one layer, and of the head.
   std::int64_t layer_multiply_adds() const;
   std::int64_t head_multiply_adds() const { return hidden * vocabulary; }
+  // What is wrong with a model of more than 1e15 parameters, whose counts could overflow; else "".
+  std::string too_large() const;
 };
 void describe(Fields<TransformerSpec>& f);
 
@@ -74,6 +76,8 @@ struct ModelSpec {
   bool timing_only() const { return kind == ModelKind::resnet || kind == ModelKind::fno; }
   std::int64_t parameters() const;
   std::int64_t layers() const;  // what pipeline stages divide
+  // Roughly the activations that a layer, or the head, keeps of one token (transformer) or sample.
+  double widest_activations() const;
 };
 
 // All names of scenarios/models below the data root, sorted.

@@ -195,11 +195,16 @@ void check_model(Scenario& s, Problems& problems) {
     else
       s.warnings.push_back("data.sequence: " + text);
   }
+  const double tokens =
+      static_cast<double>(s.data.micro_batch) *
+      static_cast<double>(m.kind == ModelKind::transformer ? s.data.sequence.value_or(1)
+                                                           : std::int64_t{1});
+  if (tokens * m.widest_activations() > 1e15)  // counts could overflow
+    problems.add("data.micro_batch",
+                 fmt::format("a micro-batch of {:.0e} {} is more than any GPU computes at a time",
+                             tokens, m.kind == ModelKind::transformer ? "tokens" : "samples"),
+                 "use fewer samples, or shorter ones");
   if (s.run.values == RunValues::real) check_values(s, problems);
-  if (m.kind == ModelKind::transformer && m.transformer.tied && s.parallel.pipeline > 1)
-    refuse(problems, "parallel.pipeline",
-           fmt::format("an embedding that the first and the last stage share, as {}'s", m.name),
-           "use 1 stage, or a model whose embedding is not tied");
   if (m.layers() % s.parallel.pipeline != 0)
     problems.add("parallel.pipeline",
                  fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,

@@ -8,6 +8,8 @@ namespace orrery {
 namespace {
 // More would overflow nothing, but is surely a mistake.
 constexpr std::int64_t many = 1'000'000'000;
+// Along one axis: three of them multiply.
+constexpr std::int64_t many_parts = 1'000'000;
 }  // namespace
 
 void describe(Fields<DataSpec>& f) {
@@ -29,10 +31,12 @@ void describe(Fields<DataSpec>& f) {
 }
 
 void describe(Fields<ParallelSpec>& f) {
-  f.field("tensor", &ParallelSpec::tensor).between(1, many).doc("GPUs that share one layer");
-  f.field("pipeline", &ParallelSpec::pipeline).between(1, many).doc("stages");
-  f.field("context", &ParallelSpec::context).between(1, many).doc("GPUs that share one sequence");
-  f.field("expert", &ParallelSpec::expert).between(1, many).doc("groups of experts");
+  f.field("tensor", &ParallelSpec::tensor).between(1, many_parts).doc("GPUs that share one layer");
+  f.field("pipeline", &ParallelSpec::pipeline).between(1, many_parts).doc("stages");
+  f.field("context", &ParallelSpec::context)
+      .between(1, many_parts)
+      .doc("GPUs that share one sequence");
+  f.field("expert", &ParallelSpec::expert).between(1, many_parts).doc("groups of experts");
   f.field("schedule", &ParallelSpec::schedule)
       .one_of({"gpipe", "1f1b", "interleaved-1f1b", "pipedream", "pipedream-2bw", "chimera",
                "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "zb-auto", "dualpipe", "dualpipev",

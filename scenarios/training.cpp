@@ -25,7 +25,6 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   };
   refuse(spec.head_bias, "a bias in the output head");
   refuse(spec.qk_norm, "norms of queries and keys");
-  refuse(spec.parallel_blocks, "attention and MLP side by side");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
@@ -48,6 +47,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.output_bias = spec.output_bias;
   shape.mlp_bias = spec.mlp_bias;
   shape.tied = spec.tied;
+  shape.parallel_blocks = spec.parallel_blocks;
   shape.sequence = i(*scenario.data.sequence);
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();

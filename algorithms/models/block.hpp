@@ -27,7 +27,7 @@ struct ParameterSpec {
 struct BlockPass {
   Stream& stream;
   Tensor parameters{}, gradients{};                // of this block, flat, in the order of its specs
-  Tensor shared_parameters{}, shared_gradients{};  // of the block it shares parameters with
+  Tensor shared_parameters{}, shared_gradients{};  // what it uses of another block's parameters
   Tensor input{}, output{};  // activations from the block before, to the block after
   Tensor saved{};            // kept from the forward for the backward
   Tensor d_output{}, d_input{};
@@ -55,6 +55,8 @@ class Block {
   int shares_with() const {
     return shares_with_;
   }  // global number of the block whose parameters it uses too, or -1
+  // How many of that block's parameters, from its first on; whole parameters.
+  std::int64_t shared_elements() const { return shared_elements_; }
   bool computes_loss() const {
     return computes_loss_;
   }  // such a block is never recomputed: its loss would count twice
@@ -66,7 +68,7 @@ class Block {
  protected:
   std::vector<ParameterSpec> parameters_;
   std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
-               backward_workspace_ = 0;
+               backward_workspace_ = 0, shared_elements_ = 0;
   int shares_with_ = -1;
   bool computes_loss_ = false;
   Flops forward_flops_{0}, backward_flops_{0};

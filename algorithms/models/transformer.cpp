@@ -20,12 +20,13 @@ void add_norm(std::vector<ParameterSpec>& parameters, const std::string& name,
 
 // Names what the kernels of a shape depend on.
 std::string key(const char* what, const TransformerShape& s) {
-  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{} {} {} {} {} {}",
+  return fmt::format("transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{}{} {} {} {} {} {}",
                      what, s.micro_batch, s.sequence, s.hidden, s.heads, s.kv_heads, s.head_size,
                      s.ffn, s.vocabulary, s.gated ? "g" : "", s.rotary ? "r" : "",
                      s.norm_bias ? "n" : "", s.qkv_bias ? "q" : "", s.output_bias ? "o" : "",
-                     s.mlp_bias ? "m" : "", s.causal ? "c" : "", s.micro_batches,
-                     static_cast<int>(s.activation), s.rope_theta, s.norm_epsilon, name(s.dtype));
+                     s.mlp_bias ? "m" : "", s.causal ? "c" : "", s.parallel_blocks ? "p" : "",
+                     s.micro_batches, static_cast<int>(s.activation), s.rope_theta, s.norm_epsilon,
+                     name(s.dtype));
 }
 
 class TokenEmbedding : public Block {
@@ -87,10 +88,12 @@ class LanguageHead : public Block {
       : shape_(s), rows_(std::int64_t{s.micro_batch} * s.sequence) {
     add_norm(parameters_, "norm", s);
     norm_ = parameter_elements();
-    if (s.tied)
+    if (s.tied) {
       shares_with_ = 0;
-    else
+      shared_elements_ = std::int64_t{s.vocabulary} * s.hidden;
+    } else {
       parameters_.push_back({"logits", std::int64_t{s.vocabulary} * s.hidden, 0.02, 0, true});
+    }
     saved_elements_ = rows_ * (s.hidden + s.vocabulary);
     backward_workspace_ = rows_ * s.hidden;
     computes_loss_ = true;

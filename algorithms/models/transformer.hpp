@@ -1,7 +1,8 @@
-// Decoder-only transformers, GPT-2 style and Llama style.
+// Decoder-only transformers: GPT-2 style, Llama style, GPT-NeoX style.
 //
 // Vaswani et al. 2017 (arXiv 1706.03762); Radford et al. 2019 (GPT-2); Touvron et al. 2023 (Llama,
-// arXiv 2302.13971): RMSNorm, rotary embedding, grouped-query attention, SwiGLU. Attention is a
+// arXiv 2302.13971): RMSNorm, rotary embedding, grouped-query attention, SwiGLU; Black et al. 2022
+// (GPT-NeoX, arXiv 2204.06745, section 2.1): attention and MLP side by side. Attention is a
 // fused kernel that keeps its output and one statistic per row (Dao 2023, arXiv 2307.08691).
 // Norms come before attention and MLP; biases are added by the kernel that makes or takes the
 // projection's output, so only their gradients are kernels of their own.
@@ -21,7 +22,8 @@ struct TransformerShape {
   bool norm_bias = false;     // LayerNorm instead of RMSNorm
   double norm_epsilon = 1e-5;
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
-  bool tied = false;  // the head uses the embedding's table
+  bool tied = false;             // the head uses the embedding's table
+  bool parallel_blocks = false;  // attention and MLP read the same input, each by its own norm
   bool causal = true;
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;

@@ -7,7 +7,8 @@ namespace orrery {
 
 namespace {
 
-// x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1))
+// x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1)); with parallel blocks y = x1 +
+// MLP(Norm(x))
 class Layer : public Block {
  public:
   Layer(const TransformerShape& s, const std::string& key)
@@ -25,7 +26,7 @@ class Layer : public Block {
     matrix("down", std::int64_t{s.ffn} * s.hidden, out_deviation, s.hidden, s.mlp_bias, down_);
     output_elements_ = rows_ * s.hidden;
     lay_out_saved();
-    forward_workspace_ = rows_ * s.hidden;
+    forward_workspace_ = (s.parallel_blocks ? 2 : 1) * rows_ * s.hidden;
     backward_workspace_ =
         rows_ * (2 * s.hidden + std::max<std::int64_t>(s.ffn + up_, 2 * q_ + 2 * kv_));
   }
@@ -68,8 +69,8 @@ class Layer : public Block {
   }
 
   // What the backward needs besides the input: norm outputs, q k v, attention output and its row
-  // statistics (fp32), the residual after attention, the inputs and the output of the activation
-  // function.
+  // statistics (fp32), the residual after attention where the MLP reads it, the inputs and the
+  // output of the activation function.
   void lay_out_saved() {
     std::int64_t at = 0;
     const auto keep = [&at](std::int64_t elements) {
@@ -81,7 +82,7 @@ class Layer : public Block {
     qkv_out_ = keep(rows_ * (q_ + 2 * kv_));
     attended_ = keep(rows_ * q_);
     statistics_ = keep(rows_ * s_.heads * 4 / size_of(s_.dtype));
-    residual_ = keep(rows_ * s_.hidden);
+    if (!s_.parallel_blocks) residual_ = keep(rows_ * s_.hidden);
     normed_again_ = keep(rows_ * s_.hidden);
     before_activation_ = keep(rows_ * up_);
     activated_ = keep(rows_ * s_.ffn);
@@ -129,6 +130,7 @@ class Layer : public Block {
     const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
               t = s.slot("workspace"), y = s.slot("output");
     const SlotView input{x, 0, all}, projected{t, 0, all}, qkv = qkv_out_.in(k);
+    const SlotView attention_added = s_.parallel_blocks ? SlotView{t, all, all} : residual_.in(k);
     const auto gemm = [&](const char* label, std::int64_t outputs, std::int64_t depth) {
       return rank.prepare(
           Kernel::gemm(rows_, outputs, depth, s_.dtype, false, false, false, label));
@@ -144,13 +146,13 @@ class Layer : public Block {
                                          s_.head_size, s_.causal, s_.dtype)),
           {qkv, {}, {}, attended_.in(k), statistics_.in(k)});
     s.add(gemm("out", h, q_), {attended_.in(k), out_.in(p), projected});
-    residual(rank, s, input, projected, out_.bias_in(p), residual_.in(k));
-    norm(rank, s, residual_.in(k), mlp_norm_, p, normed_again_.in(k));
+    residual(rank, s, input, projected, out_.bias_in(p), attention_added);
+    norm(rank, s, s_.parallel_blocks ? input : attention_added, mlp_norm_, p, normed_again_.in(k));
     s.add(gemm("up", up_, h), {normed_again_.in(k), up_matrix_.in(p), before_activation_.in(k)});
     s.add(rank.prepare(activation()),
           {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
     s.add(gemm("down", h, s_.ffn), {activated_.in(k), down_.in(p), projected});
-    residual(rank, s, residual_.in(k), projected, down_.bias_in(p), {y, 0, all});
+    residual(rank, s, attention_added, projected, down_.bias_in(p), {y, 0, all});
   }
 
   // d x for y = x A + b: d y A^T, then the gradients x^T d y of A and, over the rows, d y of b,
@@ -174,7 +176,8 @@ class Layer : public Block {
     const int g = s.slot("gradients"), dx = s.slot("d_input");
     // Workspace: d residual | d norm output | d activation and d up, later d attention output and d
     // qkv.
-    const SlotView d_output{dy, 0, all}, d_residual{t, 0, all}, d_norm{t, all, all};
+    const SlotView input{x, 0, all}, d_output{dy, 0, all}, d_residual{t, 0, all},
+        d_norm{t, all, all};
     const SlotView d_activated{t, 2 * all, rows_ * f}, d_up{t, 2 * all + rows_ * f, rows_ * up_};
     const SlotView d_attended{t, 2 * all, rows_ * q_}, d_qkv{t, 2 * all + rows_ * q_, rows_ * n};
     gemm_backward(rank, s, "down.dgrad", "down.wgrad", f, h, activated_.in(k), down_, p, g,
@@ -183,16 +186,19 @@ class Layer : public Block {
           {d_activated, before_activation_.in(k), up_matrix_.bias_in(p), d_up});
     gemm_backward(rank, s, "up.dgrad", "up.wgrad", h, up_, normed_again_.in(k), up_matrix_, p, g,
                   d_up, d_norm);
-    norm_backward(rank, s, d_norm, residual_.in(k), mlp_norm_, p, g, d_output, d_residual);
-    gemm_backward(rank, s, "out.dgrad", "out.wgrad", q_, h, attended_.in(k), out_, p, g, d_residual,
-                  d_attended);
+    // Side by side, attention's output gets d output alone; d residual is what reaches the input
+    // past attention, in either case.
+    norm_backward(rank, s, d_norm, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p, g,
+                  d_output, d_residual);
+    gemm_backward(rank, s, "out.dgrad", "out.wgrad", q_, h, attended_.in(k), out_, p, g,
+                  s_.parallel_blocks ? d_output : d_residual, d_attended);
     s.add(rank.prepare(Kernel::attention_backward(s_.micro_batch, s_.heads, s_.kv_heads,
                                                   s_.sequence, s_.head_size, s_.causal, s_.dtype)),
           {d_attended, qkv_out_.in(k), {}, {}, attended_.in(k), statistics_.in(k), d_qkv, {}, {}});
     rotary(rank, s, d_qkv, true);
     gemm_backward(rank, s, "qkv.dgrad", "qkv.wgrad", h, n, normed_.in(k), qkv_, p, g, d_qkv,
                   d_norm);
-    norm_backward(rank, s, d_norm, {x, 0, all}, attention_norm_, p, g, d_residual, {dx, 0, all});
+    norm_backward(rank, s, d_norm, input, attention_norm_, p, g, d_residual, {dx, 0, all});
   }
 
   TransformerShape s_;

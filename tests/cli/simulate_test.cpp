@@ -66,6 +66,35 @@ TEST_CASE("the quickstart's figures are plausible and its time is accounted for"
   CHECK(held == r["memory"]["peak_bytes"].get<std::int64_t>());
 }
 
+TEST_CASE("a pipeline whose ends share the embedding exchanges its gradient, by the table too") {
+  const std::vector<std::string> set{"--set", "parallel.pipeline=2"};
+  const Finished run = orrery_with({"simulate", quickstart, set[0], set[1]});
+  CHECK(run.exit == 0);
+  CHECK(contains(run.out, "exchange shared"));
+  const Json r = orrery_with({"simulate", quickstart, set[0], set[1], "--json"}).json<Json>();
+  int rows = 0;
+  for (const Json& row : r["communication"])
+    if (row["operation"] == "exchange") {
+      CHECK(row["calls"] == 1);
+      CHECK(row["bytes_per_rank"] == 4 * 128256LL * 2048);  // gradients in fp32
+      ++rows;
+    }
+  CHECK(rows == 1);
+  CHECK(r["parameters"] == 1'235'814'400);
+}
+
+TEST_CASE(
+    "a model with attention and MLP side by side is simulated, and trains on the CPU device") {
+  CHECK(orrery_with(
+            {"simulate", quickstart, "--set", "model=pythia-1b", "--set", "data.sequence=2048"})
+            .exit == 0);
+  const Finished cpu =
+      orrery_with({"simulate", "scenarios/mlp-ddp.yaml", "--set", "platform.cluster=this-cpu",
+                   "--set", "platform.stack=cpu-world", "--set", "run.steps=2"});
+  CHECK(cpu.exit == 0);
+  CHECK(contains(cpu.out, "4 x cpu-core"));
+}
+
 TEST_CASE("Llama-2-7B has 6,738,415,616 parameters and does not fit: exit 4 and the top holders") {
   const std::vector<std::string> set{"--set", "model=llama-2-7b"};
   CHECK(contains(orrery_with({"check", quickstart, set[0], set[1]}).out, "6,738,415,616"));

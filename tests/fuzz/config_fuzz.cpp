@@ -2,50 +2,17 @@
 // PATH=VALUE` are also applied as settings. Whatever the input, reading gives a value or a
 // ConfigError whose messages lie in the text; a value reads back from its resolved dump.
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
 #include "backend/core/text.hpp"
 #include "tests/core/sample_config.hpp"
+#include "tests/fuzz/invariants.hpp"
 #include "tests/fuzz/yaml_mutator.hpp"
 
 using namespace orrery;
+using fuzz::require;
 
 namespace {
-
-void require(bool condition, const char* what, const std::string& detail = "") {
-  if (condition) return;
-  std::fprintf(stderr, "broken invariant: %s\n%s\n", what, detail.c_str());
-  std::abort();
-}
-
-// Every message lies in its text and shows the line it speaks of.
-void check_messages(const ConfigError& error, const std::string& text,
-                    const std::vector<std::string>& settings) {
-  require(!error.messages.empty(), "an error without messages");
-  require(std::string(error.what()).find("error[config]: ") == 0, "an error that is not rendered");
-  const SourceText file("input", text);
-  for (const ConfigMessage& m : error.messages) {
-    const std::string shown = render(m);
-    require(!m.text.empty(), "an empty message");
-    require(invalid_utf8(shown) == std::string::npos, "a message that is not UTF-8", shown);
-    require(m.length >= 1, "an empty mark", shown);
-    if (m.file == "--set") {
-      bool found = false;
-      for (const std::string& setting : settings) {
-        const SourceText source("--set", setting);
-        found = found || (m.line <= source.line_count() &&
-                          (m.excerpt.empty() || m.excerpt == source.line(m.line)));
-      }
-      require(found, "a message outside the settings", shown);
-      continue;
-    }
-    require(m.file == "input", "a message about another file", shown);
-    require(m.line >= 1 && m.line <= file.line_count(), "a line outside the text", shown);
-    const auto columns = static_cast<int>(code_points(file.line(m.line)));
-    require(m.column >= 1 && m.column <= columns + 1, "a column outside the line", shown);
-  }
-}
 
 // Numbers and quantities that can be read are written so that they read back.
 void check_quantity(const std::string& text) {
@@ -95,13 +62,6 @@ Both read_both(const Document& document) {
   both.zero = read<sample::Zero>(both.scenario.algorithm.options, problems);
   problems.throw_if_any();
   return both;
-}
-
-std::vector<std::string> settings_of(const std::string& text) {
-  std::vector<std::string> settings;
-  for (const std::string& line : split(text, '\n'))
-    if (line.rfind("#set ", 0) == 0 && settings.size() < 8) settings.push_back(line.substr(5));
-  return settings;
 }
 
 // Reads, dumps and reads again.
@@ -155,7 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   const bool marked =
       input.compare(0, 3, "\xEF\xBB\xBF") == 0;  // the reader drops a byte order mark
   const std::string text = marked ? input.substr(3) : input;
-  const std::vector<std::string> settings = settings_of(input);
+  const std::vector<std::string> settings = fuzz::settings_of(input);
   try {
     const Document document = Document::parse_text(input, "input");
     int numbers = 2;
@@ -165,7 +125,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
     else
       run_scenario(document, settings);
   } catch (const ConfigError& error) {
-    if (!only_planted) check_messages(error, text, settings);
+    if (!only_planted) fuzz::check_messages(error, text, settings);
   }
   return 0;
 }

@@ -125,6 +125,13 @@ inline Trained train_in_sim(const TrainingCase& c,
   return finish(std::move(state), std::move(report));
 }
 
+// Elements at the start of the last stage's parameters that copy the first stage's.
+inline std::int64_t copied_parameters(const TrainingCase& c) {
+  return c.pipeline > 1 && c.transformer && c.transformer->tied
+             ? std::int64_t{c.transformer->vocabulary} * c.transformer->hidden
+             : 0;
+}
+
 // All parameters of the first model copy, in the order of the model, whatever the pipeline's cut.
 inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& trained) {
   std::vector<float> all;
@@ -134,8 +141,10 @@ inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& tr
     const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, stage));
     const auto& bytes = trained.state[rank].fields.at("replica.parameters");
     const std::size_t old = all.size();
-    all.resize(old + bytes.size() / sizeof(float));
-    std::memcpy(all.data() + old, bytes.data(), bytes.size());
+    const std::size_t skipped =
+        stage + 1 < c.pipeline ? 0 : sizeof(float) * static_cast<std::size_t>(copied_parameters(c));
+    all.resize(old + (bytes.size() - skipped) / sizeof(float));
+    std::memcpy(all.data() + old, bytes.data() + skipped, bytes.size() - skipped);
   }
   return all;
 }

@@ -11,7 +11,7 @@ namespace {
 
 // Two layers with everything a shape can have: grouped heads, biases everywhere, more positions
 // than a sequence uses.
-TransformerShape shape_of(bool rotary, bool gated, bool layer_norm, bool tied) {
+TransformerShape shape_of(bool rotary, bool gated, bool layer_norm, bool tied, bool parallel) {
   TransformerShape s;
   s.layers = 2;
   s.hidden = 12;
@@ -27,6 +27,7 @@ TransformerShape shape_of(bool rotary, bool gated, bool layer_norm, bool tied) {
   s.norm_bias = layer_norm;
   s.qkv_bias = s.output_bias = s.mlp_bias = true;
   s.tied = tied;
+  s.parallel_blocks = parallel;
   s.sequence = 7;
   s.micro_batch = 3;
   s.dtype = Dtype::fp32;
@@ -75,12 +76,15 @@ void check_gradients(Rank& rank, Replica& replica) {
 }
 
 TEST_CASE("the gradients of a whole transformer agree with finite differences of its loss") {
-  for (const auto& [rotary, gated, layer_norm, tied] : {std::tuple{false, false, true, false},
-                                                        {true, true, false, true},
-                                                        {true, false, true, true},
-                                                        {false, true, false, false}}) {
+  for (const auto& [rotary, gated, layer_norm, tied, parallel] :
+       {std::tuple{false, false, true, false, false},
+        {true, true, false, true, false},
+        {true, false, true, true, false},
+        {false, true, false, false, false},
+        {true, false, true, false, true},
+        {false, true, false, true, true}}) {
     TrainingCase c;
-    c.transformer = shape_of(rotary, gated, layer_norm, tied);
+    c.transformer = shape_of(rotary, gated, layer_norm, tied, parallel);
     c.replica.micro_batches = 1;
     make_cpu_world(training_options(c))->run([&](Rank& rank) {
       Replica replica(rank, c.make(training_text()), c.replica);

@@ -97,7 +97,7 @@ TEST_CASE("every GPU prices every class of kernel in every type that it has a pe
         CAPTURE(orrery::name(type));
         CAPTURE(orrery::name(kernel.op));
         CHECK(finite_positive(t));
-        CHECK(t < 1);
+        CHECK(t < (name == "cpu-core" ? 100 : 1));
       }
     }
     CAPTURE(name);
@@ -125,6 +125,20 @@ TEST_CASE("no GPU beats its peak, and every GPU has links slower than its memory
 
 TEST_CASE("a V100 refuses bf16, which its tensor cores do not know") {
   CHECK_THROWS_AS(folder.gpu("v100").peak(Dtype::bf16), Error);
+}
+
+TEST_CASE("a CPU core is a device of its own: three orders of magnitude below a GPU, in any type") {
+  const Cluster cpu(read_platform(folder, "this-cpu", "cpu-world"));
+  CHECK(cpu.gpus() == 16);
+  CHECK(cpu.node(15) == 0);
+  for (const Dtype type : {Dtype::fp32, Dtype::bf16}) {
+    const Kernel k = Kernel::gemm(1024, 1024, 1024, type);
+    const double rate = cost(k).matrix.value / cpu.kernel_time(k, cost(k), 0).seconds().value;
+    CHECK(rate > 2e10);
+    CHECK(rate < cpu.peak(type).value / 16);
+  }
+  CHECK(cpu.host(0).launch < Time(1'000'000));  // no CUDA driver in between
+  for (const Assumption& a : cpu.assumptions()) CHECK(!a.reason.empty());
 }
 
 TEST_CASE("every cluster becomes a machine of one GPU, of one node and of its full size") {

@@ -161,6 +161,24 @@ TEST_CASE("residual networks and Fourier operators are described by their shapes
         "modes: 8 points have at most 4 modes, not 5");
 }
 
+TEST_CASE("models whose sizes would overflow a count are refused, in either file") {
+  CHECK(message(R"({"n_embd": 1000000, "n_layer": 100000, "n_head": 100000, "head_dim": 100000,
+      "vocab_size": 10, "n_positions": 8, "model_type": "gpt2"})") ==
+        "about 4e+21 parameters are more than any model has | ");
+  const auto first = [](const std::string& text) {
+    try {
+      model_from_yaml(Document::parse_text(text, "t.yaml"));
+    } catch (const ConfigError& e) {
+      return e.messages.front().text;
+    }
+    return std::string();
+  };
+  CHECK(first("name: t\nkind: transformer\nlayers: 100000\nhidden: 1000000\nheads: 1\n"
+              "vocabulary: 10\n") == "about 2e+18 parameters are more than any model has");
+  CHECK(first("name: f\nkind: fno\nwidth: 8\nlayers: 1\ngrid: [1000000, 1000000, 1000000]\n"
+              "modes: [5, 5, 5]\n") == "grid: 1e+18 points are more than any grid has");
+}
+
 TEST_CASE("an unknown model is reported with the nearest name") {
   try {
     read_model("llama-3.2-1", root);

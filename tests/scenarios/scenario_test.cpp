@@ -157,8 +157,22 @@ TEST_CASE("what is not available yet is said, not ignored") {
         "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=fsdp",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
         "precision.master=bf16", "precision.activations=fp32", "run.folding=on",
-        "parallel.pipeline=2", "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
+        "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
     refused(setting);
+}
+
+TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {
+  CHECK(messages(quickstart({"parallel.pipeline=2"})).empty());
+  CHECK(small("platform", "platform: {cluster: this-cpu, stack: cpu-world, gpus: 4}").empty());
+}
+
+TEST_CASE("a micro-batch or a plan whose sizes would overflow a count is refused") {
+  expect(messages(quickstart({"data={sequence: 1000000, global_batch: 160000000, micro_batch: "
+                              "10000000}"})),
+         1, 51, "a micro-batch of 1e+13 tokens is more than any GPU computes at a time",
+         "use fewer samples, or shorter ones");
+  CHECK(small("parallel", "parallel: {pipeline: 1000001}")[0].suggestion ==
+        "must be at least 1, at most 1000000");
 }
 
 TEST_CASE("relations between model, data and run are checked") {
