@@ -34,14 +34,14 @@ Cost elementwise(std::int64_t read, std::int64_t written, Dtype dtype, double fl
   return c;
 }
 
-// Optimizers read and write fp32 state beside the parameter and the gradient, whose type is
-// `dtype`; a narrow parameter has an fp32 master as well.
-Cost optimizer_cost(const Kernel& k, std::int64_t states, double flops_each) {
+// Optimizers read and write fp32 state beside the parameter and read the gradient; a narrow
+// parameter is written only, for it has an fp32 master.
+Cost optimizer_cost(const Kernel& k, Dtype gradient, std::int64_t states, double flops_each) {
   const std::int64_t n = k.dims[0];
   const std::int64_t fp32_values = states + (size_of(k.dtype) < 4 ? 1 : 0);
   Cost c;
-  c.read =
-      bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(size_of(k.dtype) < 4 ? n : 2 * n, k.dtype);
+  c.read = bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(n, gradient) +
+           bytes_of(size_of(k.dtype) < 4 ? 0 : n, k.dtype);
   c.written = bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(n, k.dtype);
   c.vector = Flops(flops_each * d(n));
   return c;
@@ -153,9 +153,9 @@ Cost cost(const Kernel& k) {
     case Op::clip_scale:
       return elementwise(1, 1, k.dtype, 3);
     case Op::sgd:
-      return optimizer_cost(k, k.scalars[1] != 0 ? 1 : 0, 6);
+      return optimizer_cost(k, static_cast<Dtype>(k.dims[2]), k.scalars[1] != 0 ? 1 : 0, 6);
     case Op::adamw:
-      return optimizer_cost(k, 2, 15);
+      return optimizer_cost(k, static_cast<Dtype>(cols), 2, 15);
     case Op::text_batch:
       return elementwise(0, all + rows * k.dims[2], Dtype::int32, 0);
     case Op::streaming:

@@ -189,20 +189,23 @@ Kernel Kernel::clip_scale(double max_norm) {
   return kernel;
 }
 
-// dims: elements, nesterov; scalars: lr, momentum, weight decay. Operands p, g, m, master, scale,
-// step.
+// dims: elements, nesterov, type of g; scalars: lr, momentum, weight decay. Operands p, g, m,
+// master, scale, step.
 Kernel Kernel::sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
-                   double weight_decay, Dtype dtype) {
-  Kernel kernel = make(Op::sgd, dtype, {elements, nesterov ? 1 : 0}, {u, r, u, u, r, r}, "sgd");
+                   double weight_decay, Dtype dtype, Dtype gradient) {
+  Kernel kernel =
+      make(Op::sgd, dtype, {elements, nesterov ? 1 : 0, static_cast<std::int64_t>(gradient)},
+           {u, r, u, u, r, r}, "sgd");
   kernel.scalars = {lr, momentum, weight_decay};
   return kernel;
 }
 
-// dims: elements; scalars: lr, beta1, beta2, epsilon, weight decay. Operands p, g, m, v, master,
-// scale, step.
+// dims: elements, type of g; scalars: lr, beta1, beta2, epsilon, weight decay. Operands p, g, m, v,
+// master, scale, step.
 Kernel Kernel::adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
-                     double weight_decay, Dtype dtype) {
-  Kernel kernel = make(Op::adamw, dtype, {elements}, {u, r, u, u, u, r, r}, "adamw");
+                     double weight_decay, Dtype dtype, Dtype gradient) {
+  Kernel kernel = make(Op::adamw, dtype, {elements, static_cast<std::int64_t>(gradient)},
+                       {u, r, u, u, u, r, r}, "adamw");
   kernel.scalars = {lr, beta1, beta2, epsilon, weight_decay};
   return kernel;
 }

@@ -131,12 +131,12 @@ struct Kernel {
   static Kernel sum_squares(std::int64_t elements, Dtype);
   static Kernel clip_scale(double max_norm);
   // p -= lr * (g' + weight_decay p), g' the momentum-averaged gradient; the step operand scales lr
-  // (a schedule).
+  // (a schedule). The types are those of p and of g, here and below.
   static Kernel sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
-                    double weight_decay, Dtype);
+                    double weight_decay, Dtype, Dtype gradient = Dtype::fp32);
   // Loshchilov and Hutter 2019, decoupled decay; `step` holds {t, lr multiplier}, t counted from 1.
   static Kernel adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
-                      double weight_decay, Dtype);
+                      double weight_decay, Dtype, Dtype gradient = Dtype::fp32);
   static Kernel initialise(std::int64_t elements, std::int64_t first_global_element,
                            double deviation, std::uint64_t seed, std::uint64_t tensor_number,
                            Dtype);

@@ -22,7 +22,7 @@ class AdamW : public Optimizer {
     const std::int64_t n = value.elements();
     const Kernel kernel =
         Kernel::adamw(n, options_.lr, options_.beta1, options_.beta2, options_.epsilon,
-                      decay ? options_.weight_decay : 0, dtype_);
+                      decay ? options_.weight_decay : 0, dtype_, gradient.dtype());
     stream.launch(rank_.prepare(kernel),
                   {value, gradient, part(first_, begin, n), part(second_, begin, n),
                    part(master_, begin, n), scale, step_});

@@ -139,12 +139,16 @@ TEST_CASE("only GEMMs and attention have matrix FLOPs") {
   CHECK(cost(Kernel::custom("c", {}, {}, Flops(9), Bytes(7))).read == Bytes(7));
 }
 
-TEST_CASE("AdamW moves 28 bytes an element in fp32, and 28 with a master in bf16") {
+TEST_CASE(
+    "AdamW moves 28 bytes an element in fp32, and with a master in bf16 by the gradient's type") {
   const std::int64_t n = 1000;
   const Cost fp32 = cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::fp32));
   CHECK(fp32.read == Bytes(n * (4 + 4 + 4 + 4)));  // p, g, m, v
   CHECK(fp32.written == Bytes(n * (4 + 4 + 4)));   // p, m, v
-  const Cost bf16 = cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16));
+  const Cost wide = cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16));
+  CHECK(wide.read == Bytes(n * (4 + 4 + 4 + 4)));     // g, master, m, v
+  CHECK(wide.written == Bytes(n * (2 + 4 + 4 + 4)));  // p, master, m, v
+  const Cost bf16 = cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16, Dtype::bf16));
   CHECK(bf16.read == Bytes(n * (2 + 4 + 4 + 4)));     // g, master, m, v
   CHECK(bf16.written == Bytes(n * (2 + 4 + 4 + 4)));  // p, master, m, v
 }

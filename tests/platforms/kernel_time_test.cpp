@@ -88,8 +88,9 @@ TEST_CASE("memory-bound kernels take bytes over the achieved bandwidth") {
       Kernel::streaming("norm", 1 << 24, 1 << 24, Dtype::bf16, {Role::read, Role::write});
   CHECK(kernel_time(norm, cost(norm), gpu, stack).value ==
         doctest::Approx(4e-6 + 2 * 4.0 * (1 << 24) / rate).epsilon(1e-12));
-  // The optimizer is one fused kernel in every stack: 28 bytes per parameter of a 16-bit type.
-  const Kernel adam = Kernel::adamw(1 << 26, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16);
+  // The optimizer is one fused kernel in every stack: 28 bytes per parameter and gradient of 16
+  // bits.
+  const Kernel adam = Kernel::adamw(1 << 26, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16, Dtype::bf16);
   CHECK(kernel_time(adam, cost(adam), gpu, stack).value ==
         doctest::Approx(4e-6 + 28.0 * (1 << 26) / rate).epsilon(1e-12));
   const Kernel loss = Kernel::cross_entropy(1024, 32000, 1, Dtype::bf16);
