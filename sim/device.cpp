@@ -33,8 +33,8 @@ SimDevice::~SimDevice() {
 void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place) {
   ORRERY_ASSERT(stream == streams_.size(), "streams are opened in order");
   if (stream % StreamState::neighbours == 0)
-    stream_blocks_.push_back(std::make_unique<StreamState[]>(StreamState::neighbours));
-  StreamState& fresh = stream_blocks_.back()[stream % StreamState::neighbours];
+    stream_blocks_.push_back(make_in<StreamBlock>(core_.arena));
+  StreamState& fresh = (*stream_blocks_.back())[stream % StreamState::neighbours];
   fresh.device = this;
   fresh.rank = id_;
   fresh.index = static_cast<std::uint16_t>(stream);
@@ -54,6 +54,7 @@ void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place
 
 void* SimDevice::map(const Storage& storage) {
   if (!core_.state.options.real_values && storage.values != Values::always) return nullptr;
+  has_values_ = true;
   free_unmapped();
   constexpr std::size_t line = 64;
   const auto bytes = static_cast<std::size_t>(storage.bytes().value);
@@ -107,7 +108,8 @@ void SimDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
                        std::span<const Operand> operands, std::uint32_t roles) {
   StreamState& s = *streams_[stream];
   std::uint32_t extra = 0;
-  if (any_values(operands) || (operands.empty() && kernel.kernel.op == Op::custom)) {
+  if ((has_values_ && any_values(operands)) ||
+      (operands.empty() && kernel.kernel.op == Op::custom)) {
     ValueOperation& operation = with_value_operation(s);
     operation.kernel = &kernel;
     operation.set_operands(operands, roles);

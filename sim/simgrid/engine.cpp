@@ -174,7 +174,8 @@ class Engine::Impl {
   void deliver() {
     while (!heap_.empty() && heap_.top().time <= now_.picoseconds) {
       const HeapEntry entry = heap_.take();
-      if (const HeapEntry* next = heap_.likely_next()) client_.soon(next->payload);
+      const EventHeap::Ahead ahead = heap_.likely_next();
+      client_.soon(ahead.first, ahead.second);
       ++counters_.completions;
       client_.due(now_, Key{entry.rank(), entry.stream(), entry.ordinal}, entry.payload);
     }
