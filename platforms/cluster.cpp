@@ -51,6 +51,7 @@ Cluster::Cluster(Platform platform, int wanted) : platform_(std::move(platform))
         places_.push_back({node, local, at->second, static_cast<std::uint16_t>(part)});
   }
   make_links();
+  choose_tables();
 }
 
 void Cluster::make_links() {
@@ -99,6 +100,7 @@ Bytes Cluster::device_memory(int g) const {
 
 Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) const {
   const GpuSpec& spec = kinds_.at(static_cast<std::size_t>(kind));
+  if (const auto measured = measured_time(kernel, kind)) return *measured;
   const bool stated = kernel.op == Op::timed || (kernel.op == Op::custom && kernel.scalars[1] > 0);
   if (!stated) {
     used(spec.name, "memory.bandwidth");
@@ -207,6 +209,13 @@ GroupShape Cluster::shape(const std::vector<int>& members) const {
 
 CollectivePlan Cluster::plan(Collective kind, Bytes size, const std::vector<int>& members) const {
   if (members.size() <= 1) return collective_plan(kind, size, GroupShape{}, nullptr);
+  if (const auto measured = measured_time(kind, size, members)) {
+    CollectivePlan plan =
+        ring_plan(kind, size, static_cast<int>(members.size()), Time{}, BytesPerSecond(1));
+    plan.algorithm = "measured";
+    plan.total = *measured;
+    return plan;
+  }
   GroupShape g = shape(members);
   const bool message =
       kind == Collective::send || kind == Collective::receive || kind == Collective::exchange;

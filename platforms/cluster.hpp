@@ -1,5 +1,9 @@
 // A simulated cluster made from platform files: the first N GPUs of its nodes, filled in order.
 //
+// Where a GPU has a measured table for a kernel's class, or the cluster one for a collective on a
+// group inside a node, the table answers; formulas answer the rest. Tables are those measured with
+// as many busy devices as the fullest node has GPUs in use.
+//
 // Links: every GPU has a scale-up port (out, in); every NIC has a port (out, in). A transfer inside
 // a node takes [scale-up out, scale-up in], any other [NIC out, NIC in] of the two GPUs' own NICs;
 // GPU i of a node uses NIC i * nics / gpus, so rails join equal places. The fabric itself never
@@ -7,6 +11,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +43,7 @@ class Cluster : public Machine {
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int gpu) const override;
   Time latency(int from, int to) const override;
+  Time message_time(int from, int to, Bytes size) const override;
   BytesPerSecond bandwidth(int from, int to) const override;
   // Members are GPUs, in any order and each once.
   CollectivePlan plan(Collective kind, Bytes size, const std::vector<int>& members) const override;
@@ -72,9 +79,15 @@ class Cluster : public Machine {
   // cluster.
   void used(const std::string& file, const char* path) const;
   void note_head(const GpuSpec& spec, const AttentionSpec& row, std::int64_t head) const;
+  void note_outside(const std::string& path, double value) const;
+  void choose_tables();
+  std::optional<Time> measured_time(const Kernel& kernel, int kind) const;
+  std::optional<Time> measured_time(Collective operation, Bytes size,
+                                    const std::vector<int>& members) const;
 
   Platform platform_;
   std::vector<GpuSpec> kinds_;
+  std::vector<std::map<std::string, const MeasuredTableSpec*>> tables_;  // by kind; by class
   std::vector<Place> places_;
   std::vector<std::uint32_t> nic_base_;  // by node: index of its first NIC link
   std::vector<LinkSpec> links_;

@@ -88,6 +88,7 @@ void describe(Fields<GpuSpec>& f) {
   f.section("compute", &GpuSpec::compute).required();
   f.section("link", &GpuSpec::link);
   f.section("power", &GpuSpec::power);
+  f.list("measured", &GpuSpec::measured).doc("times by class of kernels and size");
 }
 
 void describe(Fields<NodeGpusSpec>& f) {
@@ -147,6 +148,7 @@ void describe(Fields<FabricSpec>& f) {
 
 void describe(Fields<CollectivesSpec>& f) {
   f.list("curves", &CollectivesSpec::curves).doc("files of platforms/curves; first match wins");
+  f.list("measured", &CollectivesSpec::measured).doc("times by operation, members and size");
 }
 
 void describe(Fields<ClusterSpec>& f) {
@@ -155,6 +157,11 @@ void describe(Fields<ClusterSpec>& f) {
   f.list("parts", &ClusterSpec::parts).required().at_least_items(1);
   f.section("fabric", &ClusterSpec::fabric);
   f.section("collectives", &ClusterSpec::collectives);
+  f.field("stack", &ClusterSpec::stack).doc("the software, where a scenario names none");
+  f.list("nodes", &ClusterSpec::nodes).doc("defined here: looked for before platforms/nodes");
+  f.list("gpus", &ClusterSpec::gpus).doc("defined here: looked for before platforms/gpus");
+  f.list("stacks", &ClusterSpec::stacks).doc("defined here: looked for before platforms/stacks");
+  f.list("curves", &ClusterSpec::curves).doc("defined here: looked for before platforms/curves");
 }
 
 void describe(Fields<HostSpec>& f) {

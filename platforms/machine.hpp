@@ -61,6 +61,10 @@ class Machine {
 
   virtual Time latency(int from, int to) const = 0;              // alpha of one message
   virtual BytesPerSecond bandwidth(int from, int to) const = 0;  // of one transfer alone
+  // Of one message alone, latency included.
+  virtual Time message_time(int from, int to, Bytes size) const {
+    return latency(from, to) + to_time(size / bandwidth(from, to));
+  }
   virtual CollectivePlan plan(Collective kind, Bytes size,
                               const std::vector<int>& members) const = 0;
   // Links by index, and the path of a transfer over them. Paths are never empty for from != to.

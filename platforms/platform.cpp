@@ -156,16 +156,39 @@ int Platform::gpus() const {
   return total;
 }
 
+namespace {
+
+// What the cluster's file defines under this name; null where it does not.
+template <class Spec>
+const Spec* defined(const std::vector<Spec>& here, const std::string& name) {
+  for (const Spec& spec : here)
+    if (spec.name == name) return &spec;
+  return nullptr;
+}
+
+StackSpec stack_of(const PlatformFolder& folder, const ClusterSpec& cluster,
+                   const std::string& wanted, const Mark& at) {
+  const std::string& name = wanted.empty() ? cluster.stack.value_or("generic") : wanted;
+  if (const StackSpec* own = defined(cluster.stacks, name)) return *own;
+  return folder.stack(name, at);
+}
+
+}  // namespace
+
 Platform read_platform(const PlatformFolder& folder, const std::string& cluster,
                        const std::string& stack, const Mark& cluster_at, const Mark& stack_at) {
   Platform platform;
   platform.cluster = folder.cluster(cluster, cluster_at);
+  const ClusterSpec& own = platform.cluster;
   std::int64_t gpus = 0, nodes = 0;
   bool network = true;
   for (const PartSpec& part : platform.cluster.parts) {
     Platform::Part resolved;
-    resolved.node = folder.node(part.node.value, part.node.mark);
-    resolved.gpu = folder.gpu(resolved.node.gpus.model.value, resolved.node.gpus.model.mark);
+    const NodeSpec* node = defined(own.nodes, part.node.value);
+    resolved.node = node != nullptr ? *node : folder.node(part.node.value, part.node.mark);
+    const Sourced<std::string>& model = resolved.node.gpus.model;
+    const GpuSpec* gpu = defined(own.gpus, model.value);
+    resolved.gpu = gpu != nullptr ? *gpu : folder.gpu(model.value, model.mark);
     resolved.count = static_cast<int>(part.count.value);
     nodes += part.count.value;
     gpus += part.count.value * resolved.node.gpus.count.value;
@@ -187,9 +210,41 @@ Platform read_platform(const PlatformFolder& folder, const std::string& cluster,
                              platform.cluster.name));
     problems.throw_if_any();
   }
-  for (const auto& curve : platform.cluster.collectives.curves)
-    platform.curves.push_back(folder.curve(curve.value, curve.mark));
-  platform.stack = folder.stack(stack, stack_at);
+  for (const auto& name : own.collectives.curves) {
+    const CurveSpec* curve = defined(own.curves, name.value);
+    platform.curves.push_back(curve != nullptr ? *curve : folder.curve(name.value, name.mark));
+  }
+  platform.stack = stack_of(folder, own, stack, stack_at);
+  return platform;
+}
+
+namespace {
+
+// Calls `each` for the measured tables of the platform, of kernels and of collectives.
+template <class AnyPlatform, class Each>
+void for_each_table(AnyPlatform& platform, const Each& each) {
+  for (auto& part : platform.parts)
+    for (auto& table : part.gpu.measured) each(table);
+  for (auto& table : platform.cluster.collectives.measured) each(table);
+}
+
+bool knows_error(const auto& table) { return table.error && table.error->held_back > 0; }
+
+}  // namespace
+
+bool has_measured_error(const Platform& platform) {
+  bool known = false;
+  for_each_table(platform, [&known](const auto& table) { known = known || knows_error(table); });
+  return known;
+}
+
+Platform at_band_end(Platform platform, int side) {
+  for_each_table(platform, [side](auto& table) {
+    if (!knows_error(table)) return;
+    const double factor = std::max(0.1, 1 + side * table.error->band());
+    for (Seconds& time : table.times) time = time * factor;
+    table.error.reset();
+  });
   return platform;
 }
 

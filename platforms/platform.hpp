@@ -11,6 +11,7 @@
 
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
+#include "platforms/measured.hpp"
 
 namespace orrery {
 
@@ -92,6 +93,7 @@ struct GpuSpec {
   ComputeSpec compute;
   GpuLinksSpec link;
   std::optional<PowerSpec> power;
+  std::vector<MeasuredTableSpec> measured;  // answer in place of the formulas of kernel_time.hpp
 
   // Dense peak for operands of this type. Error{config} where the device has none.
   const Sourced<FlopsPerSecond>& peak(Dtype dtype) const;
@@ -148,17 +150,9 @@ void describe(Fields<FabricSpec>& f);
 
 struct CollectivesSpec {
   std::vector<Sourced<std::string>> curves;
+  std::vector<CollectiveTableSpec> measured;  // answer for groups inside one node, before curves
 };
 void describe(Fields<CollectivesSpec>& f);
-
-struct ClusterSpec {
-  std::string name;
-  std::vector<std::string> aliases;
-  std::vector<PartSpec> parts;
-  FabricSpec fabric;
-  CollectivesSpec collectives;
-};
-void describe(Fields<ClusterSpec>& f);
 
 // What the host pays, on its own clock; see HostCosts (machine.hpp).
 struct HostSpec {
@@ -190,6 +184,22 @@ struct CurveSpec {
   Sourced<Bytes> ramp;
 };
 void describe(Fields<CurveSpec>& f);
+
+// A cluster may bring what it names: the definitions at its end are looked through before the
+// folders are, so that one file can hold a whole platform.
+struct ClusterSpec {
+  std::string name;
+  std::vector<std::string> aliases;
+  std::vector<PartSpec> parts;
+  FabricSpec fabric;
+  CollectivesSpec collectives;
+  std::optional<std::string> stack;  // where a scenario names none; absent = generic
+  std::vector<NodeSpec> nodes;
+  std::vector<GpuSpec> gpus;
+  std::vector<StackSpec> stacks;
+  std::vector<CurveSpec> curves;
+};
+void describe(Fields<ClusterSpec>& f);
 
 enum class PlatformKind { gpu, node, cluster, stack, curve };
 const char* name(PlatformKind);  // "cluster"
@@ -236,9 +246,16 @@ struct Platform {
   int gpus() const;
 };
 
-// Throws ConfigError with what is wrong; marks are where the names were asked for.
+// `stack` empty: the cluster's own, else generic. Throws ConfigError with what is wrong; marks are
+// where the names were asked for.
 Platform read_platform(const PlatformFolder& folder, const std::string& cluster,
-                       const std::string& stack = "generic", const Mark& cluster_at = {},
+                       const std::string& stack = "", const Mark& cluster_at = {},
                        const Mark& stack_at = {});
+
+// The band of a forecast Whether some measured table of the platform knows its
+// error, and the platform with the times of all such tables moved to one end of theirs: multiplied
+// by 1 + side * band(), at least by a tenth, and without an error any more; side is -1 or 1.
+bool has_measured_error(const Platform& platform);
+Platform at_band_end(Platform platform, int side);
 
 }  // namespace orrery

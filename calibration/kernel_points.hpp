@@ -1,0 +1,26 @@
+// Which kernels a calibration measures, at which sizes.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "backend/kernel.hpp"
+
+namespace orrery {
+
+struct KernelPoint {
+  Kernel kernel;
+  bool held_back = false;
+};
+
+// Every class that models, losses and optimizers of this project use, in fp32, over a full grid of
+// sizes as training steps on a CPU have them; then, for each class, points between the grid's,
+// which are held back from its table. `quick` gives two sizes per axis and one held-back point per
+// class, none of which takes long.
+std::vector<KernelPoint> kernel_points(bool quick);
+
+// Elements and type of each operand of a kernel of kernel_points; no elements: left empty.
+std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& kernel);
+
+}  // namespace orrery
