@@ -1,0 +1,143 @@
+#include "scenarios/published/prediction.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "scenarios/published/not_scored.hpp"
+
+namespace orrery {
+
+namespace {
+
+Node count(std::int64_t value) { return Node::scalar(std::to_string(value)); }
+
+// The algorithm that a kind of sharding is.
+Node algorithm_of(const std::string& sharding) {
+  Node out = Node::map();
+  const bool staged = sharding == "zero1" || sharding == "zero2";
+  out.add("name", Node::scalar(sharding == "zero3" ? "fsdp" : staged ? "zero" : sharding));
+  if (staged) out.add("stage", Node::scalar(sharding.substr(4)));
+  return out;
+}
+
+Node section(std::initializer_list<std::pair<const char*, Node>> entries) {
+  Node out = Node::map();
+  for (const auto& [key, value] : entries) out.add(key, value);
+  return out;
+}
+
+// Types that are timed as another one.
+std::string timed_as(const std::string& precision, std::vector<Assumption>& notes) {
+  if (precision != "fp16") return precision;
+  note(notes, "precision", "bf16", "fp16 takes the same time: equal sizes and peaks");
+  return "bf16";
+}
+
+std::string schedule_of(const MeasuredCase& c, const CasePlan& plan, const AliasTable& aliases,
+                        std::vector<Assumption>& notes) {
+  if (plan.pipeline == 1) return "1f1b";
+  if (!word(c.pp_schedule).empty())
+    return meaning(aliases.pp_schedule, "pp_schedule", word(c.pp_schedule), notes);
+  const std::string usual = plan.chunks > 1 ? "interleaved-1f1b" : "1f1b";
+  note(notes, "pp_schedule", usual, "the source does not print it");
+  return usual;
+}
+
+// Room enough that no device is full: what was measured did fit.
+Platform without_limit(Platform platform) {
+  for (Platform::Part& part : platform.parts) part.gpu.memory.capacity.value = Bytes(1LL << 60);
+  return platform;
+}
+
+}  // namespace
+
+std::string meaning(const std::vector<Alias>& rows, const char* key, const std::string& text,
+                    std::vector<Assumption>& notes) {
+  const Alias* row = find_alias(rows, text);
+  if (row == nullptr)
+    throw NotScored(text.empty() ? fmt::format("{} is not stated", key)
+                                 : fmt::format("{} '{}' has no alias", key, text));
+  if (!row->assumption.empty()) note(notes, key, row->means, row->assumption);
+  return row->means;
+}
+
+Predictor::Predictor(const std::string& data_root)
+    : root_(data_root),
+      aliases_(read_aliases(data_root + "/scenarios/published/aliases.yaml")),
+      machines_(data_root, aliases_) {}
+
+void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction& out) const {
+  std::vector<Assumption>& notes = out.assumptions;
+  const CasePlan plan = case_plan(c, notes);
+  const ModelSpec model = case_model(file, c, aliases_, notes);
+  const std::string recompute = meaning(aliases_.recompute, "recompute", word(c.recompute), notes);
+  out.unit = "s";
+  out.measured = measured_seconds(file, c, plan, model, recompute, aliases_, notes);
+  const std::string precision =
+      timed_as(meaning(aliases_.precision, "precision", word(c.precision), notes), notes);
+  if (precision == "fp4") throw NotScored("not available yet: fp4");
+  const std::string sharding =  // one replica has nothing to shard
+      plan.data == 1 ? "ddp" : meaning(aliases_.sharding, "sharding", word(c.sharding), notes);
+  const auto platform = machines_.platform(file, c, false, notes);
+
+  Node root = section({{"model", Node::scalar(model.name, true)},
+                       {"data", section({{"sequence", count(plan.sequence)},
+                                         {"global_batch", count(plan.global_batch)},
+                                         {"micro_batch", count(plan.micro_batch)}})}});
+  const bool sequence_parallel = plan.tensor > 1 && c.sequence_parallel.value_or(false);
+  root.add("parallel",
+           section({{"tensor", count(plan.tensor)},
+                    {"pipeline", count(plan.pipeline)},
+                    {"context", count(plan.context)},
+                    {"expert", count(plan.expert)},
+                    {"schedule", Node::scalar(schedule_of(c, plan, aliases_, notes))},
+                    {"chunks", count(plan.pipeline == 1 ? 1 : plan.chunks)},
+                    {"sequence_parallel", Node::scalar(sequence_parallel ? "true" : "false")}}));
+  root.add("algorithm", algorithm_of(sharding));
+  root.add("memory", section({{"recompute", Node::scalar(recompute)}}));
+  root.add("precision", section({{"parameters", Node::scalar(precision)},
+                                 {"activations", Node::scalar(precision)}}));
+  root.add("platform", section({{"cluster", Node::scalar(platform->cluster.name, true)},
+                                {"gpus", count(plan.gpus)},
+                                {"stack", Node::scalar(platform->stack.name, true)}}));
+  root.add("run", section({{"steps", count(2)}}));  // the second is the rhythm
+  const std::string text = to_yaml(root);
+  out.scenario = std::make_shared<const Scenario>(
+      read_scenario(Document::parse_text(text, file.name + " " + c.id), root_,
+                    {model, without_limit(*platform)}));
+  out.capacity = platform->parts.front().gpu.memory.capacity.value;
+  out.same = fmt::format("{}{}{} nodes", text, resolved_yaml(model.transformer),
+                         platform->parts.front().count);
+}
+
+Prediction Predictor::predict(const MeasuredFile& file, const MeasuredCase& c) const {
+  Prediction out;
+  try {
+    const bool scored = c.kind == "train_step" || c.kind == "gemm" || c.kind == "attention" ||
+                        c.kind == "collective";
+    if (!scored) throw NotScored(fmt::format("kind {} is not predicted", c.kind));
+    if (!c.unreadable.empty()) throw NotScored("cannot be read: " + c.unreadable);
+    if (c.kind == "train_step")
+      step(file, c, out);
+    else if (c.kind == "gemm")
+      predict_gemm(file, c, aliases_, machines_, out);
+    else if (c.kind == "attention")
+      predict_attention(file, c, aliases_, machines_, out);
+    else
+      predict_collective(file, c, aliases_, machines_, out);
+  } catch (const NotScored& why) {
+    out.skipped = why.reason;
+  } catch (const Error& error) {
+    if (error.category() != Category::config) throw;
+    out.skipped = one_sentence(error);
+  }
+  if (!out.skipped.empty()) {
+    out.predicted.reset();
+    out.scenario.reset();
+    out.assumptions.clear();
+  }
+  return out;
+}
+
+}  // namespace orrery
