@@ -17,7 +17,7 @@ struct Batch {
 };
 
 struct RunLength {
-  std::int64_t steps = 1;         // optimizer steps to take in this run
+  std::int64_t steps = 1;         // optimizer steps of the whole training, resumed ones included
   std::int64_t global_batch = 1;  // samples per step, over all replicas
 };
 
@@ -28,7 +28,7 @@ class Progress {
  public:
   Progress(Rank& rank, const RunLength& length);
 
-  bool more() const { return issued_ < length_.steps; }
+  bool more() const { return step() < length_.steps; }
   std::int64_t step() const { return done_before_ + issued_; }  // of the whole training
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
   // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.

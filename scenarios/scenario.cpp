@@ -142,6 +142,10 @@ void check_precision(const PrecisionSpec& p, Problems& problems) {
 
 void check_run(const Scenario& s, Problems& problems) {
   if (s.run.folding == Folding::on) refuse(problems, "run.folding", "folding", "use auto or off");
+  if (s.platform.throttle &&
+      (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages))
+    problems.add("platform.throttle", "throttled links are timed by a formula, not by flows",
+                 "set run.fidelity to auto or analytic, or leave platform.throttle out");
   if (!s.cluster_conditions.is_null())
     refuse(problems, "cluster_conditions", "an imperfect cluster", "leave it out");
   if (!s.value_model.is_null())
@@ -327,7 +331,8 @@ std::vector<ConfigMessage> in_order(std::vector<ConfigMessage> messages) {
 
 }  // namespace
 
-Scenario read_scenario(const Document& document, const std::string& data_root) {
+Scenario read_scenario(const Document& document, const std::string& data_root,
+                       const GivenParts& given) {
   Problems problems(document);
   auto s = read<Scenario>(document, problems);
   read_algorithm(s.algorithm, problems);
@@ -339,11 +344,20 @@ Scenario read_scenario(const Document& document, const std::string& data_root) {
 
   std::vector<ConfigMessage> found;  // about the files that the scenario names
   const bool model = !s.model.empty() && collect(found, [&] {
-    s.model_spec = read_model(s.model, data_root, beside, mark("model"));
+    s.model_spec =
+        given.model ? *given.model : read_model(s.model, data_root, beside, mark("model"));
   });
   const bool machines = !s.platform.cluster.empty() && collect(found, [&] {
-    s.machines = read_platform(PlatformFolder(data_root), s.platform.cluster, s.platform.stack,
-                               mark("platform.cluster"), mark("platform.stack"));
+    if (given.machines) {
+      s.machines = *given.machines;
+      return;
+    }
+    const Node* choice = root.find("platform");
+    const bool named = choice != nullptr && choice->find("stack") != nullptr;
+    s.machines =
+        read_platform(PlatformFolder(data_root), s.platform.cluster, named ? s.platform.stack : "",
+                      mark("platform.cluster"), mark("platform.stack"));
+    if (!named) s.platform.stack = s.machines.stack.name;
   });
   if (readable) {
     check_parallel(s, problems);

@@ -17,6 +17,7 @@
 #include "backend/axes.hpp"
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
+#include "backend/throttle.hpp"
 #include "platforms/machine.hpp"
 #include "platforms/platform.hpp"
 #include "scenarios/flop_rule.hpp"
@@ -87,10 +88,14 @@ struct PrecisionSpec {
 };
 void describe(Fields<PrecisionSpec>& f);
 
+void describe(Fields<Throttle>& f);
+
 struct PlatformChoice {
   std::string cluster;
   std::optional<std::int64_t> gpus;  // all of the cluster's when absent; read_scenario fills it in
   std::string stack = "generic";
+  // Links that are no faster than this, simulated and, by waiting, in a run on the CPU.
+  std::optional<Throttle> throttle;
 };
 void describe(Fields<PlatformChoice>& f);
 
@@ -140,10 +145,17 @@ struct Scenario {
 };
 void describe(Fields<Scenario>& f);
 
+// What a caller holds already: it stands for the file that the document's name means.
+struct GivenParts {
+  std::optional<ModelSpec> model;
+  std::optional<Platform> machines;
+};
+
 // Reads, checks, and resolves names below the data root (the folder that holds scenarios/ and
 // platforms/); paths are tried from the current folder and the scenario's own first. Throws
 // ConfigError with all messages.
-Scenario read_scenario(const Document& document, const std::string& data_root);
+Scenario read_scenario(const Document& document, const std::string& data_root,
+                       const GivenParts& given = {});
 
 // JSON Schema of scenarios.
 std::string scenario_schema();

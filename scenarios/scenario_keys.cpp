@@ -113,6 +113,15 @@ void describe(Fields<PrecisionSpec>& f) {
                  {"fp8", Dtype::fp8}});
 }
 
+void describe(Fields<Throttle>& f) {
+  f.field("latency", &Throttle::latency)
+      .between(Seconds(0), Seconds(100))
+      .doc("of a message, at least");
+  f.field("bandwidth", &Throttle::bandwidth)
+      .at_least(BytesPerSecond(1000))
+      .doc("of a rank, each way, at most");
+}
+
 void describe(Fields<PlatformChoice>& f) {
   f.field("cluster", &PlatformChoice::cluster)
       .required()
@@ -121,6 +130,10 @@ void describe(Fields<PlatformChoice>& f) {
       .between(1, 10'000'000)
       .doc("the first of the cluster; absent: all");
   f.field("stack", &PlatformChoice::stack).doc("a name in platforms/stacks or a path");
+  f.section("throttle", &PlatformChoice::throttle)
+      .doc(
+          "slower links than the cluster's: no communication is faster than over these; also in a "
+          "run on the CPU, which waits");
 }
 
 void describe(Fields<RunSpec>& f) {

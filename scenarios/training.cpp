@@ -1,6 +1,9 @@
 #include "scenarios/training.hpp"
 
 #include <cmath>
+#include <map>
+#include <memory>
+#include <mutex>
 
 #include "algorithms/ddp.hpp"
 #include "algorithms/models/mlp.hpp"
@@ -83,6 +86,40 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   return options;
 }
 
+// Gathers the states that ranks have at the same step. Ranks may be threads, and some may be steps
+// ahead of others.
+class CheckpointGathering {
+ public:
+  CheckpointGathering(int ranks, const TrainingHooks& hooks)
+      : ranks_(static_cast<std::size_t>(ranks)), hooks_(hooks) {}
+
+  // The last rank of a step hands all over. None comes with a later step before it has done that
+  // for this one, so they are handed over in order.
+  void add(std::int64_t step, int rank, Checkpoint state) {
+    std::vector<Checkpoint> all;
+    {
+      const std::lock_guard lock(mutex_);
+      Step& here = steps_[step];
+      here.states.resize(ranks_);
+      here.states[static_cast<std::size_t>(rank)] = std::move(state);
+      if (++here.count < ranks_) return;
+      all = std::move(here.states);
+      steps_.erase(step);
+    }
+    hooks_.checkpoint(all);
+  }
+
+ private:
+  struct Step {
+    std::vector<Checkpoint> states;
+    std::size_t count = 0;
+  };
+  std::size_t ranks_;
+  const TrainingHooks hooks_;
+  std::mutex mutex_;
+  std::map<std::int64_t, Step> steps_;
+};
+
 struct Texts {
   std::shared_ptr<const std::string> training, held_out;  // null where there is none
 };
@@ -127,9 +164,29 @@ WorldOptions world_options(const Scenario& scenario) {
   return options;
 }
 
+namespace {
+
+// Continues from the checkpoint of the hooks.
+void resume(Rank& rank, const TrainingHooks& hooks, const Progress& progress, std::int64_t steps,
+            const std::function<void(Archive&)>& visit) {
+  if (hooks.resume->size() != static_cast<std::size_t>(rank.size(all_axes)))
+    throw Error(Category::config, "the checkpoint is of a run with " +
+                                      std::to_string(hooks.resume->size()) + " ranks");
+  Loader loader(rank, (*hooks.resume)[static_cast<std::size_t>(rank.id())]);
+  visit(loader);
+  loader.finish();
+  if (progress.step() > steps)
+    throw Error(Category::config, "the checkpoint is of step " + std::to_string(progress.step()) +
+                                      ", beyond run.steps = " + std::to_string(steps));
+  if (rank.id() == 0 && hooks.steps_before != nullptr) *hooks.steps_before = progress.step();
+}
+
+}  // namespace
+
 World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
   const auto [text, held_out] = texts(scenario);
-  return [&scenario, hooks, text = text, held_out = held_out](Rank& rank) {
+  const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
+  return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
     Replica replica(rank, make_model(scenario, text), replica_options(scenario));
     const DdpSettings& settings = scenario.algorithm.ddp;
     Ddp algorithm(replica,
@@ -139,17 +196,17 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
       progress.visit(archive);
       algorithm.visit(archive);
     };
-    if (hooks.resume != nullptr) {
-      if (hooks.resume->size() != static_cast<std::size_t>(rank.size(all_axes)))
-        throw Error(Category::config, "the checkpoint is of a run with " +
-                                          std::to_string(hooks.resume->size()) + " ranks");
-      Loader loader(rank, (*hooks.resume)[static_cast<std::size_t>(rank.id())]);
-      visit(loader);
-      loader.finish();
-    }
-    for (std::int64_t step = 0; progress.more(); ++step) {
+    if (hooks.resume != nullptr) resume(rank, hooks, progress, scenario.run.steps, visit);
+    while (progress.more()) {
       algorithm.step(progress);
-      if (rank.id() == 0 && hooks.step_issued) hooks.step_issued(rank, step);
+      const std::int64_t done = progress.step();
+      if (rank.id() == 0 && hooks.step_issued) hooks.step_issued(rank, done - 1);
+      if (hooks.checkpoint_every > 0 && done % hooks.checkpoint_every == 0 && progress.more()) {
+        Checkpoint state;
+        Saver saver(rank, state);
+        visit(saver);
+        gathering->add(done, rank.id(), std::move(state));
+      }
     }
     algorithm.finish();
     progress.finish();

@@ -19,10 +19,18 @@ struct HeldOut {
 };
 
 struct TrainingHooks {
-  // Rank 0 has issued this step of the run (counted from 0).
+  // Rank 0 has issued this step of the training (counted from 0).
   std::function<void(Rank&, std::int64_t step)> step_issued;
-  // State to start from, by rank; null: from the beginning. Steps are numbered on.
+  // State to start from, by rank; null: from the beginning. Steps are numbered on, up to run.steps.
+  // Error{config} for a checkpoint of other ranks, of another program or beyond run.steps.
   const std::vector<Checkpoint>* resume = nullptr;
+  // Filled with the steps that were done before, when resuming and not null.
+  std::int64_t* steps_before = nullptr;
+  // Called with the state of all ranks after every `checkpoint_every`-th step but the last, in
+  // order of steps, by the program of the rank that came to that step last. Ranks do not wait for
+  // each other there, so a checkpoint changes no order of operations, and no bit.
+  std::int64_t checkpoint_every = 0;
+  std::function<void(const std::vector<Checkpoint>&)> checkpoint;
   // Filled with the state at the end, by rank, when not null.
   std::vector<Checkpoint>* save = nullptr;
   // Filled at the end, in a run with values and data.held_out, when not null.

@@ -1,13 +1,20 @@
 // What communications cost alone, asked of the machine once per communicator, kind and size.
 #include <algorithm>
 
+#include "backend/throttle.hpp"
 #include "sim/collectives.hpp"
 
 namespace orrery::sim {
 
 namespace {
 constexpr std::size_t prices_kept = 64;  // per communicator
+
+Time no_earlier(Time total, const std::optional<Throttle>& throttle, Collective kind, Bytes size,
+                int members) {
+  return throttle ? std::max(total, throttled_time(*throttle, kind, size, members)) : total;
 }
+
+}  // namespace
 
 Collectives::Settings& Collectives::settings(const Communicator& communicator) {
   if (communicator.id() >= settings_.size()) settings_.resize(communicator.id() + 1);
@@ -40,12 +47,13 @@ Collectives::Price Collectives::price_pair(const Rendezvous& rendezvous) const {
   Price price{rendezvous.first.kind, rendezvous.first.size(), Time{}, Time{}, Bytes(0)};
   price.volume = price.size;
   price.latency = machine.latency(one, other);
-  price.total = price.latency + to_time(price.size / machine.bandwidth(one, other));
+  price.total = machine.message_time(one, other, price.size);
   if (price.kind == Collective::exchange) {
-    const Time back = machine.latency(other, one);
-    price.total = std::max(price.total, back + to_time(price.size / machine.bandwidth(other, one)));
-    price.latency = std::max(price.latency, back);
+    price.total = std::max(price.total, machine.message_time(other, one, price.size));
+    price.latency = std::max(price.latency, machine.latency(other, one));
   }
+  price.latency = std::min(price.latency, price.total);
+  price.total = no_earlier(price.total, core_.options.throttle, price.kind, price.size, 2);
   return price;
 }
 
@@ -55,8 +63,10 @@ Collectives::Price Collectives::price_group(const Communicator& communicator, Co
   Price price{kind, size, Time{}, Time{}, Bytes(0)};
   if (members.size() < 2) return price;
   const CollectivePlan plan = core_.machine.plan(kind, size, members);
-  price.total = price.latency = plan.total;
+  price.latency = plan.total;
   price.volume = plan.volume;
+  price.total =
+      no_earlier(plan.total, core_.options.throttle, kind, size, static_cast<int>(members.size()));
   if (plan.volume.value == 0) return price;
   BytesPerSecond narrowest = core_.machine.bandwidth(members.back(), members.front());
   for (std::size_t i = 0; i + 1 < members.size(); ++i)

@@ -207,6 +207,8 @@ std::unique_ptr<World> make_sim_world(WorldOptions options, SimOptions sim) {
   if (sim.machine->gpus() < options.grid.size())
     throw invalid("the machine has " + std::to_string(sim.machine->gpus()) + " GPUs for " +
                   std::to_string(options.grid.size()) + " ranks");
+  if (sim.throttle && sim::needs_links(sim))
+    throw invalid("throttled links are timed by a formula: use analytic fidelity");
   if (sim.launch_queue < 2) throw invalid("a launch queue holds at least two operations");
   return std::make_unique<sim::SimWorld>(std::move(options), std::move(sim));
 }

@@ -9,9 +9,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "backend/throttle.hpp"
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
 #include "sim/trace.hpp"
@@ -27,7 +29,9 @@ struct SimOptions {
   const Machine* machine = nullptr;  // must outlive the world; rank r runs on its GPU r
   Fidelity fidelity = Fidelity::automatic;
   std::vector<GroupFidelity> groups;  // override `fidelity`
-  bool host_clock = false;            // issuing costs host time, by Machine::host
+  // Communications take at least this long, as in the CPU world. With analytic fidelity only.
+  std::optional<Throttle> throttle;
+  bool host_clock = false;  // issuing costs host time, by Machine::host
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
   std::uint32_t launch_queue = 64;

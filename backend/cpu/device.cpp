@@ -124,12 +124,12 @@ void CpuDevice::mark_step(std::uint32_t stream, std::int64_t step) {
   streams_[stream]->submit();
 }
 
-void CpuDevice::note_step(std::int64_t step) {
+void CpuDevice::note_step(std::int64_t step, Time at) {
   if (step < 0) return;
   const Lock lock(monitor().mutex());
   const auto place = static_cast<std::size_t>(step);
   if (steps_.size() <= place) steps_.resize(place + 1);
-  steps_[place] = {monitor().now(), stream(static_cast<std::uint32_t>(compute_.load())).parts()};
+  steps_[place] = {at, stream(static_cast<std::uint32_t>(compute_.load())).parts()};
 }
 
 // ---- Times

@@ -96,7 +96,7 @@ class CpuDevice final : public Device {
   const KernelBodies& bodies() const { return shared_.bodies; }
   StreamWorker& stream(std::uint32_t index) const { return *streams_[index]; }
   std::mutex& racy_mutex() { return racy_mutex_; }
-  void note_step(std::int64_t step);
+  void note_step(std::int64_t step, Time at);
   // What of [from, to], in which stream `index` communicated, the compute stream waited for it.
   Time exposed(std::uint32_t index, Instant from, Instant to) const;
 

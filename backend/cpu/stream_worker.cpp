@@ -227,7 +227,9 @@ void StreamWorker::wait_for_host(Lock& lock) {
 void StreamWorker::execute(Operation& operation) {
   switch (operation.kind) {
     case Operation::Kind::mark:
-      device_.note_step(operation.step);
+      // At the end of the operation before, up to which the parts have been counted: so they sum to
+      // the time of the step.
+      device_.note_step(operation.step, device_.monitor().at(mark_));
       return;
     case Operation::Kind::fence:
       fence(operation);

@@ -9,27 +9,14 @@
 #include <memory>
 #include <optional>
 
-#include "backend/core/units.hpp"
+#include "backend/throttle.hpp"
 #include "backend/world.hpp"
 
 namespace orrery {
 
-// Makes links as slow as those of a cluster: a communication that all members have come to ends no
-// earlier than its latency-bandwidth time (ring and pairwise algorithms).
-struct Throttle {
-  Seconds latency{0};
-  BytesPerSecond bandwidth{1e9};
-};
-
 struct CpuOptions {
-  std::optional<Throttle> throttle;
+  std::optional<Throttle> throttle;  // of every communication
 };
-
-// How long an operation on a buffer of `size` bytes (the whole) takes under a throttle, with n
-// members: all_reduce 2(n-1)(a + S/(nB)); all_gather, reduce_scatter and all_to_all
-// (n-1)(a + S/(nB)); broadcast (n-1)a + S/B; send, receive and exchange a + S/B. Nothing for one
-// member.
-Time throttled_time(const Throttle& throttle, Collective kind, Bytes size, int members);
 
 // `options.bodies` may be null: the CPU's own are used. The world throws, besides what rank
 // programs do: Error{deadlock} when nothing can run any more, with every blocked flow, stream and

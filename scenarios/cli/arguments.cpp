@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cctype>
+#include <charconv>
 
 #include "backend/core/error.hpp"
 #include "backend/core/text.hpp"
@@ -37,6 +38,28 @@ std::string seed_text(const std::string& text) {
   return text;
 }
 
+// Error{usage} unless it is a number of decimal digits, from 1 to a million.
+std::int64_t count_of(const std::string& option, const std::string& text) {
+  const bool digits =
+      !text.empty() && text.size() <= 7 &&
+      std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+  const std::int64_t value = digits ? std::stoll(text) : 0;
+  if (value < 1 || value > 1'000'000)
+    throw Error(Category::usage,
+                fmt::format("--{} takes a whole number from 1 on, not '{}'", option, text));
+  return value;
+}
+
+// Error{usage} unless it is a fraction, not below 0.
+double fraction_of(const std::string& option, const std::string& text) {
+  double value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= 0 && value < 1e9))
+    throw Error(Category::usage,
+                fmt::format("--{} takes a fraction such as 0.1, not '{}'", option, text));
+  return value;
+}
+
 po::options_description describe(const Command& command) {
   po::options_description described;
   for (const Option* option : options_of(command)) {
@@ -60,18 +83,28 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   all("positional", arguments.positional);
   last("out", arguments.out);
   last("world", arguments.world);
+  last("ranks", arguments.ranks);
   last("checkpoint", arguments.checkpoint);
   last("resume", arguments.resume);
   if (map.count("seed") > 0) {
     last("seed", arguments.seed);
     arguments.seed = seed_text(arguments.seed);
   }
+  std::string number;
+  const auto given = [&](const char* name) {
+    last(name, number);
+    return map.count(name) > 0;
+  };
+  if (given("checkpoint-every")) arguments.checkpoint_every = count_of("checkpoint-every", number);
+  if (given("repeats")) arguments.repeats = count_of("repeats", number);
+  if (given("tolerance")) arguments.tolerance = fraction_of("tolerance", number);
   std::string color = "auto";
   last("color", color);
   arguments.color = color_mode(color);
   arguments.json = map.count("json") > 0;
   arguments.quiet = map.count("quiet") > 0;
   arguments.trace = map.count("trace") > 0;
+  arguments.quick = map.count("quick") > 0;
   arguments.man = map.count("man") > 0;
   arguments.help = map.count("help") > 0;
 }
@@ -117,13 +150,15 @@ Arguments parse_arguments(int argc, const char* const* argv) {
   fill(parse_options(*command, argc - 1, argv + 1), arguments);
   if (arguments.help) return arguments;
   const std::size_t given = arguments.positional.size();
-  if (given > 1 || (given == 1 && !command->takes_positional()) ||
+  if ((given > 1 && !command->takes_several()) || (given == 1 && !command->takes_positional()) ||
       (given == 0 && command->needs_positional()))
-    throw Error(Category::usage,
-                command->takes_positional()
-                    ? fmt::format("'{}' takes one {}", command->name, command->positional)
-                    : fmt::format("'{}' takes options only, not '{}'", command->name,
-                                  arguments.positional.front()));
+    throw Error(
+        Category::usage,
+        command->takes_positional()
+            ? fmt::format("'{}' takes {} {}", command->name,
+                          command->takes_several() ? "at least one" : "one", command->positional)
+            : fmt::format("'{}' takes options only, not '{}'", command->name,
+                          arguments.positional.front()));
   return arguments;
 }
 

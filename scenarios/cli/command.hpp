@@ -1,8 +1,10 @@
 // The command table: from it come dispatch, help, the man page and completions.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/core/progress.hpp"
@@ -13,12 +15,16 @@ namespace orrery::cli {
 struct Arguments {
   std::string command;
   std::vector<std::string> positional;
-  std::vector<std::string> set;    // path=value
-  std::string world = "cpu";       // of `run`
-  std::string out;                 // folder for result files
-  std::string checkpoint, resume;  // of `run`
-  std::string seed;                // digits, or empty
-  bool json = false, quiet = false, trace = false, help = false, man = false;
+  std::vector<std::string> set;       // path=value
+  std::string world = "cpu";          // of `run` and `calibrate`
+  std::string out;                    // folder for result files; of `calibrate` the file to write
+  std::string ranks;                  // of `calibrate`; empty: 2
+  std::string checkpoint, resume;     // of `run`
+  std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
+  std::int64_t repeats = 3;           // of `validate`
+  std::optional<double> tolerance;    // of `validate`: a fraction
+  std::string seed;                   // digits, or empty
+  bool json = false, quiet = false, trace = false, quick = false, help = false, man = false;
   ColorMode color = ColorMode::automatic;
 };
 
@@ -35,7 +41,7 @@ struct Option {
 
 struct Command {
   const char* name;
-  const char* positional;  // "SCENARIO"; "[NAME]" may be left out; "" takes none
+  const char* positional;  // "SCENARIO"; "[NAME]" may be left out; "FILE..." takes several; "" none
   const char* summary;
   const char* description;
   const char* example;
@@ -46,6 +52,9 @@ struct Command {
 
   bool takes_positional() const { return *positional != '\0'; }
   bool needs_positional() const { return takes_positional() && *positional != '['; }
+  bool takes_several() const {
+    return std::string_view(positional).find("...") != std::string_view::npos;
+  }
 };
 
 const std::vector<Command>& commands();
@@ -76,9 +85,13 @@ int main_program(int argc, const char* const* argv);
 
 int simulate(const Arguments& arguments);
 int run(const Arguments& arguments);
+int calibrate(const Arguments& arguments);
+int validate(const Arguments& arguments);
 int check(const Arguments& arguments);
 int memory(const Arguments& arguments);
 int trace(const Arguments& arguments);
+int scoreboard(const Arguments& arguments);
+int compare(const Arguments& arguments);
 int list(const Arguments& arguments);
 int explain(const Arguments& arguments);
 int schema(const Arguments& arguments);

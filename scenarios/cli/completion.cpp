@@ -133,7 +133,8 @@ std::string zsh() {
     }
     if (command.takes_positional())
       out +=
-          " \\\n        " + quoted(fmt::format("1:{}:{}", zsh_text(command.positional),
+          " \\\n        " + quoted(fmt::format("{}:{}:{}", command.takes_several() ? "*" : "1",
+                                               zsh_text(command.positional),
                                                zsh_action(command.completes, words_of(command))));
     out += "\n      ;;\n";
   }

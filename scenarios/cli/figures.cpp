@@ -15,15 +15,21 @@ const std::vector<Figure> figure_table{
     {"gpus", "", "The GPUs in use, by model."},
     {"ranks", "count", "Ranks of the program: one per GPU."},
     {"simulated_ranks", "count", "Ranks that were simulated one by one; fewer when folded."},
-    {"steps", "count", "Optimizer updates of the run."},
+    {"steps", "count", "Optimizer updates of this run, without those before a resumption."},
+    {"steps_before", "count",
+     "Steps that the checkpoint held which this run continued; absent where none did. All figures "
+     "are of the steps after them."},
     {"seed", "", "Seed of every random number (run.seed)."},
     {"step_time_s", "seconds",
      "Mean over steps 2 to n of the slowest rank's step, end to end (n = 1: that step). A step "
      "is one optimizer update. The slowest rank is the one whose steps took longest in all."},
     {"step_time_low_s", "seconds",
-     "Lower end of the forecast's band, from the calibration's held-back error; null without "
-     "one."},
-    {"step_time_high_s", "seconds", "Upper end of that band."},
+     "Lower end of the forecast's band: step_time_s with the times of every measured table moved "
+     "down by the root of p90^2 + spread^2; p90 is the error that nine tenths of the points held "
+     "back from the table do not exceed, spread how far repetitions lie from their median. Null "
+     "where no table of the platform knows its error: the band is the calibration's, and says "
+     "nothing of what was not measured."},
+    {"step_time_high_s", "seconds", "Upper end of that band: the same, moved up."},
     {"tokens_per_s", "tokens per second",
      "global_batch x sequence / step_time_s (samples for a model without a sequence)."},
     {"tokens_per_s_per_gpu", "tokens per second", "tokens_per_s / ranks."},

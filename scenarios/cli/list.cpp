@@ -140,13 +140,15 @@ Json schedules(const std::string&) {
   return all;
 }
 
-// Below scenarios/, but for models, texts and sources.
+// Below scenarios/, but for models, measured cases, texts and sources.
 Json scenarios(const std::string& root) {
   std::vector<std::string> files;
   std::error_code none;
   for (const auto& entry : fs::recursive_directory_iterator(fs::path(root) / "scenarios", none)) {
     const std::string file = fs::path(entry.path()).lexically_relative(root).generic_string();
-    if (file.ends_with(".yaml") && !file.starts_with("scenarios/models/")) files.push_back(file);
+    const bool other =
+        file.starts_with("scenarios/models/") || file.starts_with("scenarios/published/");
+    if (file.ends_with(".yaml") && !other) files.push_back(file);
   }
   std::sort(files.begin(), files.end());
   return rows(files, [&](const std::string& file, Json& j) {

@@ -97,6 +97,9 @@ Result make_result(ResultInput input, const RunReport& report) {
   result.input = std::move(input);
   const RankReport& slowest = report.ranks[slowest_rank(report)];
   fill_time(result, slowest);
+  auto &low = result.input.step_time_low_s, &high = result.input.step_time_high_s;
+  if (low) low = std::min(*low, result.step_time_s);
+  if (high) high = std::max(*high, result.step_time_s);
   fill_rates(result, report);
   fill_communication(result, slowest);
   fill_loss(result, report);

@@ -41,12 +41,14 @@ struct ResultInput {
   Flops full_flops_per_step{0};        // by the rule "full"
   Flops evaluation_flops{0};           // after the last step, over all ranks
   std::optional<FlopsPerSecond> peak;  // summed over all devices, at the GEMM type
-  Bytes capacity;                      // 0: not limited
+  std::optional<double> step_time_low_s, step_time_high_s;  // the band; see band.hpp
+  Bytes capacity;                                           // 0: not limited
   struct Assumption {
     std::string path, value, reason;
   };
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
+  std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
   double wall_s = 0, cpu_s = 0;
 };
 

@@ -51,10 +51,11 @@ Json body_json(const Result& r) {
   j["ranks"] = in.ranks;
   j["simulated_ranks"] = in.simulated_ranks;
   j["steps"] = in.subject.steps;
+  if (in.steps_before > 0) j["steps_before"] = in.steps_before;
   j["seed"] = in.subject.seed;
-  j["step_time_s"] = r.step_time_s;
-  j["step_time_low_s"] = nullptr;  // a band needs a calibration
-  j["step_time_high_s"] = nullptr;
+  j["step_time_s"] = in.subject.steps > 0 ? Json(r.step_time_s) : Json(nullptr);
+  j["step_time_low_s"] = or_null(in.step_time_low_s);
+  j["step_time_high_s"] = or_null(in.step_time_high_s);
   j["tokens_per_s"] = r.tokens_per_s;
   j["tokens_per_s_per_gpu"] = r.tokens_per_s_per_gpu;
   j["flops_per_step"] = in.flops_per_step.value > 0 ? Json(in.flops_per_step.value) : Json(nullptr);

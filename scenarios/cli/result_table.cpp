@@ -86,9 +86,16 @@ std::string heading(const Subject& s, bool color) {
 std::string to_table(const Result& r, bool color) {
   const auto strong = [&](const std::string& text) { return styled(text, Style::bold, color); };
   const char* verb = r.input.world == "sim" ? "simulated" : "measured on this machine's CPU";
-  std::string out = heading(r.input.subject, color) + "\n";
+  std::string out = heading(r.input.subject, color);
+  if (r.input.steps_before > 0)
+    out += fmt::format("{:<12}after {} steps of an earlier run\n", "resumed", r.input.steps_before);
+  out += "\n";
   out +=
       fmt::format("step time   {}  ({})\n", strong(format_seconds(Seconds(r.step_time_s))), verb);
+  if (r.input.step_time_low_s && r.input.step_time_high_s)
+    out += fmt::format("            {} to {} by the calibration's error\n",
+                       format_seconds(Seconds(*r.input.step_time_low_s)),
+                       format_seconds(Seconds(*r.input.step_time_high_s)));
   if (r.mfu)
     out += fmt::format("MFU         {}  (HFU {}, {:.1f} of {:.0f} TFLOP/s per GPU)\n",
                        strong(format_percent(*r.mfu)), format_percent(*r.hfu), *r.tflops_per_gpu,
@@ -116,7 +123,9 @@ std::string metrics_csv(const RunReport& report, const Result& result) {
   std::string out = "step,end_s,loss\n";
   const auto& marks = report.ranks[0].steps;
   for (std::size_t step = 0; step < marks.size(); ++step)
-    out += fmt::format("{},{:.12f},{}\n", step + 1, marks[step].at.seconds().value,
+    out += fmt::format("{},{:.12f},{}\n",
+                       step + 1 + static_cast<std::size_t>(result.input.steps_before),
+                       marks[step].at.seconds().value,
                        step < result.loss.size() ? fmt::format("{:.9g}", result.loss[step]) : "");
   return out;
 }

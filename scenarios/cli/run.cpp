@@ -6,11 +6,9 @@
 namespace orrery::cli {
 
 int run(const Arguments& given) {
-  if (given.world == "cuda")
-    throw Error(Category::unavailable,
-                "this build has no CUDA world; `orrery run --world cpu` runs on the processor");
-  if (given.world != "cpu")
-    throw Error(Category::usage, "--world takes cpu, not '" + given.world + "'");
+  check_world(given);
+  if (given.checkpoint_every > 0 && given.checkpoint.empty())
+    throw Error(Category::usage, "--checkpoint-every needs --checkpoint, the file to write to");
   Arguments arguments = given;
   arguments.set.push_back("run.values=real");  // a real run computes
   const Scenario scenario = read_scenario(arguments);

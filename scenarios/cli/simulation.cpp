@@ -18,6 +18,7 @@
 #include "backend/rank.hpp"
 #include "orrery_paths.hpp"
 #include "platforms/cluster.hpp"
+#include "scenarios/cli/band.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/training.hpp"
@@ -88,7 +89,7 @@ std::string plan_text(const Scenario& scenario) {
                      scenario.micro_batches(), sample);
 }
 
-TrainingHooks with_progress(ProgressLine& line, const Scenario& scenario, const char* verb) {
+TrainingHooks with_progress(ProgressLine& line, const Scenario& scenario, const std::string& verb) {
   TrainingHooks hooks;
   hooks.step_issued = [&line, &scenario, verb](Rank& rank, std::int64_t step) {
     line.update([&] {
@@ -155,8 +156,9 @@ Subject subject_of(const Scenario& scenario) {
 }
 
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
-                          const std::string& trace_path) {
+                          const std::string& trace_path, const std::string& verb) {
   const Stopwatch watch;
+  const std::optional<Band> band = band_of(scenario);
   const Cluster cluster(scenario.machines, scenario.gpus());
   WorldOptions options = world_options(scenario);
   options.device_capacity = cluster.device_memory(0);
@@ -166,17 +168,19 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   sim.machine = &cluster;
   sim.fidelity = scenario.run.fidelity;
   sim.host_clock = scenario.run.host_clock;
+  sim.throttle = scenario.platform.throttle;
   std::unique_ptr<GzipTraceSink> trace;
   if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
   sim.trace = trace.get();
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
-  TrainingHooks hooks = with_progress(line, scenario, "simulating");
+  TrainingHooks hooks = with_progress(line, scenario, verb);
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
   RunReport report =
       make_sim_world(std::move(options), sim)->run(training_program(scenario, hooks));
   line.clear();
   ResultInput in = input_of(scenario, "sim");
+  if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
   in.peak = cluster.peak(scenario.precision.parameters);
   for (const Assumption& a : cluster.assumptions())
@@ -184,26 +188,42 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   return finish(std::move(in), std::move(report), scenario, watch, held_out);
 }
 
-Outcome run_scenario(const Scenario& scenario, const Arguments& arguments) {
+void check_world(const Arguments& arguments) {
+  if (arguments.world == "cuda")
+    throw Error(Category::unavailable,
+                "this build has no CUDA world; `--world cpu` runs on the "
+                "processor");
+  if (arguments.world != "cpu")
+    throw Error(Category::usage, "--world takes cpu, not '" + arguments.world + "'");
+}
+
+Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
+                     const std::string& verb) {
   const Stopwatch watch;
   WorldOptions options = world_options(scenario);
   load_replay(scenario, options);
   std::vector<Checkpoint> from, to(static_cast<std::size_t>(options.grid.size()));
   if (!arguments.resume.empty()) from = read_checkpoints(arguments.resume);
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
-  TrainingHooks hooks = with_progress(line, scenario, "running");
+  TrainingHooks hooks = with_progress(line, scenario, verb);
+  const auto write = [&arguments](const std::vector<Checkpoint>& state) {
+    const InterruptGuard guard;
+    write_checkpoints(arguments.checkpoint, state);
+  };
+  ResultInput in = input_of(scenario, "cpu");
+  in.subject.cluster = in.subject.gpus = "";  // it runs here
   if (!arguments.resume.empty()) hooks.resume = &from;
+  hooks.steps_before = &in.steps_before;
   if (!arguments.checkpoint.empty()) hooks.save = &to;
+  hooks.checkpoint_every = arguments.checkpoint_every;
+  hooks.checkpoint = write;
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
-  RunReport report = make_cpu_world(std::move(options))->run(training_program(scenario, hooks));
+  RunReport report = make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle})
+                         ->run(training_program(scenario, hooks));
   line.clear();
-  if (hooks.save != nullptr) {
-    const InterruptGuard guard;
-    write_checkpoints(arguments.checkpoint, to);
-  }
-  ResultInput in = input_of(scenario, "cpu");
-  in.subject.cluster = in.subject.gpus = "";  // it ran here
+  if (hooks.save != nullptr) write(to);
+  in.subject.steps -= in.steps_before;
   return finish(std::move(in), std::move(report), scenario, watch, held_out);
 }
 

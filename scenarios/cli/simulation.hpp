@@ -25,11 +25,16 @@ struct Outcome {
   RunReport report;
   Result result;
 };
-// In the simulated world. `trace_path`: written there as JSON when not empty.
+// In the simulated world. `trace_path`: written there as JSON when not empty. `verb`: what the
+// progress line says that it does.
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
-                          const std::string& trace_path);
-// For real, on the CPU.
-Outcome run_scenario(const Scenario& scenario, const Arguments& arguments);
+                          const std::string& trace_path, const std::string& verb = "simulating");
+// For real, on the CPU; with checkpoints as the arguments say.
+Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
+                     const std::string& verb = "running");
+
+// Error{usage} or Error{unavailable} for a --world that cannot run a scenario for real.
+void check_world(const Arguments& arguments);
 
 // Prints the result on stdout and its warnings on stderr and, with --out, writes its files, each
 // under a temporary name that is then renamed. An interrupt waits until all of that is done.

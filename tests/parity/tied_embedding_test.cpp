@@ -157,7 +157,7 @@ TEST_CASE("a tied GPT over stages resumes after any step in the same bits") {
     TrainingCase part = c;
     part.steps = stop;
     const Trained first = train_on_cpu(part);
-    part.steps = 4 - stop;
+    part.steps = 4;
     CHECK(train_on_cpu(part, &first.state).state == straight.state);
   }
 }

@@ -57,6 +57,24 @@ void expect(const std::vector<ConfigMessage>& all, int line, int column, const s
 
 }  // namespace
 
+TEST_CASE("throttled links have a latency and a bandwidth, and are refused beside flows") {
+  CHECK(!read_scenario(quickstart(), root).platform.throttle);
+  const std::string throttle = "platform.throttle={latency: 1ms, bandwidth: 1Gbps}";
+  const Scenario s = read_scenario(quickstart({throttle}), root);
+  REQUIRE(s.platform.throttle);
+  CHECK(s.platform.throttle->latency == Seconds(1e-3));
+  CHECK(s.platform.throttle->bandwidth == BytesPerSecond(125e6));
+  CHECK(read_scenario(quickstart({throttle, "run.fidelity=analytic"}), root).platform.throttle);
+  for (const char* fidelity : {"flow", "messages"}) {
+    const auto refused = messages(quickstart({throttle, std::string("run.fidelity=") + fidelity}));
+    REQUIRE(refused.size() == 1);
+    CHECK(refused[0].text == "throttled links are timed by a formula, not by flows");
+    CHECK(refused[0].suggestion ==
+          "set run.fidelity to auto or analytic, or leave platform.throttle out");
+  }
+  CHECK(messages(quickstart({"platform.throttle={bandwidth: 1Bps}"})).size() == 1);
+}
+
 TEST_CASE("the quickstart reads and resolves") {
   const Scenario s = read_scenario(quickstart(), root);
   CHECK(s.model_spec.parameters() == 1'235'814'400);

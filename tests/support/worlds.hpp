@@ -49,6 +49,7 @@ struct WorldSetup {
   Fidelity fidelity = Fidelity::analytic;
   bool host_clock = false;
   bool trace = false;
+  std::optional<Throttle> throttle;
 };
 
 // `ranks` along one axis, with values; messages take 1 us and 1 GB/s in sim.
@@ -115,6 +116,7 @@ WorldResult from_text(const std::string& text);
 // On this machine's CPU, in this process.
 inline WorldResult run_in_cpu(const WorldSetup& setup, const SharedProgram& program,
                               CpuOptions cpu = {}) {
+  if (!cpu.throttle) cpu.throttle = setup.throttle;
   const auto world = make_cpu_world(setup.options, cpu);
   return detail::run_world(*world, setup, program);
 }
@@ -131,6 +133,7 @@ inline WorldResult run_in_sim(const WorldSetup& setup, const SharedProgram& prog
     sim.fidelity = setup.fidelity;
     sim.host_clock = setup.host_clock;
     sim.trace = setup.trace ? &trace : nullptr;
+    sim.throttle = setup.throttle;
     const auto world = make_sim_world(setup.options, sim);
     WorldResult result = detail::run_world(*world, setup, program);
     result.trace = trace.text();

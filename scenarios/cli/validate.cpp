@@ -1,0 +1,53 @@
+// `orrery validate`: the scenario for real and simulated, side by side.
+#include <fmt/core.h>
+
+#include <cstdio>
+
+#include "backend/core/progress.hpp"
+#include "scenarios/cli/child.hpp"
+#include "scenarios/cli/command.hpp"
+#include "scenarios/cli/comparison.hpp"
+#include "scenarios/cli/interrupt.hpp"
+#include "scenarios/cli/simulation.hpp"
+
+namespace orrery::cli {
+
+int validate(const Arguments& given) {
+  check_world(given);
+  Arguments really = given;
+  really.set.push_back("run.values=real");  // a real run computes
+  const Scenario real = read_scenario(really), modelled = read_scenario(given);
+  const bool color = use_color(given.color, is_terminal(2));
+  if (!given.quiet)
+    for (const std::string& warning : real.warnings)
+      fmt::print(stderr, "{}{}\n", styled("warning: ", Style::yellow, color), warning);
+
+  // A simulation gives the same bytes each time, so there is one.
+  const std::string simulated =
+      in_child([&] { return to_json(simulate_scenario(modelled, given, "").result); });
+  std::vector<Repeat> repeats;
+  for (std::int64_t i = 1; i <= given.repeats; ++i)
+    repeats.push_back(repeat_from_text(in_child([&] {
+      const std::int64_t before = resident_memory().now_bytes;
+      const Outcome outcome =
+          run_scenario(real, given, fmt::format("repeat {} of {}: running", i, given.repeats));
+      return to_text(
+          repeat_of(outcome.report, outcome.result, resident_memory().peak_bytes - before));
+    })));
+  const Comparison comparison(simulated, std::move(repeats), given.tolerance);
+
+  const InterruptGuard guard;
+  if (given.json)
+    fmt::print("{}", comparison.to_json());
+  else
+    fmt::print("{}", comparison.to_table(subject_of(real), use_color(given.color, is_terminal(1))));
+  if (std::fflush(stdout) == 0) result_was_printed();
+  if (comparison.within_tolerance()) return 0;
+  const auto off = comparison.step_difference();
+  fmt::print(stderr, "error[{}]: the simulated step time is off by {}, the tolerance is {:.1f} %\n",
+             name(Category::tolerance), off ? fmt::format("{:+.1f} %", 100 * *off) : "an unknown",
+             100 * *given.tolerance);
+  return exit_code(Category::tolerance);
+}
+
+}  // namespace orrery::cli

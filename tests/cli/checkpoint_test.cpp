@@ -1,0 +1,178 @@
+// Checkpoints of `orrery run`: what they continue to, and that no moment of a kill spoils them.
+#include <doctest/doctest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+const std::string scenario = "scenarios/mlp-1f1b.yaml";
+
+std::vector<std::string> run_of(int steps, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments{"run",
+                                     scenario,
+                                     "--json",
+                                     "--set",
+                                     "run.steps=" + std::to_string(steps),
+                                     "--set",
+                                     "data.global_batch=16",
+                                     "--set",
+                                     "data.micro_batch=4",
+                                     "--set",
+                                     "platform.gpus=2"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+Json result_of(const std::vector<std::string>& arguments) {
+  const Finished run = orrery_with(arguments);
+  REQUIRE_MESSAGE(run.exit == 0, run.err);
+  return run.json<Json>();
+}
+
+std::vector<double> losses(const Json& result) { return result["loss"].get<std::vector<double>>(); }
+
+// What happens to the files of a folder, one thing after the other.
+class FolderEvents {
+ public:
+  explicit FolderEvents(const std::string& folder) : from_(inotify_init1(IN_CLOEXEC)) {
+    REQUIRE(inotify_add_watch(from_, folder.c_str(),
+                              IN_CREATE | IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO) >= 0);
+  }
+  ~FolderEvents() { close(from_); }
+  FolderEvents(const FolderEvents&) = delete;
+  FolderEvents& operator=(const FolderEvents&) = delete;
+
+  // Waits for at least one; how many there were. None when the process has ended before.
+  int wait(int process) {
+    std::array<pollfd, 2> ends{pollfd{from_, POLLIN, 0}, pollfd{process, POLLIN, 0}};
+    while (poll(ends.data(), ends.size(), -1) < 0) continue;
+    if (ends[0].revents == 0) return 0;
+    std::array<char, 4096> buffer{};
+    const ssize_t n = read(from_, buffer.data(), buffer.size());
+    int events = 0;
+    for (ssize_t at = 0; at < n; ++events)
+      at += static_cast<ssize_t>(sizeof(inotify_event)) +
+            reinterpret_cast<const inotify_event*>(buffer.data() + at)->len;
+    return events;
+  }
+
+ private:
+  int from_;
+};
+
+}  // namespace
+
+TEST_CASE("a checkpoint continues to the same losses and the same state") {
+  const TemporaryFolder folder;
+  const std::string whole = folder.file("whole"), state = folder.file("state");
+  const auto all = losses(result_of(run_of(12, {"--checkpoint", whole})));
+  const auto first = losses(result_of(run_of(5, {"--checkpoint", state})));
+  const Json rest = result_of(run_of(12, {"--resume", state, "--checkpoint", state}));
+  CHECK(rest["steps"] == 7);
+  CHECK(rest["steps_before"] == 5);
+  auto both = first;
+  for (const double loss : losses(rest)) both.push_back(loss);
+  CHECK(both == all);
+  CHECK(text_of_file(state) == text_of_file(whole));
+}
+
+TEST_CASE("taking checkpoints changes no bit, and the last one is that of the end") {
+  const TemporaryFolder folder;
+  const std::string whole = folder.file("whole"), often = folder.file("often");
+  const Json without = result_of(run_of(7, {"--checkpoint", whole}));
+  const Json with = result_of(run_of(7, {"--checkpoint", often, "--checkpoint-every", "1"}));
+  CHECK(with["loss"] == without["loss"]);
+  CHECK(with["memory"] == without["memory"]);
+  CHECK(text_of_file(often) == text_of_file(whole));
+  CHECK(folder.names() == std::vector<std::string>{"often", "whole"});
+}
+
+TEST_CASE("a resumed run has nothing left to do at its last step, and cannot go back") {
+  const TemporaryFolder folder;
+  const std::string state = folder.file("state"), again = folder.file("again");
+  result_of(run_of(4, {"--checkpoint", state}));
+  const Json done = result_of(run_of(4, {"--resume", state, "--checkpoint", again}));
+  CHECK(done["steps"] == 0);
+  CHECK(done["step_time_s"].is_null());
+  CHECK(text_of_file(again) == text_of_file(state));
+  const Finished back = orrery_with(run_of(3, {"--resume", state}));
+  CHECK(back.exit == 3);
+  CHECK(contains(back.err, "of step 4, beyond run.steps = 3"));
+}
+
+TEST_CASE("the files of a resumed run count its steps on") {
+  const TemporaryFolder folder;
+  const std::string state = folder.file("state"), out = folder.file("out");
+  result_of(run_of(3, {"--checkpoint", state}));
+  const Finished rest = orrery_with({"run", scenario, "--set", "run.steps=5", "--set",
+                                     "data.global_batch=16", "--set", "data.micro_batch=4", "--set",
+                                     "platform.gpus=2", "--resume", state, "--out", out});
+  REQUIRE_MESSAGE(rest.exit == 0, rest.err);
+  CHECK(contains(rest.out, "after 3 steps of an earlier run"));
+  const std::string metrics = text_of_file(out + "/metrics.csv");
+  CHECK(contains(metrics, "\n4,"));
+  CHECK(contains(metrics, "\n5,"));
+  CHECK(!contains(metrics, "\n3,"));
+}
+
+TEST_CASE("--checkpoint-every is a number of steps and needs a file") {
+  CHECK(orrery_with(run_of(2, {"--checkpoint-every", "1"})).exit == 2);
+  for (const char* number : {"0", "-1", "two", "1.5"})
+    CHECK(orrery_with(run_of(2, {"--checkpoint", "x", "--checkpoint-every", number})).exit == 2);
+}
+
+// Moments are counted in what happens to the checkpoint's files (made, written, closed, renamed)
+// and then in instructions of this process, so that they fall before, into and between checkpoints.
+TEST_CASE("a run killed at any moment and resumed ends in the same bits as an uninterrupted one") {
+  const TemporaryFolder folder;
+  constexpr int steps = 12;
+  const std::string whole = folder.file("whole");
+  result_of(run_of(steps, {"--checkpoint", whole, "--checkpoint-every", "2"}));
+  const std::string expected = text_of_file(whole);
+  std::mt19937 random(20);
+  int killed = 0, resumed = 0;
+  for (int trial = 0; trial < 20; ++trial) {
+    const TemporaryFolder own;
+    const std::string state = own.file("state");
+    const auto events =
+        static_cast<unsigned>(random() % 24);  // at least 4 for each of 6 checkpoints
+    const auto spins = static_cast<unsigned>(random() % 3'000'000);
+    FolderEvents seen(own.path());
+    ProcessOptions options;
+    options.while_it_runs = [&](pid_t child) {
+      const int process = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
+      REQUIRE(process >= 0);
+      unsigned count = 0;
+      for (int more = 1; count < events && more > 0; count += static_cast<unsigned>(more))
+        more = seen.wait(process);
+      close(process);
+      for (volatile unsigned spin = 0; spin < spins;) spin = spin + 1;
+      kill(child, SIGKILL);
+    };
+    const std::vector<std::string> arguments =
+        run_of(steps, {"--checkpoint", state, "--checkpoint-every", "2"});
+    killed += orrery_with(arguments, options).signal == SIGKILL ? 1 : 0;
+    std::vector<std::string> again = arguments;
+    if (std::filesystem::exists(state)) {
+      again.insert(again.end(), {"--resume", state});
+      ++resumed;
+    }
+    result_of(again);
+    CHECK_MESSAGE(text_of_file(state) == expected, "after " << events << " events");
+  }
+  CHECK(killed >= 10);
+  CHECK(resumed >= 10);
+}
