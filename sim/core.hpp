@@ -7,7 +7,6 @@
 
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
-#include "sim/arena.hpp"
 #include "sim/simgrid/engine.hpp"
 #include "sim/trace.hpp"
 #include "sim/world.hpp"
@@ -54,9 +53,8 @@ struct Core {
   const Machine& machine;
   WorldState state;
   Engine engine;
-  Arena arena;                                         // of streams and devices; outlives them
   std::vector<std::unique_ptr<Catalogue>> catalogues;  // by kind of device
-  std::vector<ArenaPtr<SimDevice>> devices;            // by rank
+  std::vector<std::unique_ptr<SimDevice>> devices;     // by rank
   std::unique_ptr<Streams> streams;
   std::unique_ptr<Collectives> collectives;
   std::unique_ptr<Mail> mail;

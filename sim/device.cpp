@@ -33,8 +33,8 @@ SimDevice::~SimDevice() {
 void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place) {
   ORRERY_ASSERT(stream == streams_.size(), "streams are opened in order");
   if (stream % StreamState::neighbours == 0)
-    stream_blocks_.push_back(make_in<StreamBlock>(core_.arena));
-  StreamState& fresh = (*stream_blocks_.back())[stream % StreamState::neighbours];
+    stream_blocks_.push_back(std::make_unique<StreamState[]>(StreamState::neighbours));
+  StreamState& fresh = stream_blocks_.back()[stream % StreamState::neighbours];
   fresh.device = this;
   fresh.rank = id_;
   fresh.index = static_cast<std::uint16_t>(stream);

@@ -6,7 +6,6 @@
 // it}, also when that is the same flow, while the rank has more than one: as in the other worlds.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -154,9 +153,8 @@ class alignas(64) SimDevice : public Device {
   bool has_values_ = false;  // some tensor has
   std::unique_ptr<Rank> rank_;
   HostState host_;
-  std::vector<std::exception_ptr> poison_;  // by stream: why an operation failed
-  using StreamBlock = std::array<StreamState, StreamState::neighbours>;
-  std::vector<ArenaPtr<StreamBlock>> stream_blocks_;
+  std::vector<std::exception_ptr> poison_;                     // by stream: why an operation failed
+  std::vector<std::unique_ptr<StreamState[]>> stream_blocks_;  // of StreamState::neighbours
   std::vector<StreamState*> streams_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* baton_ = nullptr;  // who holds it: the flow that runs, or waits holding it

@@ -158,6 +158,7 @@ void Streams::reads_due(StreamState& stream) {
 }
 
 void Streams::operation_due(StreamState& stream) {
+  stream.queue.prefetch_next();
   if (stream.phase == StreamPhase::fence_passes)
     end_fence(stream);
   else

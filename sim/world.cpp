@@ -26,8 +26,7 @@ Core::Core(EngineClient& client, WorldOptions world, const SimOptions& sim,
     : options(sim),
       machine(*sim.machine),
       state(std::move(world)),
-      engine(client, engine_options),
-      arena(std::size_t{1024} * engine_options.actors) {}
+      engine(client, engine_options) {}
 Core::~Core() = default;
 
 namespace {
@@ -90,7 +89,7 @@ class SimWorld : public World, public EngineClient {
     make_catalogues(ranks);
     core.devices.reserve(ranks);
     for (std::uint32_t rank = 0; rank < ranks; ++rank)
-      core.devices.push_back(make_in<SimDevice>(core.arena, core, rank));
+      core.devices.push_back(std::make_unique<SimDevice>(core, rank));
     for (const auto& [name, service] : services_) {
       core.state.services.push_back(name);
       core.mail->add_service(name);
@@ -178,13 +177,9 @@ class SimWorld : public World, public EngineClient {
     core.delivering = false;
   }
 
-  // With thousands of ranks every operation finds its stream out of the cache. What may come second
-  // is most often first the next time; then its stream is there to ask for its queue.
-  void soon(std::uint64_t first, std::uint64_t second) override {
-    if (first != 0 && what_is_due(first) == Due::operation)
-      object_of<StreamState>(first).queue.prefetch_next();
-    if (second == 0) return;
-    const auto* const object = &object_of<const char>(second);
+  // With thousands of ranks every operation finds its stream out of the cache.
+  void soon(std::uint64_t payload) override {
+    const auto* const object = &object_of<const char>(payload);
     __builtin_prefetch(object);
     __builtin_prefetch(object + 64);
   }

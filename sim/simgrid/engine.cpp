@@ -174,8 +174,7 @@ class Engine::Impl {
   void deliver() {
     while (!heap_.empty() && heap_.top().time <= now_.picoseconds) {
       const HeapEntry entry = heap_.take();
-      const EventHeap::Ahead ahead = heap_.likely_next();
-      client_.soon(ahead.first, ahead.second);
+      if (const HeapEntry* next = heap_.likely_next()) client_.soon(next->payload);
       ++counters_.completions;
       client_.due(now_, Key{entry.rank(), entry.stream(), entry.ordinal}, entry.payload);
     }

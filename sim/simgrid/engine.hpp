@@ -76,9 +76,8 @@ class EngineClient {
   // make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // What will probably be due next, and what perhaps after it (payloads; 0: nothing): time to fetch
-  // into the cache what they will touch.
-  virtual void soon(std::uint64_t /*first*/, std::uint64_t /*second*/) {}
+  // What will probably be due next: time to fetch into the cache what that will touch.
+  virtual void soon(std::uint64_t /*payload*/) {}
 
   // Nothing is left to happen, yet actors are blocked. The client throws a diagnosis, or marks what
   // failed and makes actors runnable so that they throw it. To do neither is an internal error.

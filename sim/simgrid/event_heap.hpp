@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace orrery::sim {
@@ -61,21 +60,13 @@ class EventHeap {
     return entries_.front();
   }
 
-  // After take(): the payloads of who is first and who may be second, unless something earlier is
-  // pushed; 0 for none.
-  struct Ahead {
-    std::uint64_t first = 0, second = 0;
-  };
-  Ahead likely_next() const {
-    const HeapEntry *first = nullptr, *second = nullptr;
-    for (std::size_t i = 1; i <= arity && i < entries_.size(); ++i) {
-      const HeapEntry* const entry = &entries_[i];
-      if (first == nullptr || entry->before(*first))
-        second = std::exchange(first, entry);
-      else if (second == nullptr || entry->before(*second))
-        second = entry;
-    }
-    return {first == nullptr ? 0 : first->payload, second == nullptr ? 0 : second->payload};
+  // After take(): who is first unless something earlier is pushed; null when nothing is left.
+  const HeapEntry* likely_next() const {
+    if (entries_.size() < 2) return nullptr;
+    const HeapEntry* least = &entries_[1];
+    for (std::size_t i = 2; i <= arity && i < entries_.size(); ++i)
+      if (entries_[i].before(*least)) least = &entries_[i];
+    return least;
   }
 
   // Removes what top() returned just now; nothing may come between the two calls.
