@@ -1,5 +1,7 @@
 #include "backend/prepared.hpp"
 
+#include <cmath>
+
 #include "backend/core/error.hpp"
 
 namespace orrery {
@@ -20,6 +22,8 @@ void Sequence::add(Prepared prepared, std::vector<SlotView> operands) {
     roles_ |= role << (2 * operands[i].slot);
   }
   duration_ += prepared.kernel->duration;
+  const auto picoseconds = static_cast<double>(prepared.kernel->duration.picoseconds);
+  squares_ += picoseconds * picoseconds;
   const Cost& c = prepared.kernel->cost;
   cost_.matrix += c.matrix;
   cost_.executed += c.executed;
@@ -27,6 +31,11 @@ void Sequence::add(Prepared prepared, std::vector<SlotView> operands) {
   cost_.read += c.read;
   cost_.written += c.written;
   steps_.push_back({prepared, std::move(operands)});
+}
+
+double Sequence::unevenness() const {
+  const auto sum = static_cast<double>(duration_.picoseconds);
+  return sum > 0 ? std::sqrt(squares_) / sum : 1;
 }
 
 Prepared Catalogue::prepare(const Kernel& kernel) {

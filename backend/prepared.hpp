@@ -60,6 +60,9 @@ class Sequence {
   std::uint32_t roles() const { return roles_; }  // union over the steps, per slot
   Time duration() const { return duration_; }
   const Cost& cost() const { return cost_; }
+  // Of the kernels' durations, the root of the sum of squares over the sum: by how much independent
+  // variations of its kernels average out. 1 for one kernel, 1/sqrt(k) for k equal ones.
+  double unevenness() const;
 
  private:
   std::string name_;
@@ -67,6 +70,7 @@ class Sequence {
   std::vector<std::string> slots_;
   std::uint32_t roles_ = 0;
   Time duration_;
+  double squares_ = 0;  // of durations in picoseconds, summed
   Cost cost_;
 };
 

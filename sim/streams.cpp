@@ -30,18 +30,19 @@ void EntryQueue::grow() {
 
 namespace {
 
-// Calls `kernel(step, start)` for each kernel of a sequence that begins at `start`, and returns its
-// end. Kernel k starts no earlier than its own launch, k launches after the first: exactly as if
-// all were launched one by one.
+// Calls `kernel(kernel, start, end)` for each kernel of a sequence that begins at `start`, and
+// returns its end. Kernel k starts no earlier than its own launch, k launches after the first:
+// exactly as if all were launched one by one. `factor` is that of all its kernels.
 template <class Each>
-Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launch,
+Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launch, double factor,
                    const Each& kernel) {
   Time at = start;
   Time launched = issued;
   for (const Sequence::Step& step : sequence.steps()) {
     at = std::max(at, launched);
-    kernel(*step.kernel.kernel, at);
-    at += step.kernel.kernel->duration;
+    const Time end = at + Variability::scaled(step.kernel.kernel->duration, factor);
+    kernel(*step.kernel.kernel, at, end);
+    at = end;
     launched += launch;
   }
   return at;
@@ -49,18 +50,30 @@ Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launc
 
 }  // namespace
 
+// What the durations of an operation's kernels are multiplied by.
+double Streams::factor_of(const StreamState& stream, const Entry& entry) const {
+  const Variability& variability = core_.options.variability;
+  if (variability.none()) return 1;
+  const double unevenness = entry.kind() == EntryKind::sequence && variability.jitters()
+                                ? entry.pointer<const Sequence>()->unevenness()
+                                : 1;
+  return variability.factor(stream.rank, stream.index, stream.head(), unevenness);
+}
+
 // When an operation ends that began at stream.began.
-Time Streams::end_of(const StreamState& stream, const Entry& entry) {
+Time Streams::end_of(const StreamState& stream, const Entry& entry) const {
+  const double factor = factor_of(stream, entry);
   switch (entry.kind()) {
     case EntryKind::kernel:
     case EntryKind::copy:
-      return stream.began + entry.pointer<const PreparedKernel>()->duration;
+      return stream.began +
+             Variability::scaled(entry.pointer<const PreparedKernel>()->duration, factor);
     case EntryKind::sequence: {
       const auto& sequence = *entry.pointer<const Sequence>();
       const Time launch = stream.device->launch_cost();
-      if (launch == Time{}) return stream.began + sequence.duration();
-      return walk_sequence(sequence, stream.began, entry.issued(), launch,
-                           [](const PreparedKernel&, Time) {});
+      if (launch == Time{}) return stream.began + Variability::scaled(sequence.duration(), factor);
+      return walk_sequence(sequence, stream.began, entry.issued(), launch, factor,
+                           [](const PreparedKernel&, Time, Time) {});
     }
     default:
       return stream.began;
@@ -176,8 +189,10 @@ void Streams::wakes(StreamState& stream) {
 void Streams::end_operation(StreamState& stream) {
   if (stream.is_compute) {
     Time computed = core_.now - stream.account.until();
-    if (core_.options.host_clock && stream.queue.front().kind() == EntryKind::sequence)
-      computed = std::min(computed, stream.queue.front().pointer<const Sequence>()->duration());
+    const Entry entry = stream.queue.front();
+    if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
+      computed = std::min(computed, Variability::scaled(entry.pointer<const Sequence>()->duration(),
+                                                        factor_of(stream, entry)));
     stream.account.computed(computed, core_.now);
   }
   if (core_.trace != nullptr) trace_operation(stream, stream.queue.front());
@@ -261,9 +276,9 @@ void Streams::trace_operation(const StreamState& stream, const Entry& entry) con
       core_.trace->slice(track, "sequence", sequence.name(), stream.began, end);
       if (stream.poisoned) return;
       walk_sequence(sequence, stream.began, entry.issued(), stream.device->launch_cost(),
-                    [&](const PreparedKernel& kernel, Time at) {
-                      core_.trace->slice(track, "kernel", kernel.kernel.label, at,
-                                         at + kernel.duration);
+                    factor_of(stream, entry),
+                    [&](const PreparedKernel& kernel, Time at, Time until) {
+                      core_.trace->slice(track, "kernel", kernel.kernel.label, at, until);
                     });
       return;
     }

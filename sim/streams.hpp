@@ -44,7 +44,8 @@ class Streams {
   void end_fence(StreamState& stream);
   void pass(StreamState& stream);
   void trace_operation(const StreamState& stream, const Entry& entry) const;
-  static Time end_of(const StreamState& stream, const Entry& entry);
+  double factor_of(const StreamState& stream, const Entry& entry) const;
+  Time end_of(const StreamState& stream, const Entry& entry) const;
 
   Core& core_;
   std::vector<StreamState*> ready_;

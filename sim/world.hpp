@@ -17,6 +17,7 @@
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
 #include "sim/trace.hpp"
+#include "sim/variability.hpp"
 
 namespace orrery {
 
@@ -31,7 +32,8 @@ struct SimOptions {
   std::vector<GroupFidelity> groups;  // override `fidelity`
   // Communications take at least this long, as in the CPU world. With analytic fidelity only.
   std::optional<Throttle> throttle;
-  bool host_clock = false;  // issuing costs host time, by Machine::host
+  sim::Variability variability;  // of the devices; by default they are equal and steady
+  bool host_clock = false;       // issuing costs host time, by Machine::host
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
   std::uint32_t launch_queue = 64;
