@@ -1,13 +1,15 @@
 #include "algorithms/replica.hpp"
 
+#include <numeric>
+
 #include "algorithms/pipeline/executor.hpp"
 
 namespace orrery {
 
 namespace {
-constexpr Axes model_axes{Axis::tensor,
-                          Axis::pipeline};  // over which one model copy's parameters are divided
-}
+// Over which one model copy's parameters are divided, if its replicas do not share them out.
+constexpr Axes model_axes{Axis::tensor, Axis::pipeline};
+}  // namespace
 
 std::pair<int, int> stage_blocks(int blocks, int stage, int stages) {
   const int inner = blocks - 2;
@@ -31,18 +33,24 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
   first_block_ = first;
   last_block_ = last;
   find_shared_parameters(stage, stages);
-  if (rank.size(model_axes) > 1) norm_channel_ = &rank.channel(model_axes, "norm");
+  const Axes norm_axes =
+      options.sharding.stage > 0 ? model_axes | options.sharding.over : model_axes;
+  if (rank.size(norm_axes) > 1) norm_channel_ = &rank.channel(norm_axes, "norm");
   for (int b = first; b < last; ++b) model_.blocks[static_cast<std::size_t>(b)]->prepare(rank);
-  allocate_parameters();
+  std::vector<int> blocks(static_cast<std::size_t>(last - first));
+  std::iota(blocks.begin(), blocks.end(), first);
+  flat_ = std::make_unique<FlatParameters>(
+      rank, compute_, model_, blocks, copied() > 0 ? model_.blocks.back()->shares_with() : -1,
+      copied(),
+      FlatOptions{options.gradient_dtype, options.parameter_dtype, options.optimizer,
+                  options.sharding});
   cursor_ = rank.allocate(compute_, Label::activations, 1, Dtype::int64,
                           {.values = Values::always, .name = "data.cursor"});
-  const Dtype gradients = gradients_.dtype();
   load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),
                                           model_.text, model_.targets_per_sample));
-  zero_ = rank.prepare(Kernel::fill(gradients_.elements(), 0, gradients));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
-  squares_ = rank.prepare(Kernel::sum_squares(gradients_.elements() - copied(), gradients));
-  if (shared_ > 0) add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, gradients));
+  if (shared_ > 0)
+    add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, options.gradient_dtype));
   executor_ = std::make_unique<PipelineExecutor>(*this, options_.schedule, options_.micro_batches);
 }
 
@@ -63,52 +71,12 @@ void Replica::find_shared_parameters(int stage, int stages) {
   shared_peer_ = stages - 1 - stage;
 }
 
-void Replica::add_parameter(int block, std::size_t number, std::int64_t& end) {
-  const ParameterSpec& spec = model_.blocks[static_cast<std::size_t>(block)]->parameters()[number];
-  Parameter p;
-  p.name = "block." + std::to_string(block) + "." + spec.name;
-  p.value = values_.slice(end, end + spec.elements);
-  p.gradient = gradients_.slice(end, end + spec.elements);
-  p.begin = end;
-  p.block = block;
-  p.decay = spec.decay;
-  const std::uint64_t global = static_cast<std::uint64_t>(block) * 64 + number;
-  compute_.launch(
-      rank_.prepare(spec.deviation > 0 ? Kernel::initialise(spec.elements, 0, spec.deviation,
-                                                            rank_.seed(), global, model_.dtype)
-                                       : Kernel::fill(spec.elements, spec.mean, model_.dtype)),
-      {p.value});
-  end += spec.elements;
-  parameters_.push_back(std::move(p));
-}
-
-void Replica::allocate_parameters() {
-  std::int64_t elements = copied();
-  for (int b = first_block_; b < last_block_; ++b) {
-    const std::int64_t begin = elements;
-    elements += model_.blocks[static_cast<std::size_t>(b)]->parameter_elements();
-    block_ranges_.emplace_back(begin, elements);
-  }
-  values_ =
-      rank_.allocate(compute_, Label::parameters, elements, model_.dtype, {.name = "parameters"});
-  gradients_ = rank_.allocate(compute_, Label::gradients, elements, options_.gradient_dtype,
-                              {.name = "gradients"});
-  std::int64_t end = 0;
-  for (std::size_t i = 0; end < copied(); ++i)
-    add_parameter(model_.blocks.back()->shares_with(), i, end);
-  for (int b = first_block_; b < last_block_; ++b)
-    for (std::size_t i = 0; i < model_.blocks[static_cast<std::size_t>(b)]->parameters().size();
-         ++i)
-      add_parameter(b, i, end);
-  optimizer_ = make_optimizer(options_.optimizer, rank_, compute_, elements, model_.dtype);
-  optimizer_->take_master(compute_, values_);
-}
-
 std::vector<Bucket> Replica::buckets(Bytes capacity, Bytes first) const {
   std::vector<Bucket> all;
   Bytes held;
-  for (std::size_t i = parameters_.size(); i-- > 0;) {
-    const Parameter& p = parameters_[i];
+  const std::span<const Parameter> parameters = flat_->parameters();
+  for (std::size_t i = parameters.size(); i-- > 0;) {
+    const Parameter& p = parameters[i];
     const Bytes limit = all.size() <= 1 ? first : capacity;
     if (all.empty() || (held.value > 0 && held + p.gradient.bytes() > limit)) {
       all.emplace_back();
@@ -118,8 +86,8 @@ std::vector<Bucket> Replica::buckets(Bytes capacity, Bytes first) const {
     held += p.gradient.bytes();
     bucket.parameters.push_back(i);
     bucket.first_block = p.block;
-    const Parameter& last = parameters_[bucket.parameters.front()];
-    bucket.gradients = gradients_.slice(p.begin, last.begin + last.value.elements());
+    const Parameter& last = parameters[bucket.parameters.front()];
+    bucket.gradients = flat_->all_gradients().slice(p.begin, last.begin + last.elements);
   }
   return all;
 }
@@ -131,7 +99,7 @@ void Replica::install(ShardingHooks& hooks) {
 }
 
 void Replica::zero_gradients() {
-  compute_.launch(zero_, {gradients_});
+  flat_->zero_gradients(compute_);
   if (!last_stage()) return;
   loss_ = rank_.allocate(compute_, Label::activations, 1, Dtype::fp32,
                          {.values = Values::always, .name = "loss"});
@@ -146,7 +114,7 @@ void Replica::accumulate_gradients(Progress& progress) {
 
 // a + b and b + a are the same bits.
 void Replica::sum_shared_gradients() {
-  const Tensor mine = gradients_.slice(0, shared_);
+  const Tensor mine = flat_->all_gradients().slice(0, shared_);
   const Tensor theirs = rank_.allocate(compute_, Label::communication, shared_, mine.dtype(),
                                        {.name = "shared gradients"});
   Stream& communication = rank_.stream("shared");
@@ -225,18 +193,15 @@ void Replica::load(InFlight& state, const Batch& batch) {
 BlockPass Replica::pass_of(int block, InFlight& state) {
   const auto local = static_cast<std::size_t>(block - first_block_);
   BlockPass pass{compute_};
-  const auto [begin, end] = block_ranges_[local];
-  pass.parameters = values_.slice(begin, end);
-  pass.gradients = gradients_.slice(begin, end);
-  const int shared = model_.blocks[static_cast<std::size_t>(block)]->shares_with();
-  if (shared >= 0) {
-    const std::int64_t from =
-        shared < first_block_
-            ? 0
-            : block_ranges_[static_cast<std::size_t>(shared - first_block_)].first;
-    const std::int64_t elements = model_.blocks[static_cast<std::size_t>(block)]->shared_elements();
-    pass.shared_parameters = values_.slice(from, from + elements);
-    pass.shared_gradients = gradients_.slice(from, from + elements);
+  const Block& its = *model_.blocks[static_cast<std::size_t>(block)];
+  pass.parameters = flat_->values(block);
+  ORRERY_ASSERT(pass.parameters || its.parameter_elements() == 0,
+                "the parameters of a block are there during its passes");
+  pass.gradients = flat_->gradients(block);
+  if (its.shares_with() >= 0) {
+    const Tensor gradients = flat_->gradients(its.shares_with());
+    pass.shared_parameters = flat_->values(its.shares_with()).slice(0, its.shared_elements());
+    if (gradients) pass.shared_gradients = gradients.slice(0, its.shared_elements());
   }
   pass.input = state.inputs[local];
   pass.saved = state.saved[local];
@@ -317,7 +282,7 @@ Tensor Replica::squared_gradient_norm(Stream& stream) {
   Tensor sum = rank_.allocate(stream, Label::workspace, 1, Dtype::fp32,
                               {.values = Values::always, .name = "squared_norm"});
   stream.launch(zero_loss_, {sum});
-  stream.launch(squares_, {gradients_.slice(copied(), gradients_.elements()), sum});
+  flat_->add_squares(stream, sum);
   if (norm_channel_ != nullptr) {
     Stream& communication = rank_.stream("norm");
     communication.after(stream.record());
@@ -335,17 +300,8 @@ Tensor Replica::clip_scale(Stream& stream, double max_norm) {
 }
 
 void Replica::optimizer_step(Stream& stream, std::span<Parameter> parameters, const Tensor& scale) {
-  optimizer_->begin_step(stream);
-  // Neighbours that decay alike are updated by one kernel.
-  for (std::size_t i = 0; i < parameters.size();) {
-    const std::int64_t begin = parameters[i].begin;
-    const bool decay = parameters[i].decay;
-    std::int64_t end = begin;
-    for (; i < parameters.size() && parameters[i].begin == end && parameters[i].decay == decay; ++i)
-      end += parameters[i].value.elements();
-    optimizer_->update(stream, values_.slice(begin, end), gradients_.slice(begin, end), begin,
-                       decay, scale);
-  }
+  flat_->begin_update(stream);
+  flat_->update(stream, parameters, scale);
 }
 
 Flops Replica::flops_per_step() const {
@@ -359,8 +315,7 @@ Flops Replica::flops_per_step() const {
 
 void Replica::visit(Archive& archive) {
   const Archive::Scope scope(archive, "replica");
-  archive.field("parameters", values_);
-  optimizer_->visit(archive);
+  flat_->visit(archive);
 }
 
 }  // namespace orrery

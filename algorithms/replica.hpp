@@ -12,10 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "algorithms/models/block.hpp"
-#include "algorithms/optimizers/optimizer.hpp"
+#include "algorithms/flat_parameters.hpp"
 #include "algorithms/progress.hpp"
-#include "algorithms/unit.hpp"
 
 namespace orrery {
 
@@ -28,7 +26,9 @@ struct ReplicaOptions {
   std::string schedule = "1f1b";  // used when there are several pipeline stages
   Recompute recompute = Recompute::none;
   Dtype gradient_dtype = Dtype::fp32;
+  std::optional<Dtype> parameter_dtype{};  // of shards of parameters; absent: the model's
   OptimizerOptions optimizer{};
+  Sharding sharding{};  // of parameters, gradients and optimizer state over replicas
 };
 
 // The blocks of one pipeline stage: inner blocks divide evenly (earlier stages take what is left
@@ -57,7 +57,8 @@ class Replica {
   bool first_stage() const { return first_block_ == 0; }
   bool last_stage() const { return last_block_ == static_cast<int>(model_.blocks.size()); }
 
-  std::span<Parameter> parameters() { return parameters_; }
+  FlatParameters& flat() { return *flat_; }
+  std::span<Parameter> parameters() { return flat_->parameters(); }
   // Buckets of at most `capacity` in reverse order of registration, as their gradients become
   // ready; the first holds at most `first`. A parameter larger than the capacity has a bucket of
   // its own.
@@ -101,13 +102,11 @@ class Replica {
   Tensor forward(int micro_batch, const Batch& batch, Tensor input, bool last, const Unit* next);
   Tensor backward(int micro_batch, Tensor d_output, bool last, const Unit* next);
   void find_shared_parameters(int stage, int stages);
-  void allocate_parameters();
-  void add_parameter(int block, std::size_t number, std::int64_t& end);
   void sum_shared_gradients();
   void load(InFlight& state, const Batch& batch);
   BlockPass pass_of(int block, InFlight& state);
   Tensor activation(std::int64_t elements, const char* name);
-  std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // counted by another stage
+  std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // owned by another stage
   std::int64_t input_elements() const;  // of the stage's boundary, per micro-batch
   Unit unit(int block, int micro_batch, bool last) const {
     return {0, block, micro_batch, last, nullptr};
@@ -118,11 +117,8 @@ class Replica {
   ReplicaOptions options_;
   Stream& compute_;
   int first_block_ = 0, last_block_ = 0;
-  std::vector<Parameter> parameters_;
-  std::vector<std::pair<std::int64_t, std::int64_t>>
-      block_ranges_;  // of the flat buffers, by local block
-  Tensor values_, gradients_, loss_, cursor_;
-  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<FlatParameters> flat_;
+  Tensor loss_, cursor_;
   std::unique_ptr<PipelineExecutor> executor_;
   ShardingHooks none_;
   ShardingHooks* hooks_ = &none_;
@@ -133,7 +129,7 @@ class Replica {
   std::int64_t shared_ = 0;
   int shared_peer_ = -1;
   std::map<int, InFlight> in_flight_;
-  Prepared load_, zero_, zero_loss_, squares_, zero_square_, add_shared_;
+  Prepared load_, zero_loss_, add_shared_;
 };
 
 }  // namespace orrery

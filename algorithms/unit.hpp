@@ -25,9 +25,9 @@ enum class Pass : std::uint8_t { forward, recompute, backward };
 // One parameter of this rank. `replicated`: the axes over which it is the same on every rank, so
 // that norms count it once.
 struct Parameter {
-  std::string name;  // "block.3.weight"
-  Tensor value, gradient;
-  std::int64_t begin = 0;  // place in the replica's flat buffers, in elements
+  std::string name;                      // "block.3.weight"
+  Tensor value, gradient;                // whole; empty where they are divided over ranks
+  std::int64_t begin = 0, elements = 0;  // place in the replica's flat buffers, whole
   int block = 0;
   bool decay = true;
   Axes replicated;

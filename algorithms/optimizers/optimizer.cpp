@@ -32,9 +32,11 @@ void Optimizer::begin_step(Stream& stream) {
   stream.upload(step_, {static_cast<double>(steps_), 1.0});
 }
 
-void Optimizer::take_master(Stream& stream, const Tensor& values) {
+void Optimizer::take_master(Stream& stream, const Tensor& values, std::int64_t begin) {
+  const std::int64_t n = values.elements();
   if (master_)
-    stream.launch(rank_.prepare(Kernel::cast(elements_, dtype_, Dtype::fp32)), {values, master_});
+    stream.launch(rank_.prepare(Kernel::cast(n, dtype_, Dtype::fp32)),
+                  {values, part(master_, begin, n)});
 }
 
 void Optimizer::visit(Archive& archive) {

@@ -24,12 +24,13 @@ class Optimizer {
   virtual ~Optimizer() = default;
   // Once per step, before `update`: counts the step.
   void begin_step(Stream& stream);
-  // Updates `value` (elements [begin, begin + size) of the flat buffer) with `gradient` times
+  // Updates `value`, whose state is elements [begin, begin + size), with `gradient` times
   // `scale` (a Values::always scalar; empty: 1).
   virtual void update(Stream& stream, const Tensor& value, const Tensor& gradient,
                       std::int64_t begin, bool decay, const Tensor& scale) = 0;
-  // Takes the initial values into the master copy; call after they are written.
-  void take_master(Stream& stream, const Tensor& values);
+  // Takes initial values, whose state begins at `begin`, into the master copy; call after they are
+  // written.
+  void take_master(Stream& stream, const Tensor& values, std::int64_t begin);
   void visit(Archive& archive);
 
  protected:

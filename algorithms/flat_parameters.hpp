@@ -1,0 +1,119 @@
+// The parameters of one rank's part of a model as flat buffers: their layout, initial values,
+// gradients and optimizer state, and how these are divided over the ranks of a sharding.
+//
+// Values, gradients and each optimizer state are one tensor each; parameters and blocks are ranges
+// of them. Whole, neighbouring blocks form groups. Under a sharding of n ranks each group is padded
+// with zeros to a multiple of n elements, and rank i owns its i-th n-th: at most n - 1 elements per
+// group are padding. Padding has gradient zero, stays zero and adds nothing to a norm.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "algorithms/models/block.hpp"
+#include "algorithms/optimizers/optimizer.hpp"
+#include "algorithms/unit.hpp"
+
+namespace orrery {
+
+// What is divided, the stages of ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 5): 1 the
+// optimizer state, 2 the gradients too, 3 the parameters too. What is divided but not asked for
+// here is whole on every rank.
+struct Sharding {
+  int stage = 0;   // 0: nothing is divided
+  Axes over{};     // the ranks that divide it; of one rank: nothing is divided
+  Bytes group{0};  // groups hold as many gradients as fit, from the last block on; 0: one block
+  bool gradients() const { return stage >= 2; }
+  bool parameters() const { return stage >= 3; }
+};
+
+// Blocks whose parameters are gathered and whose gradients are reduced at once. A whole that is
+// divided comes and goes by the hands of the algorithm that divides it.
+struct ParameterGroup {
+  int first_block = 0, last_block = 0;      // [first, last), global numbers
+  std::int64_t begin = 0, elements = 0;     // in the flat buffers, with padding
+  std::int64_t shard_begin = 0, shard = 0;  // of what one rank owns, in buffers of shards
+  Tensor values{}, gradients{};             // whole; empty while not here
+  bool shared = false;  // a block outside uses some of its parameters (a tied embedding)
+};
+
+struct FlatOptions {
+  Dtype gradient_dtype = Dtype::fp32;
+  std::optional<Dtype> value_dtype{};  // of shards of parameters; absent: the model's
+  OptimizerOptions optimizer{};
+  Sharding sharding{};
+};
+
+class FlatParameters {
+ public:
+  // Allocates on `home` and writes the initial values, which depend on the seed and the global
+  // number of each parameter and element only. `blocks`: global numbers, ascending. The first
+  // `copied` parameter elements of block `copied_block`, which another pipeline stage owns, come
+  // before all others and count in no norm here.
+  FlatParameters(Rank& rank, Stream& home, const Model& model, const std::vector<int>& blocks,
+                 int copied_block, std::int64_t copied, const FlatOptions& options);
+
+  const Sharding& sharding() const { return sharding_; }
+  int parts() const { return parts_; }  // ranks that a group is divided over
+  Dtype whole_dtype() const { return whole_dtype_; }
+  Dtype gradient_dtype() const { return options_.gradient_dtype; }
+
+  std::span<Parameter> parameters() { return parameters_; }
+  std::span<const Parameter> parameters() const { return parameters_; }
+  std::vector<ParameterGroup>& groups() { return groups_; }
+  ParameterGroup& group_of(int block) { return groups_[places_[at(block)].group]; }
+  // Of a block: empty while its group's whole is not here.
+  Tensor values(int block) const { return part_of(block, &ParameterGroup::values); }
+  Tensor gradients(int block) const { return part_of(block, &ParameterGroup::gradients); }
+  // What this rank owns of a group: a slice of the whole buffer, or of the shards.
+  Tensor value_shard(const ParameterGroup& group) const;
+  Tensor gradient_shard(const ParameterGroup& group) const;
+  // The flat buffer of all gradients, where they are not divided.
+  const Tensor& all_gradients() const { return gradients_; }
+
+  void zero_gradients(Stream& stream);  // where they are not divided
+  // sum += the squares of the gradients that this rank owns.
+  void add_squares(Stream& stream, const Tensor& sum);
+  void begin_update(Stream& stream) { optimizer_->begin_step(stream); }  // counts the step
+  // Updates what this rank owns of consecutive parameters, of a group.
+  void update(Stream& stream, std::span<const Parameter> parameters, const Tensor& scale);
+  void update(Stream& stream, const ParameterGroup& group, const Tensor& scale);
+  void visit(Archive& archive);
+
+ private:
+  struct Place {
+    std::size_t group = 0;
+    std::int64_t begin = 0, end = 0;
+  };
+  static std::size_t at(int block) { return static_cast<std::size_t>(block); }
+  Tensor part_of(int block, Tensor ParameterGroup::*whole) const;
+  void lay_out(const Model& model, const std::vector<int>& blocks, int copied_block);
+  void allocate(Stream& home);
+  void add_parameters(Stream& home, const Model& model, int block);
+  void initialise(Stream& home, const ParameterSpec& spec, const Parameter& parameter,
+                  std::uint64_t number);
+  void zero_padding(Stream& home, const ParameterGroup& group);
+  Tensor values_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
+  Tensor gradients_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
+  // Calls f(begin, own, elements) for each piece of the flat range [begin, end) that this rank
+  // owns; `own` is its place in buffers of shards.
+  template <class F>
+  void for_own(std::int64_t begin, std::int64_t end, F f) const;
+
+  Rank& rank_;
+  FlatOptions options_;
+  Sharding sharding_;
+  int parts_ = 1, index_ = 0;
+  Dtype whole_dtype_, value_dtype_;
+  std::int64_t copied_ = 0, elements_ = 0;
+  std::vector<Parameter> parameters_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<Place> places_;  // by global number of the block
+  Tensor values_, gradients_;  // whole, or this rank's shards
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+}  // namespace orrery
