@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <vector>
 
 #include "backend/core/error.hpp"
 
@@ -12,9 +14,10 @@ namespace orrery {
 namespace {
 
 // The tile of the formula; part of the fit, not of a device.
-constexpr std::int64_t tile_m = 128, tile_n = 256;
+constexpr int tile_m = 128, tile_n = 256;
+// Beyond this side more waves cost more than short sides save.
+constexpr std::int64_t longest_padding = 16384;
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 double d(std::int64_t v) { return static_cast<double>(v); }
 
 BytesPerSecond achieved_memory(const GpuSpec& gpu) {
@@ -65,14 +68,34 @@ GemmConstants gemm_constants(const GpuSpec& gpu, Dtype dtype) {
           gemm.launch.value,     achieved_memory(gpu)};
 }
 
+namespace {
+
+// FLOPs that the device could do in the time of the product: its own, half of them counted as the
+// whole waves of tiles that they occupy, and more for every short side.
+double gemm_work(double m, double n, double k, const GemmConstants& c) {
+  const double tiles = std::ceil(m / tile_m) * std::ceil(n / tile_n);
+  const double useful = 2.0 * m * n * k;
+  const double full = std::ceil(tiles / d(c.sm)) * 2.0 * tile_m * tile_n * k * d(c.sm);
+  return (0.5 * useful + 0.5 * full) * (1.0 + c.edge / m) * (1.0 + c.edge / n) * (1.0 + c.edge / k);
+}
+
+// A side and the longer ones, powers of two, that it could be padded to.
+std::vector<double> padded(std::int64_t side) {
+  std::vector<double> sides{d(side)};
+  for (std::int64_t longer = 1; longer <= longest_padding; longer *= 2)
+    if (longer > side) sides.push_back(d(longer));
+  return sides;
+}
+
+}  // namespace
+
 Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_bytes,
                   const GemmConstants& c) {
   if (m <= 0 || n <= 0 || k <= 0) return c.launch;
-  const std::int64_t waves = ceil_div(ceil_div(m, tile_m) * ceil_div(n, tile_n), c.sm);
-  const double useful = 2.0 * d(m) * d(n) * d(k);
-  const double full = d(waves) * 2.0 * d(tile_m) * d(tile_n) * d(k) * d(c.sm);
-  const double edges = (1.0 + c.edge / d(m)) * (1.0 + c.edge / d(n)) * (1.0 + c.edge / d(k));
-  const Seconds compute((0.5 * useful + 0.5 * full) * edges / (c.peak.value * c.efficiency));
+  double work = HUGE_VAL;
+  for (const double rows : padded(m))
+    for (const double columns : padded(n)) work = std::min(work, gemm_work(rows, columns, d(k), c));
+  const Seconds compute(work / (c.peak.value * c.efficiency));
   return c.launch + std::max(compute, moved_bytes / c.memory);
 }
 

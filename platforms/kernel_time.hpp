@@ -3,18 +3,20 @@
 // GEMM of an m x k by a k x n matrix (e = efficiency, d0 = edge, P = dense peak of the type, SM =
 // multiprocessors):
 //
-//   t = launch + max( work (1 + d0/m) (1 + d0/n) (1 + d0/k) / (P e),  bytes / (achieved BW) )
-//   work = 1/2 2mnk + 1/2 waves 2 * 128 * 256 * k * SM,   waves = ceil( ceil(m/128) ceil(n/256) /
-//   SM )
+//   t = launch + max( least over m' >= m, n' >= n of work(m', n', k) / (P e),  bytes / (achieved
+//   BW) ) work = (1/2 2mnk + 1/2 waves 2 * 128 * 256 * k * SM) (1 + d0/m) (1 + d0/n) (1 + d0/k)
+//   waves = ceil( ceil(m/128) ceil(n/256) / SM )
 //
 // The second half of `work` is what the device would do if every wave of 128 x 256 tiles were full:
 // tile and wave quantisation count half, because split-k, stream-k and other tile shapes avoid
 // about half of the loss (full weight was worse than none, half weight best). The edge terms stand
 // for prologue, epilogue and small tiles. The form and d0 were chosen on kernel tables
 // (MooreThreads/SimuMax configs/system, microsoft/vidur data/profiling/compute) and on published
-// train steps; each platform file names its cases and residual. For GEMMs far below 20 GFLOP it is
-// pessimistic. Effects: docs.nvidia.com, deep-learning performance, "Matrix Multiplication
-// Background User's Guide", chapters 2 and 3.
+// train steps; each platform file names its cases and residual. A product with a short side could
+// be computed as a longer one with zeros, so it takes no longer than that: m' and n' are the sides
+// themselves and the powers of two beyond. For GEMMs far below 20 GFLOP it is pessimistic still.
+// Effects: docs.nvidia.com, deep-learning performance, "Matrix Multiplication Background User's
+// Guide", chapters 2 and 3.
 //
 // Attention: launch + max( executed FLOPs / (P e(kernel, head size, pass)), bytes / (achieved BW)
 // ); a causal kernel executes half of the s^2 term and its backward pass 2.5 times the forward's

@@ -80,10 +80,12 @@ void fill(const po::variables_map& map, Arguments& arguments) {
     if (map.count(name) > 0) to = map[name].as<std::vector<std::string>>();
   };
   all("set", arguments.set);
+  all("over", arguments.over);
   all("positional", arguments.positional);
   last("out", arguments.out);
   last("world", arguments.world);
   last("ranks", arguments.ranks);
+  last("part", arguments.part);
   last("checkpoint", arguments.checkpoint);
   last("resume", arguments.resume);
   if (map.count("seed") > 0) {
@@ -96,6 +98,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
     return map.count(name) > 0;
   };
   if (given("checkpoint-every")) arguments.checkpoint_every = count_of("checkpoint-every", number);
+  if (given("jobs")) arguments.jobs = count_of("jobs", number);
   if (given("repeats")) arguments.repeats = count_of("repeats", number);
   if (given("tolerance")) arguments.tolerance = fraction_of("tolerance", number);
   std::string color = "auto";

@@ -16,6 +16,7 @@ struct Arguments {
   std::string command;
   std::vector<std::string> positional;
   std::vector<std::string> set;       // path=value
+  std::vector<std::string> over;      // of `sweep`: path=value,value,…
   std::string world = "cpu";          // of `run` and `calibrate`
   std::string out;                    // folder for result files; of `calibrate` the file to write
   std::string ranks;                  // of `calibrate`; empty: 2
@@ -23,6 +24,8 @@ struct Arguments {
   std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
   std::int64_t repeats = 3;           // of `validate`
   std::optional<double> tolerance;    // of `validate`: a fraction
+  std::int64_t jobs = 0;              // of `sweep`; 0: as many as there are cores
+  std::string part;                   // of `sweep`: I/N, or empty
   std::string seed;                   // digits, or empty
   bool json = false, quiet = false, trace = false, quick = false, help = false, man = false;
   ColorMode color = ColorMode::automatic;
@@ -90,6 +93,7 @@ int validate(const Arguments& arguments);
 int check(const Arguments& arguments);
 int memory(const Arguments& arguments);
 int trace(const Arguments& arguments);
+int sweep(const Arguments& arguments);
 int scoreboard(const Arguments& arguments);
 int compare(const Arguments& arguments);
 int list(const Arguments& arguments);

@@ -70,6 +70,19 @@ const std::vector<Command> command_table{
      {"set", "seed", "out"},
      trace,
      Completes::files},
+    {"sweep",
+     "SCENARIO",
+     "simulate a scenario at every combination of some fields' values",
+     "One process per point, as many at once as there are cores, or --jobs. Each --over names a "
+     "field and its values, or several fields, with ';' between, that vary together. With --out, "
+     "each result is on disk as soon as its point has ended, and the same command goes on where it "
+     "was interrupted; results.jsonl is written when all points are there. Under MPI (mpirun, "
+     "srun) or as a Slurm array, the same command shares the points among its processes. --json "
+     "prints a result per line.",
+     "orrery sweep scenarios/quickstart.yaml --over data.micro_batch=1,2,4 --out results/sweep",
+     {"over", "set", "seed", "out", "jobs", "part"},
+     sweep,
+     Completes::files},
     {"scoreboard",
      "[FILE...]",
      "compare predictions with published measurements",
@@ -149,10 +162,15 @@ const std::vector<Option> option_table{
     {"world", "WORLD", "where to run: cpu", Completes::words, {"cpu"}},
     {"set", "PATH=VALUE",
      "change a field of the scenario, e.g. parallel.pipeline=2; may be repeated"},
+    {"over", "PATH=VALUES",
+     "values that a field takes in turn, e.g. parallel.pipeline=1,2,4; may be repeated: all "
+     "combinations; 'a=1,2;b=3,4' varies both together"},
+    {"jobs", "N", "points to simulate at once (one per core)"},
+    {"part", "I/N", "simulate the I-th of N parts of the points only (found out under MPI, Slurm)"},
     {"seed", "N", "seed of every random number (run.seed)"},
     {"out", "PATH",
      "the folder for result.json, metrics.csv, memory.csv, config.resolved.yaml and "
-     "provenance.json; of calibrate, the platform file to write",
+     "provenance.json; of sweep, the folder for its points; of calibrate, the platform file",
      Completes::files},
     {"ranks", "N", "ranks that runs on this machine will have at most, 1 to 64 (2)"},
     {"quick", "", "few sizes and repetitions: shows the form of a calibration, no use"},

@@ -13,6 +13,7 @@
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/scoreboard_report.hpp"
 #include "scenarios/cli/simulation.hpp"
+#include "scenarios/published/not_scored.hpp"
 #include "scenarios/published/prediction.hpp"
 
 namespace orrery::cli {
@@ -58,8 +59,12 @@ struct Step {
 std::string simulated(const Scenario& scenario) {
   Arguments silent;
   silent.quiet = true;
-  const Result result = simulate_scenario(scenario, silent, "").result;
-  return fmt::format("{:.17g} {}", result.step_time_s, result.peak_bytes.value);
+  try {
+    const Result result = simulate_scenario(scenario, silent, "").result;
+    return fmt::format("{:.17g} {}", result.step_time_s, result.peak_bytes.value);
+  } catch (const std::exception& error) {
+    throw Error(Category::internal, one_sentence(error));
+  }
 }
 
 void take(const ChildResult& from, const Step& step, ScoredCase& to) {
@@ -84,15 +89,15 @@ void simulate_all(std::vector<Step> steps, std::vector<ScoredCase>& cases, Progr
     };
     return size(*a.scenario) > size(*b.scenario);
   });
-  std::vector<std::function<std::string()>> work;
+  std::vector<Work> work;
   for (const Step& step : steps)
     work.push_back([scenario = step.scenario] { return simulated(*scenario); });
-  const auto show = [&](std::size_t done) {
+  std::size_t done = 0;
+  run_in_children(work, usable_cores(), [&](std::size_t s, const ChildResult& result) {
+    for (const std::size_t c : steps[s].cases) take(result, steps[s], cases[c]);
+    ++done;
     line.update([&] { return fmt::format("simulated {} of {} steps", done, steps.size()); });
-  };
-  const auto results = run_in_children(work, usable_cores(), show);
-  for (std::size_t s = 0; s < steps.size(); ++s)
-    for (const std::size_t c : steps[s].cases) take(results[s], steps[s], cases[c]);
+  });
 }
 
 }  // namespace

@@ -4,10 +4,11 @@
 #include <cstdio>
 
 #include "backend/core/progress.hpp"
-#include "scenarios/cli/child.hpp"
+#include "scenarios/cli/children.hpp"
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/comparison.hpp"
 #include "scenarios/cli/interrupt.hpp"
+#include "scenarios/cli/process_memory.hpp"
 #include "scenarios/cli/simulation.hpp"
 
 namespace orrery::cli {

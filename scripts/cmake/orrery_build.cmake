@@ -18,6 +18,7 @@ find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(Eigen3 REQUIRED)
 find_package(Boost REQUIRED COMPONENTS program_options)
+find_package(SQLite3 REQUIRED)
 find_package(ZLIB REQUIRED)
 
 # Debian's package has no CMake configuration; the headers and one library are all there is.

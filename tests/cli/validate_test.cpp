@@ -7,7 +7,7 @@
 
 #include "backend/core/error.hpp"
 #include "backend/core/text.hpp"
-#include "scenarios/cli/child.hpp"
+#include "scenarios/cli/children.hpp"
 #include "scenarios/cli/comparison.hpp"
 #include "tests/cli/process.hpp"
 

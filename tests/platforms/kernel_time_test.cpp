@@ -38,6 +38,22 @@ TEST_CASE("the GEMM formula gives the hand-computed time") {
   CHECK(gemm_time(0, 512, 1024, Bytes(0), simple).value == 1e-6);
 }
 
+TEST_CASE("a product takes no longer than one with longer sides, which could be computed for it") {
+  for (const char* name : {"a100-sxm-80gb", "h100-sxm"}) {
+    const GemmConstants c = gemm_constants(folder.gpu(name), Dtype::bf16);
+    const auto time = [&c](std::int64_t m, std::int64_t n, std::int64_t k) {
+      return gemm_time(m, n, k, Bytes(0), c).value;
+    };
+    for (std::int64_t m = 1; m <= 4096; m *= 2)
+      for (std::int64_t n = 1; n <= 4096; n *= 2)
+        for (const std::int64_t k : {1, 64, 4096}) {
+          CHECK(time(m, n, k) <= time(2 * m, n, k));
+          CHECK(time(m, n, k) <= time(m, 2 * n, k));
+          CHECK(time(m, n, k) <= time(m, n, 2 * k));
+        }
+  }
+}
+
 TEST_CASE("waves: 4096 x 4096 takes 5 waves on A100 and 4 on H100") {
   // Tiles of 128 x 256: 512. 5 * 108 = 540 and 4 * 132 = 528 places, so 94.8 % and 97.0 % are
   // filled.
