@@ -137,7 +137,7 @@ ClusterSpec platform_of(const Measurements& measurements, const MachineFacts& ma
   cluster.name = name;
   cluster.parts.push_back({Sourced<std::string>(node), Sourced<std::int64_t>(1)});
   cluster.fabric.hop_latency = assumed(Seconds(0), "one machine has no switches");
-  cluster.stack = stack;
+  cluster.stack = Sourced<std::string>(stack);
   cluster.collectives.measured = collective_tables(measurements.collectives);
   cluster.stacks = {stack_of(measurements.host, stack)};
   GpuSpec device = device_of(measurements, machine, devices, core);

@@ -168,9 +168,10 @@ const Spec* defined(const std::vector<Spec>& here, const std::string& name) {
 
 StackSpec stack_of(const PlatformFolder& folder, const ClusterSpec& cluster,
                    const std::string& wanted, const Mark& at) {
-  const std::string& name = wanted.empty() ? cluster.stack.value_or("generic") : wanted;
+  const Sourced<std::string> by_default = cluster.stack.value_or(Sourced<std::string>("generic"));
+  const std::string& name = wanted.empty() ? by_default.value : wanted;
   if (const StackSpec* own = defined(cluster.stacks, name)) return *own;
-  return folder.stack(name, at);
+  return folder.stack(name, wanted.empty() ? by_default.mark : at);
 }
 
 }  // namespace

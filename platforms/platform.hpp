@@ -193,7 +193,7 @@ struct ClusterSpec {
   std::vector<PartSpec> parts;
   FabricSpec fabric;
   CollectivesSpec collectives;
-  std::optional<std::string> stack;  // where a scenario names none; absent = generic
+  std::optional<Sourced<std::string>> stack;  // where a scenario names none; absent = generic
   std::vector<NodeSpec> nodes;
   std::vector<GpuSpec> gpus;
   std::vector<StackSpec> stacks;

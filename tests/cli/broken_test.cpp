@@ -46,6 +46,7 @@ const std::vector<Expected> expected{
     {"cluster_unknown_curve.yaml", 5, 24, "unknown curve 'nccl-a100-80'",
      "did you mean 'nccl-a100-8'?"},
     {"cluster_unknown_node.yaml", 3, 16, "unknown node 'dgx-a1000'", "did you mean 'dgx-a100'?"},
+    {"cluster_unknown_stack.yaml", 5, 8, "unknown stack 'generik'", "did you mean 'generic'?"},
     {"cluster_wrong_topology.yaml", 4, 20, "fabric.topology: 'fat-three' is not one of fat-tree",
      "did you mean 'fat-tree'?"},
     {"duplicate_key.yaml", 4, 1, "duplicate key 'model'", "first given in line 1"},

@@ -25,6 +25,13 @@ const Platform& two_nodes() {
   return platform;
 }
 
+// The planted build looks for its crash alone, at several times the speed.
+#ifdef ORRERY_FUZZ_PLANTED
+constexpr bool only_planted = true;
+#else
+constexpr bool only_planted = false;
+#endif
+
 // Needs a file that is valid throughout with a unit that no seed has at one of its times.
 void planted([[maybe_unused]] const Platform& platform) {
 #ifdef ORRERY_FUZZ_PLANTED
@@ -133,11 +140,12 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     Platform platform = platform_with(input);
     planted(platform);
+    if (only_planted) return 0;
     require(platform.gpus() > 0, "a cluster without GPUs");
     const int gpus = std::min(platform.gpus(), 20);  // the whole of a large one takes seconds
     price(Cluster(std::move(platform), gpus));
   } catch (const ConfigError& error) {
-    fuzz::check_messages(error, fuzz::without_mark(input), {});
+    if (!only_planted) fuzz::check_messages(error, fuzz::without_mark(input), {});
   }
   return 0;
 }

@@ -231,7 +231,7 @@ TEST_CASE("one file can define the whole platform that its cluster names") {
   cluster.gpus[0].name = cluster.nodes[0].gpus.model.value = "my-core";
   cluster.stacks = {platform.stack};
   cluster.stacks[0].name = "my-stack";
-  cluster.stack = "my-stack";
+  cluster.stack = Sourced<std::string>("my-stack");
   std::ofstream(file) << resolved_yaml(cluster);
   const Platform read = read_platform(folder, file);
   CHECK(read.parts[0].node.name == "my-node");
