@@ -118,10 +118,11 @@ const std::vector<Expected> expected{
 
 std::string path_of(const std::string& file) { return "tests/cli/broken/" + file; }
 
-// Clusters and models are put into the quickstart.
+// Clusters and models are put into a scenario that names no stack, and into the quickstart.
 std::vector<std::string> command_for(const std::string& file) {
   if (file.starts_with("cluster_"))
-    return {"check", quickstart, "--json", "--set", "platform.cluster=" + path_of(file)};
+    return {"check", "scenarios/mlp-ddp.yaml", "--json", "--set",
+            "platform.cluster=" + path_of(file)};
   if (file.starts_with("model_"))
     return {"check", quickstart, "--json", "--set", "model=" + path_of(file)};
   return {"check", path_of(file), "--json"};
