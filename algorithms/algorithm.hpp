@@ -1,23 +1,31 @@
 // A training algorithm, as one rank runs it.
 #pragma once
 
+#include <optional>
+
 #include "algorithms/progress.hpp"
 #include "backend/checkpoint.hpp"
 
 namespace orrery {
 
 // Made by set-up, which opens its channels and allocates its state. Algorithms compose: one may
-// hold another and call its step.
+// hold another and add to what it issues.
 class Algorithm {
  public:
   virtual ~Algorithm() = default;
-  // Issues one optimizer step and returns; ends with Progress::step_issued.
-  virtual void step(Progress& progress) = 0;
+  // Issues one optimizer step and returns where it ends.
+  virtual StepEnd issue(Progress& progress) = 0;
+  void step(Progress& progress) { progress.step_issued(issue(progress)); }
   // All state that outlives a step.
   virtual void visit(Archive& archive) = 0;
   // After the last step: whatever is still to be settled.
   virtual void finish() {}
+  // What this rank sends to other replicas in the first `steps` steps of a training, by the cost
+  // block of the algorithm's source; unknown where an algorithm does not tell.
+  virtual std::optional<Bytes> sent(std::int64_t steps) const;
 };
+
+inline std::optional<Bytes> Algorithm::sent(std::int64_t) const { return std::nullopt; }
 
 // The main loop of every training program.
 inline void train(Algorithm& algorithm, Progress& progress) {

@@ -11,11 +11,23 @@
 //
 // Cost, for P gradient bytes and n replicas:
 //   communication   one all-reduce per bucket and step: 2 (n-1)/n P bytes per rank, whatever the
-//   number of micro-batches memory          parameters, gradients and optimizer state whole on
-//   every rank; buckets are slices, not copies
+//                   number of micro-batches
+//   memory          parameters, gradients and optimizer state whole on every rank; buckets are
+//                   slices, not copies
 #include "algorithms/ddp.hpp"
 
 namespace orrery {
+
+void describe(Fields<DdpOptions>& f) {
+  f.section("optimizer", &DdpOptions::optimizer);
+  f.field("clip_norm", &DdpOptions::clip_norm)
+      .positive()
+      .doc("largest norm of the gradient; absent: not clipped");
+  f.field("bucket", &DdpOptions::bucket).positive().doc("gradients per all-reduce");
+  f.field("first_bucket", &DdpOptions::first_bucket)
+      .positive()
+      .doc("the first one is smaller, so that it starts early");
+}
 
 Ddp::Ddp(Replica& replica, const DdpOptions& options)
     : replica_(replica),
@@ -37,15 +49,22 @@ void Ddp::gradients_ready(const Unit& unit) {
   }
 }
 
-void Ddp::step(Progress& progress) {
+StepEnd Ddp::issue(Progress& progress) {
   replica_.accumulate_gradients(progress);
   if (communication_ != nullptr)
     replica_.compute().after(communication_->record());  // the device waits, the host does not
-  const Tensor scale = options_.clip_norm > 0
-                           ? replica_.clip_scale(replica_.compute(), options_.clip_norm)
-                           : Tensor();
+  const Tensor scale =
+      options_.clip_norm ? replica_.clip_scale(replica_.compute(), *options_.clip_norm) : Tensor();
   replica_.optimizer_step(replica_.compute(), replica_.parameters(), scale);
-  progress.step_issued(replica_.compute().record(), replica_.loss());
+  return {replica_.compute().record(), replica_.loss()};
+}
+
+std::optional<Bytes> Ddp::sent(std::int64_t steps) const {
+  Bytes step;
+  for (const Bucket& bucket : buckets_)
+    step += wire_bytes(Collective::all_reduce, bucket.gradients.bytes(),
+                       replica_.rank().size(gradient_axes));
+  return step * steps;
 }
 
 void Ddp::visit(Archive& archive) { replica_.visit(archive); }

@@ -24,6 +24,7 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
   if (copied > 0) add_parameters(home, model, copied_block);
   for (const int block : blocks) add_parameters(home, model, block);
   for (const ParameterGroup& group : groups_) zero_padding(home, group);
+  if (!options.keeps_optimizer) return;
   optimizer_ = make_optimizer(options.optimizer, rank, home, elements_ / parts_, value_dtype_);
   for (const ParameterGroup& group : groups_)
     optimizer_->take_master(home, value_shard(group), group.shard_begin);
@@ -206,9 +207,16 @@ void FlatParameters::update(Stream& stream, const ParameterGroup& group, const T
   update(stream, std::span<const Parameter>(from, to), scale);
 }
 
+void FlatParameters::weights_changed(Stream& stream, std::int64_t begin, std::int64_t end) {
+  const Tensor& from = weights();
+  if (from.dtype() == value_dtype_) return;
+  stream.launch(rank_.prepare(Kernel::cast(end - begin, from.dtype(), value_dtype_)),
+                {from.slice(begin, end), values_.slice(begin, end)});
+}
+
 void FlatParameters::visit(Archive& archive) {
   archive.field("parameters", values_);
-  optimizer_->visit(archive);
+  if (optimizer_) optimizer_->visit(archive);
 }
 
 }  // namespace orrery

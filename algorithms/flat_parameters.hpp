@@ -45,6 +45,7 @@ struct FlatOptions {
   std::optional<Dtype> value_dtype{};  // of shards of parameters; absent: the model's
   OptimizerOptions optimizer{};
   Sharding sharding{};
+  bool keeps_optimizer = true;  // false: somebody else does
 };
 
 class FlatParameters {
@@ -71,6 +72,14 @@ class FlatParameters {
   // What this rank owns of a group: a slice of the whole buffer, or of the shards.
   Tensor value_shard(const ParameterGroup& group) const;
   Tensor gradient_shard(const ParameterGroup& group) const;
+  // The flat buffer of all parameters, or of this rank's shards.
+  const Tensor& all_values() const { return values_; }
+  // The same in fp32: the optimizer's master copy where the parameters are narrower.
+  const Tensor& weights() const {
+    return optimizer_ && optimizer_->master() ? optimizer_->master() : values_;
+  }
+  // Weights [begin, end) were changed: rounds them to the parameters' type, where that is narrower.
+  void weights_changed(Stream& stream, std::int64_t begin, std::int64_t end);
   // The flat buffer of all gradients, where they are not divided.
   const Tensor& all_gradients() const { return gradients_; }
 

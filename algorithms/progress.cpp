@@ -2,15 +2,16 @@
 
 namespace orrery {
 
-Progress::Progress(Rank& rank, const RunLength& length) : rank_(rank), length_(length) {
-  const std::int64_t replicas = rank.size(batch_axes);
-  if (length.global_batch % replicas != 0)
+Progress::Progress(Rank& rank, const RunLength& length)
+    : rank_(rank), length_(length), replicas_(rank.size(batch_axes | Axis::island)) {
+  if (length.global_batch % replicas_ != 0)
     throw Error(Category::config, "a global batch of " + std::to_string(length.global_batch) +
-                                      " samples does not divide over " + std::to_string(replicas) +
+                                      " samples does not divide over " + std::to_string(replicas_) +
                                       " replicas");
-  local_batch_ = length.global_batch / replicas;
-  replica_ = rank.coordinate(Axis::shard) +
-             static_cast<std::int64_t>(rank.size(Axis::shard)) * rank.coordinate(Axis::replicate);
+  local_batch_ = length.global_batch / replicas_;
+  replica_ = 0;
+  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard})
+    replica_ = replica_ * rank.size(axis) + rank.coordinate(axis);
 }
 
 Batch Progress::next(int samples) {
@@ -22,9 +23,17 @@ Batch Progress::next(int samples) {
   return {static_cast<std::uint64_t>(first), samples};
 }
 
-void Progress::step_issued(Event end, const Tensor& loss) {
-  rank_.stream_of(end).mark_step(issued_);
-  under_way_.push_back({step(), end, loss});
+Batch Progress::draw(int samples) {
+  const std::int64_t first = drawn_ * replicas_ + replica_ * samples;
+  drawn_ += samples;
+  taken_ += samples;
+  return {static_cast<std::uint64_t>(first), samples};
+}
+
+void Progress::step_issued(const StepEnd& end) {
+  rank_.stream_of(end.end).mark_step(issued_);
+  under_way_.push_back({step(), end});
+  if (taken_ != local_batch_) unplanned_[step()] = taken_;
   ++issued_;
   taken_ = 0;
   while (under_way_.size() > 2) retire();
@@ -33,9 +42,9 @@ void Progress::step_issued(Event end, const Tensor& loss) {
 void Progress::retire() {
   const Step step = under_way_.front();
   under_way_.pop_front();
-  rank_.wait(step.end);
-  if (step.loss && rank_.computes_values())
-    rank_.record_loss(step.number, rank_.read(step.loss)[0]);
+  rank_.wait(step.end.end);
+  if (step.end.loss && rank_.computes_values())
+    rank_.record_loss(step.number, rank_.read(step.end.loss)[0]);
 }
 
 void Progress::finish() {
@@ -46,6 +55,7 @@ void Progress::visit(Archive& archive) {
   const Archive::Scope scope(archive, "progress");
   std::int64_t steps = step();
   archive.field("steps", steps);
+  archive.field("drawn", drawn_);
   done_before_ = steps - issued_;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 
 #include "backend/checkpoint.hpp"
 #include "backend/event.hpp"
@@ -16,6 +17,12 @@ struct Batch {
   int samples = 0;
 };
 
+// Where an issued step ends.
+struct StepEnd {
+  Event end;    // the tail of its stream
+  Tensor loss;  // the mean over this replica's samples, on ranks that compute it
+};
+
 struct RunLength {
   std::int64_t steps = 1;         // optimizer steps of the whole training, resumed ones included
   std::int64_t global_batch = 1;  // samples per step, over all replicas
@@ -23,7 +30,9 @@ struct RunLength {
 
 // One rank's progress. Samples are numbered globally: step t consumes [t B, (t + 1) B), of which
 // the replica with batch coordinate r of R consumes the r-th share, in order. So the data of a step
-// does not depend on the parallel plan.
+// does not depend on the parallel plan; islands, which meet less often, have shares too. Where a
+// step has no fixed number of samples, replicas take turns instead: the n-th micro-batch of m
+// samples drawn by replica r is [(n R + r) m, …).
 class Progress {
  public:
   Progress(Rank& rank, const RunLength& length);
@@ -33,10 +42,13 @@ class Progress {
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
   // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.
   Batch next(int samples);
-  // The step that ends with `end`, the tail of its stream, has been issued. Waits until at most two
-  // steps are under way. `loss`: the mean over this replica's samples, on ranks that compute it;
-  // read when the step has ended.
-  void step_issued(Event end, const Tensor& loss = {});
+  // The next `samples` of this replica, as many as it likes; a step then has those drawn in it.
+  Batch draw(int samples);
+  // A step has been issued. Waits until at most two steps are under way; its loss is read when it
+  // has ended.
+  void step_issued(const StepEnd& step);
+  // Samples of this replica in steps that took another number than planned.
+  const std::map<std::int64_t, std::int64_t>& unplanned() const { return unplanned_; }
   // Waits for the steps under way; call once, after the last.
   void finish();
   void visit(Archive& archive);
@@ -45,14 +57,14 @@ class Progress {
   void retire();
   struct Step {
     std::int64_t number;
-    Event end;
-    Tensor loss;
+    StepEnd end;
   };
   Rank& rank_;
   RunLength length_;
-  std::int64_t local_batch_, replica_;
-  std::int64_t issued_ = 0, done_before_ = 0, taken_ = 0;
+  std::int64_t local_batch_, replicas_, replica_;
+  std::int64_t issued_ = 0, done_before_ = 0, taken_ = 0, drawn_ = 0;
   std::deque<Step> under_way_;
+  std::map<std::int64_t, std::int64_t> unplanned_;  // samples, by step
 };
 
 }  // namespace orrery

@@ -43,7 +43,7 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
       rank, compute_, model_, blocks, copied() > 0 ? model_.blocks.back()->shares_with() : -1,
       copied(),
       FlatOptions{options.gradient_dtype, options.parameter_dtype, options.optimizer,
-                  options.sharding});
+                  options.sharding, options.keeps_optimizer});
   cursor_ = rank.allocate(compute_, Label::activations, 1, Dtype::int64,
                           {.values = Values::always, .name = "data.cursor"});
   load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),

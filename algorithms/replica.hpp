@@ -28,7 +28,8 @@ struct ReplicaOptions {
   Dtype gradient_dtype = Dtype::fp32;
   std::optional<Dtype> parameter_dtype{};  // of shards of parameters; absent: the model's
   OptimizerOptions optimizer{};
-  Sharding sharding{};  // of parameters, gradients and optimizer state over replicas
+  Sharding sharding{};          // of parameters, gradients and optimizer state over replicas
+  bool keeps_optimizer = true;  // false: the algorithm keeps the optimizer state itself
 };
 
 // The blocks of one pipeline stage: inner blocks divide evenly (earlier stages take what is left

@@ -16,10 +16,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Names that mean something to a user already; those that exist are handled by read_algorithm.
-const std::vector<std::string> planned_algorithms{
-    "zero", "fsdp", "acco", "diloco", "streaming-diloco", "local-sgd", "acid", "demo", "petra"};
-
 std::string data_group(const Scenario& s) {
   return fmt::format("{} GPUs / (tensor {} x context {} x pipeline {})", s.gpus(),
                      s.parallel.tensor, s.parallel.context, s.parallel.pipeline);
@@ -93,24 +89,22 @@ void check_parallel(const Scenario& s, Problems& problems) {
                  "write tp-cp-ep-dp-pp, in any order");
 }
 
-void read_algorithm(AlgorithmSpec& algorithm, Problems& problems) {
-  if (algorithm.name == "ddp") {
-    algorithm.ddp = read<DdpSettings>(algorithm.options, problems);
-    algorithm.options = to_node(algorithm.ddp);
-  } else if (algorithm.name == "none") {
-    const auto own = read<NoneOptions>(algorithm.options, problems);
-    algorithm.ddp = {own.optimizer, own.clip_norm};
-    algorithm.options = to_node(own);
-  } else if (std::find(planned_algorithms.begin(), planned_algorithms.end(), algorithm.name) !=
-             planned_algorithms.end()) {
-    refuse(problems, "algorithm.name", fmt::format("algorithm {}", algorithm.name),
-           "use ddp or none");
-  } else {
-    std::vector<std::string> all{"ddp", "none"};
-    all.insert(all.end(), planned_algorithms.begin(), planned_algorithms.end());
-    const std::string near = did_you_mean(algorithm.name, all);
-    problems.add("algorithm.name", fmt::format("unknown algorithm '{}'", algorithm.name),
-                 near.empty() ? "there are ddp and none" : near);
+// What divides a replica, against what the algorithm can live with.
+void check_composition(const Scenario& s, Problems& problems) {
+  const AlgorithmEntry& entry = *find_algorithm(s.algorithm.name);
+  const ParallelSpec& p = s.parallel;
+  for (const auto& [path, what, used] : {std::tuple{"parallel.tensor", "tensor", p.tensor > 1},
+                                         {"parallel.context", "context", p.context > 1},
+                                         {"parallel.expert", "expert", p.expert > 1},
+                                         {"parallel.pipeline", "pipeline", p.pipeline > 1},
+                                         {"memory.recompute", "recompute", s.recompute}}) {
+    const std::vector<std::string>& fine = entry.composes_with;
+    if (!used || std::find(fine.begin(), fine.end(), what) != fine.end()) continue;
+    const std::string text = fmt::format("{} does not compose with {}", entry.name, what);
+    const auto why = std::find_if(entry.refuses.begin(), entry.refuses.end(),
+                                  [what = what](const Refusal& r) { return r.what == what; });
+    problems.add(path, why == entry.refuses.end() ? text : text + ": " + why->reason,
+                 fine.empty() ? "" : "it composes with " + join(fine, ", "));
   }
 }
 
@@ -238,16 +232,24 @@ void check_sizes(Scenario& s, Problems& problems) {
     return;
   }
   const std::int64_t replicas = s.gpus() / one_model;
-  if (s.algorithm.name == "none" && replicas > 1)
+  try {
+    s.algorithm.plan.divide(static_cast<int>(replicas));
+  } catch (const Error& e) {
     problems.add("algorithm.name",
-                 fmt::format("none trains one replica, but {} makes {}", data_group(s), replicas),
-                 "use ddp, or fewer GPUs");
-  const std::int64_t unit = replicas * s.data.micro_batch;
+                 fmt::format("{}, but {} makes {}", e.message(), data_group(s), replicas),
+                 s.algorithm.name == "none" ? "use ddp, or fewer GPUs" : "use more or fewer GPUs");
+    return;
+  }
+  const int multiple = s.algorithm.plan.micro_batches;
+  const std::int64_t unit = replicas * s.data.micro_batch * multiple;
   if (s.data.global_batch % unit != 0)
-    problems.add("data.global_batch",
-                 fmt::format("{} samples do not divide by data parallel {} x micro_batch {} = {}",
-                             s.data.global_batch, replicas, s.data.micro_batch, unit),
-                 nearest_multiples(s.data.global_batch, unit));
+    problems.add(
+        "data.global_batch",
+        fmt::format("{} samples do not divide by data parallel {} x micro_batch {}{} = {}",
+                    s.data.global_batch, replicas, s.data.micro_batch,
+                    multiple == 1 ? "" : fmt::format(" x {} of {}", multiple, s.algorithm.name),
+                    unit),
+        nearest_multiples(s.data.global_batch, unit));
 }
 
 void resolve_text(Scenario& s, const std::string& beside, const std::string& root,
@@ -309,7 +311,10 @@ Grid Scenario::grid() const {
   g.set(Axis::tensor, static_cast<int>(parallel.tensor));
   g.set(Axis::context, static_cast<int>(parallel.context));
   g.set(Axis::pipeline, static_cast<int>(parallel.pipeline));
-  g.set(Axis::replicate, data_parallel());
+  const DataAxes data_axes = algorithm.plan.divide(data_parallel());
+  g.set(Axis::shard, data_axes.shard);
+  g.set(Axis::replicate, data_axes.replicate);
+  g.set(Axis::island, data_axes.island);
   return g;
 }
 
@@ -335,7 +340,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
                        const GivenParts& given) {
   Problems problems(document);
   auto s = read<Scenario>(document, problems);
-  read_algorithm(s.algorithm, problems);
+  read_algorithm(s.algorithm, "algorithm.name", problems);
   const bool readable = problems.empty();  // relations between keys mean nothing otherwise
   const Node& root = document.root();
   if (root.mark.source) s.file = root.mark.source->name;
@@ -362,6 +367,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
   if (readable) {
     check_parallel(s, problems);
     check_memory(s, problems);
+    check_composition(s, problems);
     check_precision(s.precision, problems);
     check_run(s, problems);
     resolve_text(s, beside, data_root, problems);

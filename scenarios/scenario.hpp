@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/algorithm_table.hpp"
 #include "backend/axes.hpp"
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
@@ -43,38 +44,6 @@ struct ParallelSpec {
   std::string order = "tp-cp-ep-dp-pp";  // the first varies fastest over neighbouring GPUs
 };
 void describe(Fields<ParallelSpec>& f);
-
-// Keys that an optimizer does not have must be absent.
-struct OptimizerSpec {
-  std::string name = "adamw";  // sgd | momentum | adamw
-  double lr = 1e-3;
-  double weight_decay = 0;
-  std::optional<double> momentum;               // momentum: 0.9
-  std::optional<bool> nesterov;                 // momentum: false
-  std::optional<double> beta1, beta2, epsilon;  // adamw: 0.9, 0.999, 1e-8
-};
-void describe(Fields<OptimizerSpec>& f);
-
-// Keys of the algorithms that there are; those of `none` are the first two.
-struct NoneOptions {
-  OptimizerSpec optimizer;
-  std::optional<double> clip_norm;
-};
-void describe(Fields<NoneOptions>& f);
-struct DdpSettings {
-  OptimizerSpec optimizer;
-  std::optional<double> clip_norm;
-  Bytes bucket{25'000'000};  // PyTorch's bucket_cap_mb = 25 and first bucket of 1 MB
-  Bytes first_bucket{1'000'000};
-};
-void describe(Fields<DdpSettings>& f);
-
-struct AlgorithmSpec {
-  std::string name = "ddp";
-  Node options;     // as the algorithm reads them, defaults included
-  DdpSettings ddp;  // from options; `none` uses the optimizer and clip_norm of it
-};
-void describe(Fields<AlgorithmSpec>& f);
 
 struct ActivationMemorySpec {
   Node recompute = Node::scalar("none");  // none | full

@@ -1,6 +1,4 @@
 // The keys of a scenario.
-#include <fmt/format.h>
-
 #include "scenarios/scenario.hpp"
 
 namespace orrery {
@@ -47,53 +45,6 @@ void describe(Fields<ParallelSpec>& f) {
       .doc("parts of a stage, for interleaving");
   f.field("sequence_parallel", &ParallelSpec::sequence_parallel).doc("Megatron's, with tensor");
   f.field("order", &ParallelSpec::order).doc("of the axes over neighbouring GPUs, fastest first");
-}
-
-void describe(Fields<OptimizerSpec>& f) {
-  f.field("name", &OptimizerSpec::name).one_of({"sgd", "momentum", "adamw"});
-  f.field("lr", &OptimizerSpec::lr).at_least(0).doc("learning rate");
-  f.field("weight_decay", &OptimizerSpec::weight_decay).at_least(0);
-  f.field("momentum", &OptimizerSpec::momentum).between(0, 1).doc("of momentum; default 0.9");
-  f.field("nesterov", &OptimizerSpec::nesterov).doc("of momentum; default false");
-  f.field("beta1", &OptimizerSpec::beta1).between(0, 1).doc("of adamw; default 0.9");
-  f.field("beta2", &OptimizerSpec::beta2).between(0, 1).doc("of adamw; default 0.999");
-  f.field("epsilon", &OptimizerSpec::epsilon).positive().doc("of adamw; default 1e-8");
-  f.check([](const OptimizerSpec& o, const SectionProblems& p) {
-    const auto only = [&](const char* key, bool given, const char* owner) {
-      if (given && o.name != owner)
-        p.add(key, fmt::format("{} has no {}", o.name, key),
-              fmt::format("it belongs to {}", owner));
-    };
-    only("momentum", o.momentum.has_value(), "momentum");
-    only("nesterov", o.nesterov.has_value(), "momentum");
-    only("beta1", o.beta1.has_value(), "adamw");
-    only("beta2", o.beta2.has_value(), "adamw");
-    only("epsilon", o.epsilon.has_value(), "adamw");
-  });
-}
-
-void describe(Fields<NoneOptions>& f) {
-  f.section("optimizer", &NoneOptions::optimizer);
-  f.field("clip_norm", &NoneOptions::clip_norm)
-      .positive()
-      .doc("largest norm of the gradient; absent: not clipped");
-}
-
-void describe(Fields<DdpSettings>& f) {
-  f.section("optimizer", &DdpSettings::optimizer);
-  f.field("clip_norm", &DdpSettings::clip_norm)
-      .positive()
-      .doc("largest norm of the gradient; absent: not clipped");
-  f.field("bucket", &DdpSettings::bucket).positive().doc("gradients per all-reduce");
-  f.field("first_bucket", &DdpSettings::first_bucket)
-      .positive()
-      .doc("the first one is smaller, so that it starts early");
-}
-
-void describe(Fields<AlgorithmSpec>& f) {
-  f.field("name", &AlgorithmSpec::name)
-      .doc("ddp, or none for a single replica; other keys are the algorithm's own");
-  f.rest(&AlgorithmSpec::options);
 }
 
 void describe(Fields<ActivationMemorySpec>& f) {

@@ -5,7 +5,6 @@
 #include <memory>
 #include <mutex>
 
-#include "algorithms/ddp.hpp"
 #include "algorithms/models/mlp.hpp"
 #include "algorithms/models/transformer.hpp"
 #include "backend/core/text.hpp"
@@ -68,21 +67,13 @@ MlpShape mlp_shape(const Scenario& scenario) {
 }
 
 ReplicaOptions replica_options(const Scenario& scenario) {
-  const OptimizerSpec& o = scenario.algorithm.ddp.optimizer;
-  const OptimizerOptions defaults;
   ReplicaOptions options;
   options.micro_batches = scenario.micro_batches();
   options.schedule = scenario.parallel.schedule;
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
   options.gradient_dtype = scenario.precision.reduction;
-  options.optimizer = {.name = o.name,
-                       .lr = o.lr,
-                       .momentum = o.momentum.value_or(defaults.momentum),
-                       .beta1 = o.beta1.value_or(defaults.beta1),
-                       .beta2 = o.beta2.value_or(defaults.beta2),
-                       .epsilon = o.epsilon.value_or(defaults.epsilon),
-                       .weight_decay = o.weight_decay,
-                       .nesterov = o.nesterov.value_or(false)};
+  options.optimizer = scenario.algorithm.plan.optimizer.options();
+  options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
   return options;
 }
 
@@ -188,17 +179,15 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
   const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
   return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
     Replica replica(rank, make_model(scenario, text), replica_options(scenario));
-    const DdpSettings& settings = scenario.algorithm.ddp;
-    Ddp algorithm(replica,
-                  {settings.bucket, settings.first_bucket, settings.clip_norm.value_or(0)});
+    const std::unique_ptr<Algorithm> algorithm = scenario.algorithm.plan.make(replica);
     Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});
     const auto visit = [&](Archive& archive) {
       progress.visit(archive);
-      algorithm.visit(archive);
+      algorithm->visit(archive);
     };
     if (hooks.resume != nullptr) resume(rank, hooks, progress, scenario.run.steps, visit);
     while (progress.more()) {
-      algorithm.step(progress);
+      algorithm->step(progress);
       const std::int64_t done = progress.step();
       if (rank.id() == 0 && hooks.step_issued) hooks.step_issued(rank, done - 1);
       if (hooks.checkpoint_every > 0 && done % hooks.checkpoint_every == 0 && progress.more()) {
@@ -208,7 +197,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
         gathering->add(done, rank.id(), std::move(state));
       }
     }
-    algorithm.finish();
+    algorithm->finish();
     progress.finish();
     if (held_out != nullptr) {
       const Flops before = rank.matrix_flops();

@@ -13,8 +13,7 @@ class AdamW : public Optimizer {
  public:
   AdamW(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements,
         Dtype dtype)
-      : Optimizer(rank, home, elements, dtype),
-        options_(options),
+      : Optimizer(options, rank, home, elements, dtype),
         first_(state("first_moment")),
         second_(state("second_moment")) {}
   void update(Stream& stream, const Tensor& value, const Tensor& gradient, std::int64_t begin,
@@ -29,7 +28,6 @@ class AdamW : public Optimizer {
   }
 
  private:
-  OptimizerOptions options_;
   Tensor first_, second_;
 };
 

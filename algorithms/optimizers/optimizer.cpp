@@ -1,9 +1,22 @@
 #include "algorithms/optimizers/optimizer.hpp"
 
+#include <cmath>
+#include <numbers>
+
 namespace orrery {
 
-Optimizer::Optimizer(Rank& rank, Stream& home, std::int64_t elements, Dtype dtype)
-    : rank_(rank),
+double schedule_multiplier(const OptimizerOptions& options, std::int64_t t) {
+  if (t <= options.warmup) return static_cast<double>(t) / static_cast<double>(options.warmup);
+  if (options.cosine == 0) return 1;
+  const double done = static_cast<double>(t - options.warmup) /
+                      static_cast<double>(options.cosine - options.warmup);
+  return done >= 1 ? 0 : (1 + std::cos(std::numbers::pi * done)) / 2;
+}
+
+Optimizer::Optimizer(const OptimizerOptions& options, Rank& rank, Stream& home,
+                     std::int64_t elements, Dtype dtype)
+    : options_(options),
+      rank_(rank),
       home_(home),
       elements_(elements),
       dtype_(dtype),
@@ -29,7 +42,7 @@ Tensor Optimizer::part(const Tensor& whole, std::int64_t begin, std::int64_t siz
 
 void Optimizer::begin_step(Stream& stream) {
   ++steps_;
-  stream.upload(step_, {static_cast<double>(steps_), 1.0});
+  stream.upload(step_, {static_cast<double>(steps_), schedule_multiplier(options_, steps_)});
 }
 
 void Optimizer::take_master(Stream& stream, const Tensor& values, std::int64_t begin) {

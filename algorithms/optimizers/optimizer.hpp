@@ -15,7 +15,13 @@ struct OptimizerOptions {
   std::string name = "adamw";  // sgd | momentum | adamw
   double lr = 1e-3, momentum = 0.9, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01;
   bool nesterov = false;
+  // The rate of update t, counted from 1: lr t / warmup up to `warmup`; then lr, or, when `cosine`
+  // is not 0, lr (1 + cos(pi (t - warmup) / (cosine - warmup))) / 2 up to `cosine`, and 0.
+  std::int64_t warmup = 0, cosine = 0;
 };
+
+// The rate of update t as a multiple of lr.
+double schedule_multiplier(const OptimizerOptions& options, std::int64_t t);
 
 // State for `elements` consecutive parameters: moments in fp32, and an fp32 master copy where the
 // parameters are narrower.
@@ -28,16 +34,22 @@ class Optimizer {
   // `scale` (a Values::always scalar; empty: 1).
   virtual void update(Stream& stream, const Tensor& value, const Tensor& gradient,
                       std::int64_t begin, bool decay, const Tensor& scale) = 0;
+  // The learning rate of the step that was begun last.
+  double rate() const { return options_.lr * schedule_multiplier(options_, steps_); }
+  // The fp32 copy that is stepped in place of narrower parameters, or empty.
+  const Tensor& master() const { return master_; }
   // Takes initial values, whose state begins at `begin`, into the master copy; call after they are
   // written.
   void take_master(Stream& stream, const Tensor& values, std::int64_t begin);
   void visit(Archive& archive);
 
  protected:
-  Optimizer(Rank& rank, Stream& home, std::int64_t elements, Dtype dtype);
+  Optimizer(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements,
+            Dtype dtype);
   Tensor state(const char* name);  // fp32 zeros, `elements` of them
   Tensor part(const Tensor& whole, std::int64_t begin,
               std::int64_t size) const;  // empty for an empty tensor
+  OptimizerOptions options_;
   Rank& rank_;
   Stream& home_;
   std::int64_t elements_, steps_ = 0;

@@ -11,7 +11,7 @@ namespace {
 class Sgd : public Optimizer {
  public:
   Sgd(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements, Dtype dtype)
-      : Optimizer(rank, home, elements, dtype), options_(options) {
+      : Optimizer(options, rank, home, elements, dtype) {
     if (options.name == "momentum") momentum_ = state("momentum");
   }
   void update(Stream& stream, const Tensor& value, const Tensor& gradient, std::int64_t begin,
@@ -25,7 +25,6 @@ class Sgd : public Optimizer {
   }
 
  private:
-  OptimizerOptions options_;
   Tensor momentum_;
 };
 

@@ -123,8 +123,8 @@ Json platforms(const std::string& root) {
 
 Json algorithms(const std::string&) {
   Json all = Json::array();
-  for (const Explained& a : explained_algorithms())
-    all.push_back({{"name", a.name}, {"summary", a.summary}, {"source", a.path}});
+  for (const AlgorithmEntry& a : algorithm_table())
+    all.push_back({{"name", a.name}, {"paper", a.paper}, {"composes_with", a.composes_with}});
   return all;
 }
 

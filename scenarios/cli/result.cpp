@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "scenarios/cli/version.hpp"
@@ -51,6 +52,21 @@ void fill_time(Result& result, const RankReport& rank) {
   result.idle_s = part(&TimeParts::idle);
 }
 
+double executed_flops_per_step(const ResultInput& in, const RunReport& report) {
+  double executed = -in.evaluation_flops.value;
+  for (const RankReport& rank : report.ranks) executed += rank.matrix_flops.value;
+  return executed / static_cast<double>(in.subject.steps);
+}
+
+// Steps with as many samples as the algorithm liked: by what was executed.
+void scale_to_executed(ResultInput& in, const RunReport& report) {
+  if (!in.planned_flops_per_step || in.planned_flops_per_step->value <= 0) return;
+  const double scale = executed_flops_per_step(in, report) / in.planned_flops_per_step->value;
+  in.tokens_per_step = std::llround(static_cast<double>(in.tokens_per_step) * scale);
+  in.flops_per_step = in.flops_per_step * scale;
+  in.full_flops_per_step = in.full_flops_per_step * scale;
+}
+
 void fill_rates(Result& result, const RunReport& report) {
   const ResultInput& in = result.input;
   if (result.step_time_s <= 0) return;
@@ -59,9 +75,7 @@ void fill_rates(Result& result, const RunReport& report) {
   if (in.flops_per_step.value > 0)
     result.tflops_per_gpu = in.flops_per_step.value / result.step_time_s / in.ranks * 1e-12;
   if (!in.peak) return;
-  double executed = 0;
-  for (const RankReport& rank : report.ranks) executed += rank.matrix_flops.value;
-  executed = (executed - in.evaluation_flops.value) / static_cast<double>(in.subject.steps);
+  const double executed = executed_flops_per_step(in, report);
   const double recomputed = executed - in.full_flops_per_step.value;
   result.peak_tflops = in.peak->value / in.ranks * 1e-12;
   result.mfu = in.flops_per_step.value / (in.peak->value * result.step_time_s);
@@ -95,6 +109,7 @@ void fill_loss(Result& result, const RunReport& report) {
 Result make_result(ResultInput input, const RunReport& report) {
   Result result;
   result.input = std::move(input);
+  scale_to_executed(result.input, report);
   const RankReport& slowest = report.ranks[slowest_rank(report)];
   fill_time(result, slowest);
   auto &low = result.input.step_time_low_s, &high = result.input.step_time_high_s;

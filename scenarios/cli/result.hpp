@@ -37,9 +37,12 @@ struct ResultInput {
   std::string world, flop_rule;
   int ranks = 1, simulated_ranks = 1;
   std::int64_t tokens_per_step = 0;
-  Flops flops_per_step{0};             // model FLOPs by flop_rule, over all ranks
-  Flops full_flops_per_step{0};        // by the rule "full"
-  Flops evaluation_flops{0};           // after the last step, over all ranks
+  Flops flops_per_step{0};       // model FLOPs by flop_rule, over all ranks
+  Flops full_flops_per_step{0};  // by the rule "full"
+  Flops evaluation_flops{0};     // after the last step, over all ranks
+  // What a step would execute by plan, where it has as many samples as the algorithm likes: then
+  // tokens and FLOPs per step above are by plan too, and a result has those that were.
+  std::optional<Flops> planned_flops_per_step;
   std::optional<FlopsPerSecond> peak;  // summed over all devices, at the GEMM type
   std::optional<double> step_time_low_s, step_time_high_s;  // the band; see band.hpp
   Bytes capacity;                                           // 0: not limited

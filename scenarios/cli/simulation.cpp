@@ -55,6 +55,10 @@ ResultInput input_of(const Scenario& scenario, const char* world) {
   in.flops_per_step = scenario.flops_per_step();
   in.full_flops_per_step = flops_per_step(scenario.model_spec, *scenario.data.sequence,
                                           scenario.data.global_batch, FlopRule::full);
+  if (scenario.algorithm.plan.open_ended)
+    in.planned_flops_per_step =
+        executed_flops_per_step(scenario.model_spec, *scenario.data.sequence,
+                                scenario.data.global_batch, FlopRule::full, scenario.recompute);
   in.warnings = scenario.warnings;
   return in;
 }

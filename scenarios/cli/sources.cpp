@@ -1,10 +1,12 @@
 #include "scenarios/cli/sources.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "algorithms/algorithm_table.hpp"
 #include "algorithms/pipeline/schedule.hpp"
 #include "backend/core/error.hpp"
 #include "backend/core/text.hpp"
@@ -68,13 +70,15 @@ bool can_make(const std::string& schedule) {
 
 std::vector<Explained> explained_algorithms() {
   std::vector<Explained> all;
-  for (const EmbeddedSource& source : embedded_sources()) {
-    if (!source.path.ends_with(".cpp")) continue;
-    const std::string text = comment_at(split(source.text, '\n'), 0);
-    if (text.find("\nCost") == std::string::npos) continue;
-    std::string name = std::filesystem::path(source.path).stem().string();
-    std::replace(name.begin(), name.end(), '_', '-');
-    all.push_back({name, source.path, text, first_sentence(text)});
+  for (const AlgorithmEntry& entry : algorithm_table()) {
+    Explained e{entry.name, entry.source, {}, {}};
+    for (const EmbeddedSource& source : embedded_sources())
+      if (source.path == entry.source) e.text = comment_at(split(source.text, '\n'), 0);
+    e.summary = first_sentence(e.text);
+    e.text += fmt::format("\nComposes with: {}.\n", join(entry.composes_with, ", "));
+    for (const Refusal& r : entry.refuses)
+      e.text += fmt::format("Not with {}: {}.\n", r.what, r.reason);
+    all.push_back(std::move(e));
   }
   return all;
 }

@@ -22,7 +22,7 @@ struct Explained {
   std::string summary;  // its first sentence
 };
 
-// Algorithms: the sources whose opening comment has a cost block, named after their files.
+// The algorithms of the table: the opening comment of their sources, and what they compose with.
 std::vector<Explained> explained_algorithms();
 // Schedules: the comments of algorithms/pipeline/schedule.hpp that start with the schedule's name.
 std::vector<Explained> explained_schedules();

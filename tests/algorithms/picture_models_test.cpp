@@ -104,7 +104,7 @@ TEST_CASE("pictures and fields train in sim without values") {
       Progress progress(rank, {1, 2 * std::int64_t{replica.model().micro_batch}});
       replica.accumulate_gradients(progress);
       replica.optimizer_step(replica.compute(), replica.parameters());
-      progress.step_issued(replica.compute().record());
+      progress.step_issued({replica.compute().record(), {}});
       progress.finish();
     };
     for (const int depth : {18, 50}) {

@@ -72,7 +72,7 @@ inline RunReport run_pipeline(const PipelineCase& c, std::int64_t saved = 1000) 
     Replica replica(rank, std::move(model), replica_options);
     Progress progress(rank, {1, c.micro_batches});
     replica.accumulate_gradients(progress);
-    progress.step_issued(replica.compute().record());
+    progress.step_issued({replica.compute().record(), {}});
     progress.finish();
   });
 }

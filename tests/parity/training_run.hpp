@@ -24,7 +24,8 @@ struct TrainingCase {
       .context = 4, .embedding = 8, .hidden = 24, .layers = 4, .vocabulary = 256, .micro_batch = 2};
   std::optional<TransformerShape> transformer;  // in place of the MLP
   ReplicaOptions replica{.micro_batches = 4};
-  DdpOptions ddp{.bucket = Bytes(6000), .first_bucket = Bytes(1000)};
+  DdpOptions ddp{
+      .optimizer = {}, .clip_norm = {}, .bucket = Bytes(6000), .first_bucket = Bytes(1000)};
   std::int64_t steps = 50;
 
   int ranks() const { return data * pipeline; }

@@ -129,12 +129,12 @@ TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
   for (const TransformerShape& shape : {gpt(), llama(), neox()}) {
     // The norm that clips is summed in another order over stages.
     TrainingCase plain = case_of(shape, 1, 1);
-    plain.ddp.clip_norm = 0;
+    plain.ddp.clip_norm.reset();
     plain.steps = 10;
     const Trained expected = train_on_cpu(plain);
     for (const char* schedule : {"gpipe", "1f1b"}) {
       TrainingCase c = case_of(shape, 1, 2, schedule);
-      c.ddp.clip_norm = 0;
+      c.ddp.clip_norm.reset();
       c.steps = 10;
       const Trained trained = train_on_cpu(c);
       CHECK(trained.losses == expected.losses);

@@ -1,4 +1,5 @@
 #include "scenarios/scenario.hpp"
+#include "algorithms/ddp.hpp"
 
 #include <doctest/doctest.h>
 
@@ -75,6 +76,14 @@ TEST_CASE("throttled links have a latency and a bandwidth, and are refused besid
   CHECK(messages(quickstart({"platform.throttle={bandwidth: 1Bps}"})).size() == 1);
 }
 
+// As resolved, read again.
+DdpOptions ddp_of(const Scenario& s) {
+  Problems problems;
+  const auto options = read<DdpOptions>(s.algorithm.options, problems);
+  CHECK(problems.empty());
+  return options;
+}
+
 TEST_CASE("the quickstart reads and resolves") {
   const Scenario s = read_scenario(quickstart(), root);
   CHECK(s.model_spec.parameters() == 1'235'814'400);
@@ -83,9 +92,11 @@ TEST_CASE("the quickstart reads and resolves") {
   CHECK(s.micro_batches() == 4);
   CHECK(s.tokens_per_step() == 256 * 4096);
   CHECK(s.machines.gpus() == 16);
-  CHECK(s.algorithm.ddp.bucket == Bytes(25'000'000));
-  CHECK(s.algorithm.ddp.optimizer.beta2 == 0.95);
-  CHECK(*s.algorithm.ddp.clip_norm == 1.0);
+  const DdpOptions ddp = ddp_of(s);
+  CHECK(ddp.bucket == Bytes(25'000'000));
+  CHECK(ddp.optimizer.beta2 == 0.95);
+  CHECK(*ddp.clip_norm == 1.0);
+  CHECK(s.algorithm.plan.optimizer.options().beta2 == 0.95);
   CHECK(!s.recompute);
   CHECK(s.warnings.empty());
   CHECK(s.grid().size() == 16);
@@ -277,12 +288,13 @@ TEST_CASE("--set reaches every field") {
   CHECK(s.parallel.pipeline == 2);
   CHECK(s.parallel.schedule == "gpipe");
   CHECK(s.grid().coordinate(1, Axis::pipeline) == 1);
-  CHECK(s.algorithm.ddp.bucket == Bytes(2'000'000));
-  CHECK(s.algorithm.ddp.first_bucket == Bytes(1'000'000));
-  CHECK(s.algorithm.ddp.clip_norm == 0.5);
-  CHECK(s.algorithm.ddp.optimizer.name == "momentum");
-  CHECK(s.algorithm.ddp.optimizer.momentum == 0.8);
-  CHECK(s.algorithm.ddp.optimizer.nesterov == true);
+  const DdpOptions ddp = ddp_of(s);
+  CHECK(ddp.bucket == Bytes(2'000'000));
+  CHECK(ddp.first_bucket == Bytes(1'000'000));
+  CHECK(ddp.clip_norm == 0.5);
+  CHECK(ddp.optimizer.name == "momentum");
+  CHECK(ddp.optimizer.momentum == 0.8);
+  CHECK(ddp.optimizer.nesterov == true);
   CHECK(s.recompute);
   CHECK(s.precision.parameters == Dtype::fp32);
   CHECK(s.precision.reduction == Dtype::bf16);

@@ -33,7 +33,7 @@ inline std::string in_child(const std::function<std::string()>& work) {
       status = 3;
     }
     for (std::size_t at = 0; at < text.size();) {
-      const ssize_t n = write(ends[1], text.data() + at, text.size() - at);
+      const ssize_t n = ::write(ends[1], text.data() + at, text.size() - at);
       if (n <= 0) _exit(4);
       at += static_cast<std::size_t>(n);
     }
@@ -42,7 +42,7 @@ inline std::string in_child(const std::function<std::string()>& work) {
   close(ends[1]);
   std::string text;
   char buffer[65536];
-  for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+  for (ssize_t n = 0; (n = ::read(ends[0], buffer, sizeof buffer)) > 0;)
     text.append(buffer, static_cast<std::size_t>(n));
   close(ends[0]);
   int status = 0;

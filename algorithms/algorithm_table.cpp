@@ -1,0 +1,173 @@
+#include "algorithms/algorithm_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "algorithms/acco.hpp"
+#include "algorithms/ddp.hpp"
+#include "algorithms/diloco.hpp"
+#include "algorithms/dpu.hpp"
+#include "algorithms/local_sgd.hpp"
+#include "algorithms/none.hpp"
+#include "algorithms/slowmo.hpp"
+#include "algorithms/streaming_diloco.hpp"
+#include "algorithms/weight_prediction.hpp"
+#include "backend/core/text.hpp"
+
+namespace orrery {
+
+namespace {
+
+// An algorithm that a replica and its options make, over replicas that all meet in each step.
+template <class Made, class Options>
+AlgorithmPlan over_replicas(const Node& node, Problems& problems) {
+  const auto options = read<Options>(node, problems);
+  return {to_node(options), options.optimizer, [](int n) { return DataAxes{.replicate = n}; },
+          [options](Replica& replica) { return std::make_unique<Made>(replica, options); }};
+}
+
+AlgorithmPlan read_none(const Node& node, Problems& problems) {
+  AlgorithmPlan plan = over_replicas<None, NoneOptions>(node, problems);
+  plan.divide = [](int n) {
+    if (n > 1) throw Error(Category::config, "none trains one replica");
+    return DataAxes{};
+  };
+  return plan;
+}
+
+// Workers that each run an inner algorithm.
+const std::vector<std::string> trains_a_worker{"none", "ddp"};
+template <class Made, class Options>
+AlgorithmPlan over_islands(const Node& node, Problems& problems) {
+  auto options = read<Options>(node, problems);
+  AlgorithmSpec inner;
+  if (!options.inner.is_null()) inner = read<AlgorithmSpec>(options.inner, problems);
+  const std::vector<std::string>& fine = trains_a_worker;
+  if (std::find(fine.begin(), fine.end(), inner.name) == fine.end() && find_algorithm(inner.name))
+    problems.add("algorithm.inner.name",
+                 fmt::format("{} cannot train a worker of another algorithm", inner.name),
+                 "use " + join(fine, " or "));
+  read_algorithm(inner, "algorithm.inner.name", problems);
+  options.inner = to_node(inner);
+  AlgorithmPlan plan = inner.plan;
+  plan.options = to_node(options);
+  plan.divide = [workers = options.workers, inner = inner.plan.divide](int n) {
+    const int islands = workers == 0 ? n : static_cast<int>(workers);
+    if (n % islands != 0)
+      throw Error(Category::config,
+                  fmt::format("{} workers need a multiple of {} replicas", islands, islands));
+    DataAxes axes = inner(n / islands);
+    axes.island = islands;
+    return axes;
+  };
+  plan.make = [options, inner = inner.plan.make](Replica& replica) {
+    return std::make_unique<Made>(replica, inner(replica), options);
+  };
+  return plan;
+}
+
+// Gradients that are communicated while the next ones are computed; each rank steps a shard.
+template <class Made, int micro_batches>
+AlgorithmPlan decoupled(const Node& node, Problems& problems) {
+  AlgorithmPlan plan = over_replicas<Made, DecoupledOptions>(node, problems);
+  plan.shards_optimizer = plan.open_ended = true;
+  plan.micro_batches = micro_batches;
+  return plan;
+}
+
+const std::vector<std::string> inside_and_inner{"tensor",    "pipeline", "context", "expert",
+                                                "recompute", "none",     "ddp"};
+const std::vector<std::string> without_pipeline{"tensor", "context", "expert", "recompute"};
+const std::vector<Refusal> no_pipeline{
+    {"pipeline",
+     "it decides after every few micro-batches whether to take more, and a pipeline's "
+     "micro-batches overlap"}};
+const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
+
+}  // namespace
+
+const std::vector<AlgorithmEntry>& algorithm_table() {
+  static const std::vector<AlgorithmEntry> table{
+      {"none", "", "algorithms/none.cpp", inside, {}, read_none},
+      {"ddp", "arXiv 2006.15704", "algorithms/ddp.cpp", inside, {}, over_replicas<Ddp, DdpOptions>},
+      {"local-sgd",
+       "arXiv 1805.09767",
+       "algorithms/local_sgd.cpp",
+       inside_and_inner,
+       {},
+       over_islands<LocalSgd, LocalSgdOptions>},
+      {"slowmo",
+       "arXiv 1910.06643",
+       "algorithms/slowmo.cpp",
+       inside_and_inner,
+       {},
+       over_islands<SlowMo, SlowMoOptions>},
+      {"diloco",
+       "arXiv 2311.08105",
+       "algorithms/diloco.cpp",
+       inside_and_inner,
+       {},
+       over_islands<Diloco, DilocoOptions>},
+      {"streaming-diloco",
+       "arXiv 2501.18512",
+       "algorithms/streaming_diloco.cpp",
+       inside_and_inner,
+       {},
+       over_islands<StreamingDiloco, StreamingDilocoOptions>},
+      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", without_pipeline, no_pipeline,
+       decoupled<Acco, 2>},
+      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", without_pipeline, no_pipeline,
+       decoupled<Dpu, 1>},
+      {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
+       without_pipeline, no_pipeline, decoupled<WeightPrediction, 1>},
+  };
+  return table;
+}
+
+const AlgorithmEntry* find_algorithm(const std::string& name) {
+  for (const AlgorithmEntry& entry : algorithm_table())
+    if (entry.name == name) return &entry;
+  return nullptr;
+}
+
+std::vector<std::string> algorithm_names() {
+  std::vector<std::string> names;
+  for (const AlgorithmEntry& entry : algorithm_table()) names.push_back(entry.name);
+  return names;
+}
+
+const std::vector<std::string>& planned_algorithms() {
+  static const std::vector<std::string> all{"zero", "fsdp",     "acid",        "petra",
+                                            "demo", "powersgd", "qsgd",        "topk",
+                                            "dgc",  "lopt-a",   "onebit-adam", "lagg-a"};
+  return all;
+}
+
+void describe(Fields<AlgorithmSpec>& f) {
+  f.field("name", &AlgorithmSpec::name)
+      .doc(
+          "as `orrery list algorithms` names them; none is a single replica; other keys are the "
+          "algorithm's own");
+  f.rest(&AlgorithmSpec::options);
+}
+
+void read_algorithm(AlgorithmSpec& algorithm, const std::string& path, Problems& problems) {
+  if (const AlgorithmEntry* entry = find_algorithm(algorithm.name)) {
+    algorithm.plan = entry->read(algorithm.options, problems);
+    algorithm.options = algorithm.plan.options;
+    return;
+  }
+  const std::string names = join(algorithm_names(), ", ");
+  std::vector<std::string> all = algorithm_names();
+  const std::vector<std::string>& planned = planned_algorithms();
+  if (std::find(planned.begin(), planned.end(), algorithm.name) != planned.end())
+    return problems.add(path, fmt::format("not available yet: algorithm {}", algorithm.name),
+                        "use one of " + names);
+  all.insert(all.end(), planned.begin(), planned.end());
+  const std::string near = did_you_mean(algorithm.name, all);
+  problems.add(path, fmt::format("unknown algorithm '{}'", algorithm.name),
+               near.empty() ? "there are " + names : near);
+}
+
+}  // namespace orrery

@@ -1,0 +1,71 @@
+// The table of algorithms: what a scenario can name, what it reads, and how a rank makes it.
+//
+// A new algorithm is a class, its options with their keys (`describe`), and one row of
+// algorithm_table.cpp.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "algorithms/optimizers/optimizer_spec.hpp"
+#include "algorithms/replica.hpp"
+#include "backend/core/config.hpp"
+
+namespace orrery {
+
+// How the ranks that hold the same part of the model divide into axes: parameters are sharded over
+// `shard`, gradients averaged over shard and replicate, and islands meet less often.
+struct DataAxes {
+  int shard = 1, replicate = 1, island = 1;
+};
+
+// An algorithm with its options.
+struct AlgorithmPlan {
+  Node options;             // as it reads them, defaults included
+  OptimizerSpec optimizer;  // of a replica's parameters
+  // Error{config} for a number of replicas that it cannot train.
+  std::function<DataAxes(int data_parallel)> divide;
+  std::function<std::unique_ptr<Algorithm>(Replica&)> make;  // on every rank, in set-up
+  bool shards_optimizer = false;                             // keeps the optimizer state itself
+  bool open_ended = false;  // decides how many samples a step has as it goes
+  int micro_batches = 1;    // a replica's, per step: a multiple of this
+};
+
+// What an algorithm does not combine with, and why.
+struct Refusal {
+  std::string what;  // as in AlgorithmEntry::composes_with
+  std::string reason;
+};
+
+struct AlgorithmEntry {
+  std::string name;    // as scenarios write it
+  std::string paper;   // "arXiv 2006.15704"; empty: none
+  std::string source;  // the file whose opening comment explains it: paper, pseudo-code, cost
+  // Ways to divide a replica (tensor, pipeline, context, expert), `recompute`, and names of
+  // algorithms that it can hold.
+  std::vector<std::string> composes_with;
+  std::vector<Refusal> refuses;  // where there is more to say than that it is not in composes_with
+  AlgorithmPlan (*read)(const Node& options, Problems& problems);
+};
+
+const std::vector<AlgorithmEntry>& algorithm_table();
+const AlgorithmEntry* find_algorithm(const std::string& name);  // null: unknown
+std::vector<std::string> algorithm_names();
+// Names that mean something to a user already but cannot be had yet.
+const std::vector<std::string>& planned_algorithms();
+
+// The keys of `algorithm`.
+struct AlgorithmSpec {
+  std::string name = "ddp";
+  Node options;        // as the algorithm reads them, defaults included
+  AlgorithmPlan plan;  // filled in by read_algorithm
+};
+void describe(Fields<AlgorithmSpec>& f);
+
+// Looks the algorithm up and reads its options; `path` is where `name` stands, for messages.
+void read_algorithm(AlgorithmSpec& algorithm, const std::string& path, Problems& problems);
+
+}  // namespace orrery

@@ -1,0 +1,52 @@
+// The mean of a vector over a channel's members, sent through a codec.
+//
+// Sums are never done in the narrow type. Two phases, each of (n - 1) / n of the message:
+//
+//   encode my vector in n parts;  all-to-all: part j of everyone comes to member j
+//   member j decodes its n parts, adds them in fp32 in the order of the group, divides by n,
+//   encodes the mean;  all-gather;  decode
+//
+// so that all members hold the same bits. Without a codec (fp32) it is one all-reduce. With error
+// feedback (Seide et al. 2014; Tang et al. 2021, arXiv 2102.02888), what either encoding lost is
+// added to what is encoded the next time.
+//
+// Cost, for E elements, n members and b(e) bytes for a message of e elements:
+//   communication  2 (n - 1) b(ceil(E / n)) bytes per rank; fp32: 2 (n - 1) / n 4 E
+//   memory         2 n b(ceil(E / n)) while it runs; feedback: 4 E + 4 ceil(E / n)
+#pragma once
+
+#include "algorithms/codecs/codec.hpp"
+#include "backend/checkpoint.hpp"
+#include "backend/rank.hpp"
+
+namespace orrery {
+
+class CompressedMean {
+ public:
+  // In set-up. `elements`: the most that is reduced at a time; with feedback, always.
+  CompressedMean(Stream& stream, Channel& channel, std::shared_ptr<const Codec> codec,
+                 std::int64_t elements, bool feedback = false);
+  // The fp32 vector becomes its mean over the members, in stream order. The returned event is the
+  // end of it.
+  Event reduce(const Tensor& x);
+  // Bytes that each of `members` sends for a vector of `elements`.
+  static std::int64_t sent(const Codec* codec, std::int64_t elements, int members);
+  void visit(Archive& archive);
+
+ private:
+  struct Kernels {
+    Prepared encode, combine, decode;
+  };
+  const Kernels& kernels(std::int64_t elements);
+  Kernels prepare(std::int64_t elements) const;
+
+  Stream& stream_;
+  Channel& channel_;
+  std::shared_ptr<const Codec> codec_;
+  std::int64_t round_ = 0;                   // of rounding at random
+  Tensor counter_;                           // that round, where kernels see it
+  Tensor worker_error_, server_error_;       // empty without feedback
+  std::map<std::int64_t, Kernels> kernels_;  // by number of elements
+};
+
+}  // namespace orrery

@@ -1,0 +1,194 @@
+#include "algorithms/decoupled.hpp"
+
+#include <algorithm>
+
+#include "algorithms/codecs/view.hpp"
+
+namespace orrery {
+
+namespace {
+
+// Copies of a state, on a stream, and the way back.
+class Snapshot : public Archive {
+ public:
+  explicit Snapshot(Stream& stream) : stream_(stream) {}
+  void field(std::string_view name, Tensor& tensor) override {
+    if (restoring_) {
+      stream_.copy(tensors_.at(next_tensor_++), tensor);
+      return;
+    }
+    tensors_.push_back(stream_.rank().allocate(stream_, Label::workspace, tensor.elements(),
+                                               tensor.dtype(), {.name = name}));
+    stream_.copy(tensor, tensors_.back());
+  }
+  void field(std::string_view, std::int64_t& value) override {
+    if (restoring_)
+      value = numbers_.at(next_number_++);
+    else
+      numbers_.push_back(value);
+  }
+  void field(std::string_view, double&) override {}  // optimizers have none
+  void restore() { restoring_ = true; }
+
+ private:
+  Stream& stream_;
+  std::vector<Tensor> tensors_;
+  std::vector<std::int64_t> numbers_;
+  std::size_t next_tensor_ = 0, next_number_ = 0;
+  bool restoring_ = false;
+};
+
+}  // namespace
+
+void describe(Fields<DecoupledOptions>& f) { f.section("optimizer", &DecoupledOptions::optimizer); }
+
+Decoupled::Decoupled(Replica& replica, const DecoupledOptions& options, int group)
+    : replica_(replica),
+      rank_(replica.rank()),
+      group_(group),
+      compute_(replica.compute()),
+      communication_(rank_.stream("gradients")),
+      elements_(replica.flat().all_values().elements()) {
+  const int n = rank_.size(gradient_axes);
+  data_ = &rank_.channel(gradient_axes, "gradients");
+  counts_ = &rank_.channel(gradient_axes, "counts");
+  shard_ = (elements_ + n - 1) / n;
+  begin_ = shard_ * data_->index();
+  const Dtype dtype = replica.flat().all_values().dtype();
+  const auto tensor = [&](Label label, std::int64_t size, Dtype type, const char* name) {
+    Tensor t = rank_.allocate(compute_, label, size, type, {.name = name});
+    compute_.launch(rank_.prepare(Kernel::fill(size, 0, type)), {t});
+    return t;
+  };
+  buffer_ = tensor(Label::communication, shard_ * n, dtype, "acco.buffer");
+  shard_gradient_ = tensor(Label::gradients, shard_, dtype, "shard.gradient");
+  weights_ = tensor(Label::optimizer, shard_, Dtype::fp32, "shard.weights");
+  if (dtype != Dtype::fp32) narrow_ = tensor(Label::communication, shard_, dtype, "shard.narrow");
+  const std::int64_t mine = std::clamp<std::int64_t>(elements_ - begin_, 0, shard_);
+  if (mine > 0)
+    cast(compute_, replica.flat().all_values().slice(begin_, begin_ + mine),
+         weights_.slice(0, mine));
+  optimizer_ = make_optimizer(options.optimizer.options(), rank_, compute_, shard_, Dtype::fp32);
+  const TensorOptions always{.values = Values::always, .name = "acco.count"};
+  count_ = rank_.allocate(compute_, Label::communication, 1, Dtype::fp32, always);
+  scale_ = rank_.allocate(compute_, Label::communication, 1, Dtype::fp32, always);
+  // Gradients are sums over micro-batches, each divided by those that a step has by plan.
+  const auto planned = static_cast<float>(replica.options().micro_batches);
+  invert_ = rank_.prepare(Kernel::custom(
+      "planned / count", {Role::read, Role::write},
+      [planned](std::span<const View> v) { floats(v[1])[0] = planned / floats(v[0])[0]; }));
+  replica_.zero_gradients();
+}
+
+void Decoupled::cast(Stream& stream, const Tensor& from, const Tensor& to) {
+  if (from.dtype() == to.dtype())
+    stream.copy(from, to);
+  else
+    stream.launch(rank_.prepare(Kernel::cast(from.elements(), from.dtype(), to.dtype())),
+                  {from, to});
+}
+
+void Decoupled::accumulate_group(Progress& progress) {
+  for (int i = 0; i < group_; ++i)
+    replica_.accumulate_micro_batch(progress.draw(replica_.model().micro_batch));
+  taken_ += group_;
+}
+
+void Decoupled::first_gradients(Progress& progress) {
+  accumulate_group(progress);
+  hand_over();
+}
+
+void Decoupled::hand_over() {
+  cast(compute_, replica_.flat().all_gradients(), buffer_.slice(0, elements_));
+  handed_over_ = taken_;
+}
+
+Tensor Decoupled::clear() {
+  const Tensor loss = replica_.loss(),
+               factor = rank_.allocate(compute_, Label::workspace, 1, Dtype::fp32,
+                                       {.values = Values::always, .name = "factor"});
+  compute_.upload(factor, {static_cast<double>(replica_.options().micro_batches) /
+                           static_cast<double>(taken_)});
+  compute_.launch(rank_.prepare(Kernel::linear_combination(1, 0, 1, Dtype::fp32, true)),
+                  {loss, loss, {}, factor});
+  replica_.zero_gradients();
+  taken_ = 0;
+  return loss;
+}
+
+void Decoupled::update_shard() {
+  optimizer_->begin_step(communication_);
+  // Neighbours that decay alike are updated by one kernel.
+  const auto parameters = replica_.parameters();
+  const std::int64_t end = std::min(begin_ + shard_, elements_);
+  for (std::size_t i = 0; i < parameters.size();) {
+    const bool decay = parameters[i].decay;
+    const std::int64_t from = std::max(begin_, parameters[i].begin);
+    std::int64_t to = from;
+    for (; i < parameters.size() && parameters[i].decay == decay; ++i)
+      to = std::min(end, parameters[i].begin + parameters[i].elements);
+    if (to > from)
+      optimizer_->update(communication_, weights_.slice(from - begin_, to - begin_),
+                         shard_gradient_.slice(from - begin_, to - begin_), from - begin_, decay,
+                         scale_);
+  }
+}
+
+void Decoupled::communicate(Update update) {
+  Stream& n = communication_;
+  n.after(compute_.record());
+  n.upload(count_, {static_cast<double>(handed_over_)});
+  n.all_reduce(count_, Reduce::sum, *counts_);
+  n.launch(invert_, {count_, scale_});
+  n.reduce_scatter(shard_gradient_, buffer_, Reduce::sum, *data_);
+  if (update != Update::estimate) update_shard();
+  Snapshot before(n);
+  const auto state = [&] {
+    before.field("weights", weights_);
+    optimizer_->visit(before);
+  };
+  if (update != Update::commit) {
+    state();
+    update_shard();
+  }
+  if (narrow_) cast(n, weights_, narrow_);
+  gathered_ = n.all_gather(buffer_, narrow_ ? narrow_ : weights_, *data_);
+  if (update == Update::commit) return;
+  before.restore();
+  state();
+}
+
+void Decoupled::round(Progress& progress, Update update) {
+  communicate(update);
+  do {
+    accumulate_group(progress);
+    rank_.wait(compute_.record());  // before a look at the clock, the host lets the device finish
+  } while (!rank_.poll(gathered_));
+  compute_.after(gathered_);
+  compute_.copy(buffer_.slice(0, elements_), replica_.flat().all_values());
+}
+
+Bytes Decoupled::sent_in(std::int64_t rounds) const {
+  const int n = data_->size();
+  return (wire_bytes(Collective::reduce_scatter, buffer_.bytes(), n) +
+          wire_bytes(Collective::all_gather, buffer_.bytes(), n) +
+          wire_bytes(Collective::all_reduce, count_.bytes(), n)) *
+         rounds;
+}
+
+void Decoupled::visit(Archive& archive) {
+  const Archive::Scope scope(archive, "decoupled");
+  Tensor values = replica_.flat().all_values(), gradients = replica_.flat().all_gradients(),
+         loss = replica_.loss();
+  archive.field("parameters", values);
+  archive.field("gradients", gradients);
+  archive.field("loss", loss);
+  archive.field("buffer", buffer_);
+  archive.field("weights", weights_);
+  archive.field("taken", taken_);
+  archive.field("handed_over", handed_over_);
+  optimizer_->visit(archive);
+}
+
+}  // namespace orrery

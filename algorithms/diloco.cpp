@@ -1,0 +1,64 @@
+// DiLoCo: distributed low-communication training of language models.
+//
+// Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models", 2023
+// (arXiv 2311.08105), algorithm 1, on k workers:
+//
+//   for outer step t = 1 ... T:
+//     theta_i <- theta                                     on every worker i
+//     for inner step h = 1 ... H:    theta_i <- InnerOpt(theta_i, grad f(theta_i; batch))
+//     Delta <- 1/k sum over workers i of (theta - theta_i)           outer gradient
+//     theta <- OuterOpt(theta, Delta)       Nesterov: v <- mu v + Delta; theta <- theta - lr (Delta
+//     + mu v)
+//
+// Cost, for P parameters of a rank and k workers:
+//   communication   one all-reduce of 4 P bytes every H steps: 2 (k-1)/k 4 P / H bytes per rank and
+//                   step, exposed; with a codec of b bytes 2 (k-1)/k b P / H
+//   memory          8 P bytes beside the inner algorithm's: theta and v
+#include "algorithms/diloco.hpp"
+
+namespace orrery {
+
+void describe(Fields<DilocoOptions>& f) { describe_diloco(f); }
+
+OptimizerOptions outer_optimizer(const DilocoOptions& options) {
+  return {.name = options.outer_momentum > 0 ? "momentum" : "sgd",
+          .lr = options.outer_lr,
+          .momentum = options.outer_momentum,
+          .weight_decay = 0,
+          .nesterov = options.nesterov};
+}
+
+Diloco::Diloco(Replica& replica, std::unique_ptr<Algorithm> inner, const DilocoOptions& options)
+    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+      options_(options),
+      theta_(copy_of_weights("outer.parameters")),
+      outer_(make_optimizer(outer_optimizer(options), rank_, compute(), theta_.elements(),
+                            Dtype::fp32)) {}
+
+void Diloco::inner_step_issued(std::int64_t t) {
+  if (t % options_.inner_steps != 0) return;
+  const Tensor theta_i = replica_.flat().weights();
+  subtract_from(theta_, theta_i);  // Delta, where theta_i was
+  compute().after(mean(theta_i));
+  outer_->begin_step(compute());
+  outer_->update(compute(), theta_, theta_i, 0, false, {});
+  compute().copy(theta_, theta_i);
+  replica_.flat().weights_changed(compute(), 0, theta_i.elements());
+}
+
+void Diloco::visit(Archive& archive) {
+  Islands::visit(archive);
+  const Archive::Scope scope(archive, "outer");
+  archive.field("parameters", theta_);
+  outer_->visit(archive);
+}
+
+Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
+  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+}
+
+}  // namespace orrery
+
+// Differences from the paper: a worker may be several replicas, trained by an inner algorithm;
+// workers have equal weights (the paper also weighs by the size of a worker's data); no outer
+// gradient is dropped or pruned.

@@ -1,0 +1,56 @@
+#include "algorithms/islands.hpp"
+
+namespace orrery {
+
+Islands::Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const CodecSpec& codec,
+                 std::int64_t elements)
+    : replica_(replica),
+      rank_(replica.rank()),
+      codec_(make_codec(codec)),
+      inner_(std::move(inner)) {
+  if (rank_.size(Axis::island) == 1) return;
+  communication_ = &rank_.stream("islands");
+  mean_.emplace(*communication_, rank_.channel(Axis::island, "islands"), codec_, elements);
+}
+
+StepEnd Islands::issue(Progress& progress) {
+  const StepEnd inner = inner_->issue(progress);
+  inner_step_issued(progress.step() + 1);
+  return {compute().record(), inner.loss};
+}
+
+Event Islands::mean(const Tensor& x) {
+  if (!mean_) return compute().record();
+  communication_->after(compute().record());
+  return mean_->reduce(x);
+}
+
+Tensor Islands::copy_of_weights(const char* name) {
+  const Tensor weights = replica_.flat().weights();
+  Tensor copy =
+      rank_.allocate(compute(), Label::optimizer, weights.elements(), Dtype::fp32, {.name = name});
+  compute().copy(weights, copy);
+  return copy;
+}
+
+void Islands::subtract_from(const Tensor& theta, const Tensor& gradient) {
+  compute().launch(rank_.prepare(Kernel::linear_combination(theta.elements(), 1, -1, Dtype::fp32)),
+                   {theta, gradient});
+}
+
+Bytes Islands::sent_in_mean(std::int64_t elements) const {
+  return Bytes(CompressedMean::sent(codec_.get(), elements, rank_.size(Axis::island)));
+}
+
+std::optional<Bytes> Islands::sent(std::int64_t steps) const {
+  std::optional<Bytes> all = inner_->sent(steps);
+  if (all) *all += sent_in_meetings(steps);
+  return all;
+}
+
+void Islands::visit(Archive& archive) {
+  inner_->visit(archive);
+  if (mean_) mean_->visit(archive);
+}
+
+}  // namespace orrery

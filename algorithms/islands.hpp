@@ -1,0 +1,79 @@
+// Workers that meet now and then: what local SGD, SlowMo, DiLoCo and their kind have in common.
+//
+// A worker is an island: one or more replicas that an inner algorithm trains (none: one replica;
+// ddp: several). All ranks of an island hold the same weights, or the same part of them, and meet
+// their counterparts in the other islands.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "algorithms/algorithm.hpp"
+#include "algorithms/codecs/compressed_mean.hpp"
+#include "algorithms/replica.hpp"
+
+namespace orrery {
+
+// The keys that they share; describe_islands registers them.
+struct IslandOptions {
+  std::int64_t workers = 0;        // islands; 0: every replica is one
+  std::int64_t inner_steps = 500;  // H, between two meetings
+  CodecSpec codec;                 // of what they send
+  Node inner;                      // the inner algorithm; absent: ddp
+};
+
+template <class Options>
+void describe_islands(Fields<Options>& f) {
+  const auto own = []<class M>(M IslandOptions::*member) {
+    return static_cast<M Options::*>(member);
+  };
+  f.field("workers", own(&IslandOptions::workers))
+      .between(0, 1'000'000)
+      .doc("islands that train by themselves; 0: each replica is one");
+  f.field("inner_steps", own(&IslandOptions::inner_steps))
+      .at_least(1)
+      .doc("H: steps between two meetings");
+  f.section("codec", own(&IslandOptions::codec)).doc("how the workers' numbers are sent");
+  f.open("inner", own(&IslandOptions::inner))
+      .doc("the algorithm that trains a worker, with its optimizer; default ddp");
+}
+
+class Islands : public Algorithm {
+ public:
+  // The inner algorithm's step, then what the islands have to do with each other.
+  StepEnd issue(Progress& progress) final;
+  void visit(Archive& archive) override;
+  void finish() override { inner_->finish(); }
+  // The inner algorithm's, and the meetings'.
+  std::optional<Bytes> sent(std::int64_t steps) const final;
+
+ protected:
+  // `elements`: the most that is averaged at a time.
+  Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const CodecSpec& codec,
+          std::int64_t elements);
+  // Every island has issued `t` inner steps since the start of the training.
+  virtual void inner_step_issued(std::int64_t t) = 0;
+  // What a rank sends in the meetings of the first `steps` steps.
+  virtual Bytes sent_in_meetings(std::int64_t steps) const = 0;
+  Bytes sent_in_mean(std::int64_t elements) const;
+
+  Stream& compute() const { return replica_.compute(); }
+  // Issues the mean of a vector of the compute stream over the islands, on the communication
+  // stream; the compute stream waits only where it is told to.
+  Event mean(const Tensor& x);
+  // A copy of the weights as they are now, kept from meeting to meeting.
+  Tensor copy_of_weights(const char* name);
+  // `gradient` <- theta - gradient, on the compute stream.
+  void subtract_from(const Tensor& theta, const Tensor& gradient);
+
+  Replica& replica_;
+  Rank& rank_;
+
+ private:
+  std::shared_ptr<const Codec> codec_;
+  std::unique_ptr<Algorithm> inner_;
+  std::optional<CompressedMean> mean_;  // absent: a single island
+  Stream* communication_ = nullptr;
+};
+
+}  // namespace orrery

@@ -1,0 +1,56 @@
+// Streaming DiLoCo: fragments of the model meet in turn, while training goes on. See
+// streaming_diloco.cpp.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "algorithms/diloco.hpp"
+
+namespace orrery {
+
+struct StreamingDilocoOptions : DilocoOptions {
+  StreamingDilocoOptions() {
+    inner_steps = 100;
+    outer_lr = 0.4;
+    codec.name = "fp4";
+  }
+  std::int64_t fragment_layers = 3;  // blocks of a fragment; 0: one fragment
+  std::string pattern = "strided";   // strided | sequential
+  std::int64_t overlap = 1;          // tau, inner steps that a meeting may take
+  double mixing = 0.5;               // alpha, of the local parameters
+};
+void describe(Fields<StreamingDilocoOptions>& f);
+
+// Part p of the model: ranges of the weights, and when it meets.
+struct Fragment {
+  std::vector<std::pair<std::int64_t, std::int64_t>> ranges;  // elements, ascending
+  std::int64_t elements = 0;
+  std::int64_t offset = 0;  // t_p: it is sent after inner step t when t = t_p mod H, t > 0
+};
+// Blocks p, p + P, … of the model (strided) or neighbours (sequential), as many as cover it.
+std::vector<Fragment> fragments(std::span<const Parameter> parameters,
+                                const StreamingDilocoOptions& options);
+
+class StreamingDiloco : public Islands {
+ public:
+  StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> inner,
+                  const StreamingDilocoOptions& options);
+  void visit(Archive& archive) override;
+
+ private:
+  void inner_step_issued(std::int64_t t) override;
+  Bytes sent_in_meetings(std::int64_t steps) const override;
+  bool due(const Fragment& p, std::int64_t t) const;
+  void send(const Fragment& p);
+  void apply(const Fragment& p);
+  StreamingDilocoOptions options_;
+  std::vector<Fragment> fragments_;
+  Tensor theta_;  // outer parameters
+  std::unique_ptr<Optimizer> outer_;
+  std::vector<Tensor> deltas_;           // outer gradients under way, in turn
+  std::int64_t sent_ = 0, applied_ = 0;  // fragments, since the start of the training
+  std::deque<Event> under_way_;          // their means; shorter after a resume: they are there
+};
+
+}  // namespace orrery

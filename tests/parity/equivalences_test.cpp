@@ -1,0 +1,134 @@
+// Algorithms that are special cases of each other. Where both sides round differently, the numbers
+// are short binary fractions, on which neither rounds: then bits are equal too.
+#include <doctest/doctest.h>
+
+#include "tests/support/quadratic.hpp"
+
+namespace orrery {
+namespace {
+
+// Few steps on few bits: every sum and product is exact in fp32.
+AlgorithmCase short_fractions(const std::string& algorithm, std::int64_t steps = 4) {
+  AlgorithmCase c;
+  c.algorithm = algorithm;
+  c.steps = steps;
+  c.micro_batches = 1;
+  Quadratic q;
+  q.elements = 6;
+  q.blocks = 2;
+  q.curvature = [](int rank, std::size_t j) {
+    return j % 2 == 0 ? 1.0F : 0.25F * static_cast<float>(1 + rank);
+  };
+  q.target = [](int rank, std::size_t j) {
+    return static_cast<float>(rank) - 0.5F * static_cast<float>(j);
+  };
+  c.model = quadratic(q);
+  return c;
+}
+
+std::vector<float> weights_after(const AlgorithmCase& c) {
+  const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!result.error, why(result));
+  const std::vector<float> first = state_of(result, 0, "replica.parameters");
+  return first;
+}
+
+const std::string sgd = "inner: {optimizer: {name: sgd, lr: 0.5}}";
+
+}  // namespace
+
+TEST_CASE("local SGD with H = 1 is DDP with SGD") {
+  CHECK(weights_after(short_fractions("{name: local-sgd, inner_steps: 1, " + sgd + "}")) ==
+        weights_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
+}
+
+TEST_CASE("DiLoCo with H = 1 and an outer SGD of rate 1 is DDP with SGD") {
+  CHECK(weights_after(short_fractions(
+            "{name: diloco, inner_steps: 1, outer_lr: 1, outer_momentum: 0, " + sgd + "}")) ==
+        weights_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
+}
+
+TEST_CASE("DiLoCo with an outer SGD of rate 1 is local SGD") {
+  CHECK(weights_after(short_fractions(
+            "{name: diloco, inner_steps: 2, outer_lr: 1, outer_momentum: 0, " + sgd + "}")) ==
+        weights_after(short_fractions("{name: local-sgd, inner_steps: 2, " + sgd + "}")));
+}
+
+TEST_CASE("SlowMo without momentum and with rate 1 is local SGD") {
+  CHECK(weights_after(short_fractions(
+            "{name: slowmo, inner_steps: 2, slow_lr: 1, slow_momentum: 0, " + sgd + "}")) ==
+        weights_after(short_fractions("{name: local-sgd, inner_steps: 2, " + sgd + "}")));
+}
+
+TEST_CASE("at a constant rate SlowMo is DiLoCo with plain outer momentum") {
+  CHECK(weights_after(short_fractions(
+            "{name: slowmo, inner_steps: 2, slow_lr: 0.5, slow_momentum: 0.5, " + sgd + "}")) ==
+        weights_after(short_fractions("{name: diloco, inner_steps: 2, outer_lr: 0.5, "
+                                      "outer_momentum: 0.5, nesterov: false, " +
+                                      sgd + "}")));
+}
+
+TEST_CASE("Streaming DiLoCo with one fragment, no overlap and no mixing is DiLoCo, to the bit") {
+  AlgorithmCase streaming, plain;
+  streaming.algorithm =
+      "{name: streaming-diloco, inner_steps: 3, fragment_layers: 0, overlap: 0, mixing: 0, "
+      "outer_lr: 0.7, codec: {name: int8}}";
+  plain.algorithm = "{name: diloco, inner_steps: 3, codec: {name: int8}}";
+  CHECK(weights_after(streaming) == weights_after(plain));
+}
+
+TEST_CASE("a worker of several replicas is trained by DDP inside it") {
+  // Two islands of two, against two islands of one that see both halves of the data.
+  AlgorithmCase pairs =
+      short_fractions("{name: local-sgd, workers: 2, inner_steps: 2, " + sgd + "}");
+  const std::vector<float> weights = weights_after(pairs);
+  AlgorithmCase all = short_fractions("{name: local-sgd, workers: 1, inner_steps: 2, " + sgd + "}");
+  CHECK(weights != weights_after(all));
+  AlgorithmCase ddp = short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}");
+  CHECK(weights_after(all) == weights_after(ddp));
+}
+
+TEST_CASE("workers of local SGD agree after a meeting and differ before it") {
+  for (const std::int64_t steps : {4, 5}) {
+    const AlgorithmCase c =
+        short_fractions("{name: local-sgd, inner_steps: 4, " + sgd + "}", steps);
+    const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
+    const bool agree =
+        state_of(result, 0, "replica.parameters") == state_of(result, 1, "replica.parameters");
+    CHECK(agree == (steps == 4));
+  }
+}
+
+TEST_CASE("local SGD on unlike workers ends at its biased point, and DiLoCo at the same") {
+  // At the fixed point sum_i (1 - (1 - lr a_i)^H) (x - b_i) = 0.
+  double last_bias = 0;
+  for (const int h : {2, 10, 50}) {
+    const double lr = 0.1;
+    double numerator = 0, denominator = 0, plain_numerator = 0, plain_denominator = 0;
+    for (int i = 0; i < 4; ++i) {
+      const double a = 0.25 * (1 + i), b = i - 1.0, w = 1 - std::pow(1 - lr * a, h);
+      numerator += w * b;
+      denominator += w;
+      plain_numerator += a * b;
+      plain_denominator += a;
+    }
+    Quadratic q;
+    q.curvature = [](int rank, std::size_t) { return 0.25F * static_cast<float>(1 + rank); };
+    q.target = [](int rank, std::size_t) { return static_cast<float>(rank) - 1.0F; };
+    for (const std::string name : {"local-sgd", "diloco"}) {
+      AlgorithmCase c;
+      c.algorithm = "{name: " + name + ", inner_steps: " + std::to_string(h) +
+                    ", inner: {optimizer: {name: sgd, lr: 0.1}}}";
+      c.steps = 50 * std::max(h, 6);
+      c.steps -= c.steps % h;
+      c.micro_batches = 1;
+      c.model = quadratic(q);
+      CHECK(weights_after(c)[0] == doctest::Approx(numerator / denominator).epsilon(2e-5));
+    }
+    const double bias = std::fabs(numerator / denominator - plain_numerator / plain_denominator);
+    CHECK(bias > last_bias);
+    last_bias = bias;
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,126 @@
+// Every algorithm of the table: the same bits in sim and on the CPU, the bytes of its cost block in
+// both, and the same bits after a stop at any step.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/support/algorithm_run.hpp"
+#include "tests/support/quadratic.hpp"
+
+namespace orrery {
+namespace {
+
+struct Named {
+  std::string name, yaml;
+};
+
+// By name, with what makes everything of it happen within a few steps.
+const std::vector<Named> cases{
+    {"none", "{name: none}"},
+    {"ddp", "{name: ddp, bucket: 2kB, first_bucket: 1kB}"},
+    {"local-sgd", "{name: local-sgd, inner_steps: 3}"},
+    {"slowmo", "{name: slowmo, inner_steps: 3, workers: 2, inner: {optimizer: {warmup: 5}}}"},
+    {"diloco", "{name: diloco, inner_steps: 4, codec: {name: bf16}}"},
+    {"streaming-diloco",
+     "{name: streaming-diloco, inner_steps: 6, fragment_layers: 2, overlap: 3}"},
+    {"acco", "{name: acco, optimizer: {weight_decay: 0.1}}"},
+    {"dpu", "{name: dpu}"},
+    {"weight-prediction", "{name: weight-prediction, optimizer: {name: momentum, lr: 0.1}}"},
+};
+
+AlgorithmCase case_of(const Named& named) {
+  AlgorithmCase c;
+  c.algorithm = named.yaml;
+  if (named.name == "none") c.replicas = 1;
+  c.steps = 7;
+  return c;
+}
+
+void check_same(const WorldResult& sim, const WorldResult& cpu) {
+  REQUIRE_MESSAGE(!sim.error, why(sim));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
+  REQUIRE(sim.notes.size() == cpu.notes.size());
+  for (std::size_t rank = 0; rank < sim.notes.size(); ++rank) {
+    CHECK(sim.notes[rank].values == cpu.notes[rank].values);
+    CHECK(sim.notes[rank].checkpoints == cpu.notes[rank].checkpoints);
+  }
+  CHECK(sim.channels == cpu.channels);
+  CHECK(sim.peaks == cpu.peaks);
+}
+
+}  // namespace
+
+TEST_CASE("every algorithm of the table is tested here") {
+  for (const std::string& name : algorithm_names()) {
+    bool found = false;
+    for (const Named& named : cases) found = found || named.name == name;
+    CHECK_MESSAGE(found, name);
+  }
+}
+
+TEST_CASE("every algorithm gives the same bits in sim and on the CPU, following sim's decisions") {
+  for (const Named& named : cases) {
+    CAPTURE(named.name);
+    const AlgorithmCase c = case_of(named);
+    const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    check_same(sim, run_in_cpu(replaying(setup_of(c), sim), training_of(c)));
+  }
+}
+
+TEST_CASE("every algorithm sends the bytes of its cost block, in sim and on the CPU") {
+  for (const Named& named : cases) {
+    CAPTURE(named.name);
+    const AlgorithmCase c = case_of(named);
+    for (const WorldResult& result :
+         {run_in_sim(setup_of(c), training_of(c)), run_in_cpu(setup_of(c), training_of(c))}) {
+      REQUIRE_MESSAGE(!result.error, why(result));
+      for (std::size_t rank = 0; rank < result.notes.size(); ++rank)
+        CHECK(sent(result, rank) == sent_by_cost_block(result, rank));
+      if (c.replicas > 1) CHECK(sent(result, 0) > 0);
+    }
+  }
+}
+
+TEST_CASE("every algorithm that is stopped after any step and resumed ends in the same bits") {
+  for (const Named& named : cases) {
+    CAPTURE(named.name);
+    AlgorithmCase whole = case_of(named);
+    Quadratic q;  // its state is small
+    q.elements = 40;
+    q.blocks = 4;
+    q.curvature = [](int rank, std::size_t j) {
+      return 0.3F + 0.1F * static_cast<float>(j % 3) + 0.2F * static_cast<float>(rank);
+    };
+    q.target = [](int rank, std::size_t j) {
+      return static_cast<float>(rank) - 0.1F * static_cast<float>(j);
+    };
+    whole.model = quadratic(q);
+    const WorldResult at_once = run_in_sim(setup_of(whole), training_of(whole));
+    for (std::int64_t stop = 1; stop < whole.steps; ++stop) {
+      CAPTURE(stop);
+      AlgorithmCase first = whole, second = whole;
+      first.stop = stop;
+      const WorldResult stopped = run_in_sim(setup_of(first), training_of(first));
+      second.resume = &stopped;
+      const WorldResult resumed = run_in_sim(setup_of(second), training_of(second));
+      REQUIRE_MESSAGE(!resumed.error, why(resumed));
+      for (std::size_t rank = 0; rank < resumed.notes.size(); ++rank)
+        REQUIRE(resumed.notes[rank].checkpoints == at_once.notes[rank].checkpoints);
+    }
+  }
+}
+
+TEST_CASE("every algorithm learns") {
+  for (const Named& named : cases) {
+    CAPTURE(named.name);
+    AlgorithmCase c = case_of(named);
+    c.steps = 40;
+    const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    const std::vector<double> losses = losses_of(sim, 0, c.steps);
+    CHECK(losses.back() < losses.front());
+  }
+}
+
+}  // namespace orrery
