@@ -119,20 +119,13 @@ Tensor Decoupled::clear() {
 
 void Decoupled::update_shard() {
   optimizer_->begin_step(communication_);
-  // Neighbours that decay alike are updated by one kernel.
-  const auto parameters = replica_.parameters();
-  const std::int64_t end = std::min(begin_ + shard_, elements_);
-  for (std::size_t i = 0; i < parameters.size();) {
-    const bool decay = parameters[i].decay;
-    const std::int64_t from = std::max(begin_, parameters[i].begin);
-    std::int64_t to = from;
-    for (; i < parameters.size() && parameters[i].decay == decay; ++i)
-      to = std::min(end, parameters[i].begin + parameters[i].elements);
-    if (to > from)
-      optimizer_->update(communication_, weights_.slice(from - begin_, to - begin_),
-                         shard_gradient_.slice(from - begin_, to - begin_), from - begin_, decay,
-                         scale_);
-  }
+  for_alike(replica_.parameters(), [&](std::int64_t begin, std::int64_t end, bool decay) {
+    const std::int64_t from = std::max(begin, begin_) - begin_;
+    const std::int64_t to = std::min(end, begin_ + shard_) - begin_;
+    if (from < to)
+      optimizer_->update(communication_, weights_.slice(from, to), shard_gradient_.slice(from, to),
+                         from, decay, scale_);
+  });
 }
 
 void Decoupled::communicate(Update update) {

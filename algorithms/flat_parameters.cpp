@@ -92,6 +92,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.elements = spec.elements;
     p.block = block;
     p.decay = spec.decay;
+    p.columns = spec.columns;
     from += spec.elements;
     if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
     if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);
@@ -186,18 +187,12 @@ void FlatParameters::add_squares(Stream& stream, const Tensor& sum) {
 
 void FlatParameters::update(Stream& stream, std::span<const Parameter> parameters,
                             const Tensor& scale) {
-  // Neighbours that decay alike are updated by one kernel.
-  for (std::size_t i = 0; i < parameters.size();) {
-    const std::int64_t begin = parameters[i].begin;
-    const bool decay = parameters[i].decay;
-    std::int64_t end = begin;
-    for (; i < parameters.size() && parameters[i].begin == end && parameters[i].decay == decay; ++i)
-      end += parameters[i].elements;
+  for_alike(parameters, [&](std::int64_t begin, std::int64_t end, bool decay) {
     for_own(begin, end, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
       optimizer_->update(stream, values_at(from, own, n), gradients_at(from, own, n), own, decay,
                          scale);
     });
-  }
+  });
 }
 
 void FlatParameters::update(Stream& stream, const ParameterGroup& group, const Tensor& scale) {

@@ -86,6 +86,7 @@ class FlatParameters {
   void zero_gradients(Stream& stream);  // where they are not divided
   // sum += the squares of the gradients that this rank owns.
   void add_squares(Stream& stream, const Tensor& sum);
+  Optimizer& optimizer() { return *optimizer_; }
   void begin_update(Stream& stream) { optimizer_->begin_step(stream); }  // counts the step
   // Updates what this rank owns of consecutive parameters, of a group.
   void update(Stream& stream, std::span<const Parameter> parameters, const Tensor& scale);

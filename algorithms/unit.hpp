@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,22 @@ struct Parameter {
   std::int64_t begin = 0, elements = 0;  // place in the replica's flat buffers, whole
   int block = 0;
   bool decay = true;
+  std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Axes replicated;
 };
+
+// Calls f(begin, end, decay) for runs of neighbouring parameters that decay alike.
+template <class F>
+void for_alike(std::span<const Parameter> parameters, F f) {
+  for (std::size_t i = 0; i < parameters.size();) {
+    const std::int64_t begin = parameters[i].begin;
+    const bool decay = parameters[i].decay;
+    std::int64_t end = begin;
+    for (; i < parameters.size() && parameters[i].begin == end && parameters[i].decay == decay; ++i)
+      end += parameters[i].elements;
+    f(begin, end, decay);
+  }
+}
 
 // Neighbouring parameters whose gradients are reduced together: a slice of the flat gradient
 // buffer.

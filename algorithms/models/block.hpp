@@ -19,7 +19,8 @@ struct ParameterSpec {
   std::int64_t elements = 0;
   double deviation = 0;  // of the normal initial values; 0: all `mean`
   double mean = 0;
-  bool decay = true;  // subject to weight decay
+  bool decay = true;         // subject to weight decay
+  std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
 };
 
 // What one pass of one block over one micro-batch works on. Tensors that the block does not use are

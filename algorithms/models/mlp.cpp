@@ -13,7 +13,8 @@ class Embedding : public Block {
  public:
   explicit Embedding(const MlpShape& s)
       : shape_(s), rows_(std::int64_t{s.micro_batch} * s.context) {
-    parameters_ = {{"embedding", std::int64_t{s.vocabulary} * s.embedding, 1.0, 0, false}};
+    parameters_ = {
+        {"embedding", std::int64_t{s.vocabulary} * s.embedding, 1.0, 0, false, s.embedding}};
     output_elements_ = rows_ * s.embedding;
   }
   void prepare(Rank& rank) override {
@@ -39,9 +40,9 @@ class Embedding : public Block {
 class Hidden : public Block {
  public:
   Hidden(const MlpShape& s, std::int64_t inputs) : shape_(s), inputs_(inputs) {
-    parameters_ = {
-        {"weight", inputs * s.hidden, 1.0 / std::sqrt(static_cast<double>(inputs)), 0, true},
-        {"bias", s.hidden, 0, 0, false}};
+    parameters_ = {{"weight", inputs * s.hidden, 1.0 / std::sqrt(static_cast<double>(inputs)), 0,
+                    true, s.hidden},
+                   {"bias", s.hidden, 0, 0, false}};
     output_elements_ = saved_elements_ = backward_workspace_ =
         std::int64_t{s.micro_batch} * s.hidden;
   }
@@ -94,7 +95,7 @@ class Head : public Block {
  public:
   explicit Head(const MlpShape& s) : shape_(s) {
     parameters_ = {{"weight", std::int64_t{s.hidden} * s.vocabulary,
-                    1.0 / std::sqrt(static_cast<double>(s.hidden)), 0, true},
+                    1.0 / std::sqrt(static_cast<double>(s.hidden)), 0, true, s.vocabulary},
                    {"bias", s.vocabulary, 0, 0, false}};
     saved_elements_ = forward_workspace_ = std::int64_t{s.micro_batch} * s.vocabulary;
     computes_loss_ = true;

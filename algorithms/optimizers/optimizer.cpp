@@ -52,6 +52,12 @@ void Optimizer::take_master(Stream& stream, const Tensor& values, std::int64_t b
                   {values, part(master_, begin, n)});
 }
 
+Tensor Optimizer::state_of(std::string_view name) const {
+  for (const auto& [each, tensor] : states_)
+    if (each == name) return tensor;
+  return {};
+}
+
 void Optimizer::visit(Archive& archive) {
   const Archive::Scope scope(archive, "optimizer");
   archive.field("steps", steps_);

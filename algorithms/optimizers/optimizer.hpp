@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "algorithms/unit.hpp"
 #include "backend/checkpoint.hpp"
@@ -38,6 +39,9 @@ class Optimizer {
   double rate() const { return options_.lr * schedule_multiplier(options_, steps_); }
   // The fp32 copy that is stepped in place of narrower parameters, or empty.
   const Tensor& master() const { return master_; }
+  // One of its moments: "first_moment", "second_moment", "momentum". Empty where it has none of
+  // this name.
+  Tensor state_of(std::string_view name) const;
   // Takes initial values, whose state begins at `begin`, into the master copy; call after they are
   // written.
   void take_master(Stream& stream, const Tensor& values, std::int64_t begin);

@@ -25,6 +25,13 @@ const std::vector<Named> cases{
      "{name: streaming-diloco, inner_steps: 6, fragment_layers: 2, overlap: 3}"},
     {"acco", "{name: acco, optimizer: {weight_decay: 0.1}}"},
     {"dpu", "{name: dpu}"},
+    {"qsgd", "{name: qsgd, bucket: 64}"},
+    {"topk", "{name: topk, ratio: 0.05}"},
+    {"dgc", "{name: dgc, ratio: 0.01, warmup_steps: 1, clip_norm: 1, optimizer: {lr: 0.1}}"},
+    {"powersgd", "{name: powersgd, optimizer: {name: momentum, lr: 0.1}}"},
+    {"onebit-adam",
+     "{name: onebit-adam, freeze_step: 3, optimizer: {weight_decay: 0.1, epsilon: 0.01}}"},
+    {"demo", "{name: demo, kept: 4, optimizer: {lr: 0.003, weight_decay: 0.1}}"},
     {"weight-prediction", "{name: weight-prediction, optimizer: {name: momentum, lr: 0.1}}"},
 };
 

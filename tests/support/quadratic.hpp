@@ -17,6 +17,7 @@ struct Quadratic {
   ByRank target = [](int, std::size_t) { return 0.0F; };     // b
   double start = 1;                                          // every x_j
   std::vector<double> seconds{1e-4};  // of a micro-batch, by rank; the last for all others
+  std::int64_t columns = 0;           // of the elements of a block, as a matrix
   int blocks = 1;                     // over which the elements divide evenly
 };
 
@@ -28,7 +29,7 @@ class QuadraticBlock : public Block {
         scale_(1.0F / static_cast<float>(micro_batches)),
         last_(block + 1 == q_.blocks) {
     const auto n = static_cast<std::int64_t>(q_.elements) / q_.blocks;
-    parameters_ = {{"x", n, 0, q_.start, false}};
+    parameters_ = {{"x", n, 0, q_.start, false, q_.columns}};
     output_elements_ = last_ ? 0 : 1;
     computes_loss_ = true;
   }
