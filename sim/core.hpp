@@ -15,13 +15,16 @@ namespace orrery::sim {
 
 class Collectives;
 class Mail;
+class SimCursor;
 class SimDevice;
+class SimRank;
 class Streams;
 
 // Who a completion is for; with the address of its object it makes the engine's payload.
 enum class Due : std::uint8_t {
   operation,        // StreamState: its head ends
   operation_reads,  // StreamState: its head takes copies of what it reads
+  stream_settles,   // StreamState: an operation within its run ends, for which somebody waits
   stream_wakes,     // StreamState: the host's past catches up with its head
   transfer,         // Transfer: its next stage
   transfer_reads,   // Transfer: takes copies of what it reads
@@ -53,8 +56,9 @@ struct Core {
   const Machine& machine;
   WorldState state;
   Engine engine;
-  std::vector<std::unique_ptr<Catalogue>> catalogues;  // by kind of device
-  std::vector<std::unique_ptr<SimDevice>> devices;     // by rank
+  std::vector<std::unique_ptr<SimRank>> ranks;  // by rank; when folded, by class
+  std::vector<SimDevice*> devices;              // those that run a program
+  std::vector<SimCursor*> woken;                // whose hosts go on in the next phase 2
   std::unique_ptr<Streams> streams;
   std::unique_ptr<Collectives> collectives;
   std::unique_ptr<Mail> mail;
@@ -64,10 +68,9 @@ struct Core {
   // so that nothing ends while actors run.
   bool delivering = false;
   Time now;  // the engine's, for the streams and collectives
-  std::uint64_t activities = 0;
   Time end;  // of the last operation
 
-  std::uint32_t ranks() const { return static_cast<std::uint32_t>(devices.size()); }
+  std::uint32_t rank_count() const { return static_cast<std::uint32_t>(state.options.grid.size()); }
   // A key of its own for a completion that no stream is named for.
   Key extra_key(std::uint32_t rank) { return {rank, 0xffff, ++extra_keys_}; }
   // Operands that race are written behind all other completions of the instant, in (rank, stream,
