@@ -173,6 +173,7 @@ void Collectives::ring_receives(RingMember& receiver) {
 
 void Collectives::finish(Transfer& transfer) {
   if (core_.trace != nullptr) trace(transfer);
+  if (core_.options.link_bytes != nullptr) count_links(transfer);
   bool racy = false;
   if (transfer.values != nullptr && transfer.poison == nullptr) {
     try {
@@ -223,6 +224,23 @@ void Collectives::close(Transfer& transfer) {
   transfer = Transfer{};
   transfer.members = std::move(members);  // its memory is used again
   free_.push_back(&transfer);
+}
+
+void Collectives::count_links(const Transfer& transfer) {
+  const Rendezvous& rendezvous = *transfer.rendezvous;
+  if (rendezvous.expected < 2) return;
+  const Price& price = this->price(rendezvous);
+  const auto carry = [&](int from, int to, Bytes size) {
+    path_.clear();
+    core_.machine.route(from, to, path_);
+    for (const std::uint32_t link : path_)
+      (*core_.options.link_bytes)[link] += static_cast<double>(size.value);
+  };
+  for (const Flow& flow : price.flows) carry(flow.from, flow.to, flow.size);
+  if (!is_pair(rendezvous.first.kind)) return;
+  const auto [one, other] = ranks_of_pair(rendezvous);
+  carry(one, other, price.volume);
+  if (rendezvous.first.kind == Collective::exchange) carry(other, one, price.volume);
 }
 
 void Collectives::trace(const Transfer& transfer) const {

@@ -98,6 +98,7 @@ class Collectives {
   void finish(Transfer& transfer);
   void end_member(Transfer& transfer, StreamState& stream);
   void trace(const Transfer& transfer) const;
+  void count_links(const Transfer& transfer);
   void close(Transfer& transfer);
 
   Core& core_;

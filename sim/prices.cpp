@@ -77,8 +77,8 @@ Collectives::Price Collectives::price_group(const Communicator& communicator, Co
   price.latency = price.total = plan.total;
   const Fidelity fidelity = settings(communicator).fidelity;
   const double shared = fidelity == Fidelity::automatic ? sharing(communicator, kind) : 1;
-  if (plan.volume.value > 0 &&
-      (shared > 1 || fidelity == Fidelity::flow || fidelity == Fidelity::messages)) {
+  if (plan.volume.value > 0 && (core_.options.link_bytes != nullptr || shared > 1 ||
+                                fidelity == Fidelity::flow || fidelity == Fidelity::messages)) {
     price.flows = core_.machine.flows(kind, size, members);
     Time alone = to_time(transfer_time(core_.machine, price.flows));
     if (alone > plan.total) {

@@ -142,4 +142,40 @@ TEST_CASE("two sites train in the time that compute, sites and line add up to") 
   CHECK(static_cast<double>(picoseconds(c)) * 1e-12 == doctest::Approx(inside + line));
 }
 
+TEST_CASE("a mixed cluster steps in the time of its slower GPUs, then of the ring through them") {
+  const Cluster cluster(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), "two-a100-two-h100"));
+  const Kernel gemm = Kernel::gemm(8192, 8192, 8192, Dtype::bf16);
+  const Time slow = cluster.kernel_time(gemm, cost(gemm), cluster.kind(0));
+  const Time fast = cluster.kernel_time(gemm, cost(gemm), cluster.kind(31));
+  std::vector<int> all;
+  for (int i = 0; i < 32; ++i) all.push_back(i);
+  const Bytes size(1 << 28);
+  const Time reduced = cluster.plan(Collective::all_reduce, size, all).total;
+  WorldOptions world;
+  world.grid.set(Axis::replicate, 32);
+  SimOptions options;
+  options.machine = &cluster;
+  const RunReport report = make_sim_world(world, options)->run([&](Rank& rank) {
+    Channel& data = rank.channel(Axis::replicate, "gradients");
+    Stream& compute = rank.stream("compute");
+    Stream& comm = rank.stream("comm");
+    Tensor x = rank.allocate(comm, Label::gradients, size.value / 4, Dtype::fp32);
+    const Prepared kernel = rank.prepare(gemm);
+    const std::int64_t square = 8192 * 8192;
+    Tensor a = rank.allocate(compute, Label::parameters, square, Dtype::bf16);
+    Tensor b = rank.allocate(compute, Label::activations, square, Dtype::bf16);
+    Tensor c = rank.allocate(compute, Label::activations, square, Dtype::bf16);
+    for (int i = 0; i < 2; ++i) compute.launch(kernel, {a, b, c});
+    comm.after(compute.record());
+    comm.all_reduce(x, Reduce::mean, data);
+    compute.after(comm.record());
+    compute.mark_step(0);
+  });
+  CHECK(fast * 2 < slow);
+  CHECK(report.end == slow * 2 + reduced);
+  CHECK(report.ranks[0].steps[0].parts.compute == slow * 2);
+  CHECK(report.ranks[31].steps[0].parts.compute == fast * 2);
+  CHECK(report.ranks[31].steps[0].parts.exposed_communication == (slow - fast) * 2 + reduced);
+}
+
 }  // namespace orrery
