@@ -135,7 +135,7 @@ ClusterSpec platform_of(const Measurements& measurements, const MachineFacts& ma
   const std::string core = name + "-core", node = name + "-node", stack = name + "-stack";
   ClusterSpec cluster;
   cluster.name = name;
-  cluster.parts.push_back({Sourced<std::string>(node), Sourced<std::int64_t>(1)});
+  cluster.parts.push_back({Sourced<std::string>(node), Sourced<std::int64_t>(1), {}});
   cluster.fabric.hop_latency = assumed(Seconds(0), "one machine has no switches");
   cluster.stack = Sourced<std::string>(stack);
   cluster.collectives.measured = collective_tables(measurements.collectives);
@@ -150,7 +150,9 @@ ClusterSpec platform_of(const Measurements& measurements, const MachineFacts& ma
       device.link.scale_up->bandwidth_per_direction =
           assumed(BytesPerSecond(device.memory.bandwidth.value * 0.5),
                   "a message reads and writes memory once");
-    machine_node.scale_up = NodeScaleUpSpec{"pcie", Sourced<std::int64_t>(devices)};
+    NodeScaleUpSpec& scale_up = machine_node.scale_up.emplace();
+    scale_up.topology = "pcie";
+    scale_up.domain = Sourced<std::int64_t>(devices);
   }
   for (MeasuredTableSpec& table : device.measured) round_error(table.error);
   for (CollectiveTableSpec& table : cluster.collectives.measured) round_error(table.error);

@@ -12,10 +12,6 @@ namespace orrery {
 
 namespace {
 
-Inside inside_of(const NodeSpec& node) {
-  return node.scale_up && node.scale_up->topology == "pcie" ? Inside::pcie : Inside::nvlink;
-}
-
 // Dotted path of the peak that operands of this type use.
 const char* peak_path(Dtype dtype) {
   switch (dtype) {
@@ -51,46 +47,8 @@ Cluster::Cluster(Platform platform, int wanted) : platform_(std::move(platform))
         places_.push_back({node, local, at->second, static_cast<std::uint16_t>(part)});
   }
   make_links();
+  make_fabric();
   choose_tables();
-}
-
-void Cluster::make_links() {
-  for (std::size_t g = 0; g < places_.size(); ++g) {
-    const Place& p = places_[g];
-    const auto& link = platform_.parts[p.part].gpu.link.scale_up;
-    const BytesPerSecond rate = link ? link->bandwidth_per_direction.value * link->achieved.value
-                                     : BytesPerSecond(1);  // a node of one GPU: never used
-    links_.push_back({fmt::format("gpu{}.scale_up.out", g), rate});
-    links_.push_back({fmt::format("gpu{}.scale_up.in", g), rate});
-  }
-  int last = -1;
-  for (const Place& p : places_) {
-    if (p.node == last) continue;
-    last = p.node;
-    nic_base_.push_back(static_cast<std::uint32_t>(links_.size()));
-    const auto& nics = node_spec(p).nics;
-    if (!nics) continue;
-    const BytesPerSecond rate = nics->bandwidth.value * nics->achieved.value;
-    for (int i = 0; i < nics->count.value; ++i) {
-      links_.push_back({fmt::format("node{}.nic{}.out", p.node, i), rate});
-      links_.push_back({fmt::format("node{}.nic{}.in", p.node, i), rate});
-    }
-  }
-}
-
-const Cluster::Place& Cluster::place(int gpu) const {
-  ORRERY_ASSERT(gpu >= 0 && static_cast<std::size_t>(gpu) < places_.size(), "no such GPU");
-  return places_[static_cast<std::size_t>(gpu)];
-}
-
-int Cluster::nic(const Place& p) const {
-  const NodeSpec& n = node_spec(p);
-  ORRERY_ASSERT(n.nics, "a transfer between nodes without NICs");
-  return static_cast<int>(p.local * n.nics->count.value / n.gpus.count.value);
-}
-
-std::uint32_t Cluster::nic_link(const Place& p) const {
-  return nic_base_[static_cast<std::size_t>(p.node)] + 2U * static_cast<std::uint32_t>(nic(p));
 }
 
 Bytes Cluster::device_memory(int g) const {
@@ -133,119 +91,6 @@ HostCosts Cluster::host(int) const {
   const HostSpec& h = platform_.stack.host;
   return {to_time(h.launch.value), to_time(h.communicate.value), to_time(h.wait.value),
           to_time(h.control_latency.value)};
-}
-
-Seconds Cluster::network_latency(const Place& p) const {
-  const NodeSpec& n = node_spec(p);
-  ORRERY_ASSERT(n.nics, "a transfer between nodes without NICs");
-  used(n.name, "nics.latency");
-  used(platform_.cluster.name, "fabric.hop_latency");
-  // Up and down again through every level, except the top one, which is passed once.
-  const auto hops = static_cast<double>(2 * platform_.cluster.fabric.levels.value - 1);
-  return n.nics->latency.value + platform_.cluster.fabric.hop_latency.value * hops;
-}
-
-Time Cluster::latency(int from, int to) const {
-  if (from == to) return Time{};
-  const Place &a = place(from), &b = place(to);
-  const bool between = a.node != b.node;
-  return to_time(
-      message_latency(inside_of(node_spec(a)), between, between ? network_latency(a) : Seconds{}));
-}
-
-BytesPerSecond Cluster::bandwidth(int from, int to) const {
-  const Place &a = place(from), &b = place(to);
-  if (a.node == b.node) {
-    const auto& link = gpu(from).link.scale_up;
-    ORRERY_ASSERT(link, "a transfer inside a node without links");
-    used(gpu(from).name, "link.scale_up.bandwidth_per_direction");
-    used(gpu(from).name, "link.scale_up.transfer_achieved");
-    return link->bandwidth_per_direction.value * link->transfer_achieved.value;
-  }
-  used(node_spec(a).name, "nics.bandwidth");
-  used(node_spec(a).name, "nics.achieved");
-  return std::min(links_[nic_link(a)].bandwidth, links_[nic_link(b)].bandwidth);
-}
-
-GroupShape Cluster::shape(const std::vector<int>& members) const {
-  struct InNode {
-    int members = 0;
-    std::vector<int> nics;
-    const Place* place = nullptr;
-  };
-  std::map<int, InNode> nodes;
-  GroupShape g;
-  g.members = static_cast<int>(members.size());
-  g.inside_bandwidth = g.between_bandwidth = BytesPerSecond(1e30);
-  for (const int m : members) {
-    const Place& p = place(m);
-    InNode& n = nodes[p.node];
-    n.place = &p;
-    ++n.members;
-    if (node_spec(p).nics && std::find(n.nics.begin(), n.nics.end(), nic(p)) == n.nics.end())
-      n.nics.push_back(nic(p));
-    g.inside_bandwidth =
-        std::min(g.inside_bandwidth, links_[2 * static_cast<std::size_t>(m)].bandwidth);
-  }
-  g.nodes = static_cast<int>(nodes.size());
-  for (const auto& [index, n] : nodes) {
-    g.even = g.even && n.members == nodes.begin()->second.members;
-    g.members_per_node = std::max(g.members_per_node, n.members);
-    const auto& scale_up = platform_.parts[n.place->part].gpu.link.scale_up;
-    const auto& nics = node_spec(*n.place).nics;
-    g.inside = inside_of(node_spec(*n.place));
-    if (g.nodes == 1) {
-      if (scale_up) g.ramp = scale_up->ramp.value;
-      continue;
-    }
-    const double ports = static_cast<double>(n.nics.size());
-    g.between_bandwidth =
-        std::min(g.between_bandwidth, nics->bandwidth.value * (nics->achieved.value * ports));
-    g.ramp = std::max(g.ramp, nics->ramp.value);
-    g.network_latency = std::max(g.network_latency, network_latency(*n.place));
-  }
-  return g;
-}
-
-CollectivePlan Cluster::plan(Collective kind, Bytes size, const std::vector<int>& members) const {
-  if (members.size() <= 1) return collective_plan(kind, size, GroupShape{}, nullptr);
-  if (const auto measured = measured_time(kind, size, members)) {
-    CollectivePlan plan =
-        ring_plan(kind, size, static_cast<int>(members.size()), Time{}, BytesPerSecond(1));
-    plan.algorithm = "measured";
-    plan.total = *measured;
-    return plan;
-  }
-  GroupShape g = shape(members);
-  const bool message =
-      kind == Collective::send || kind == Collective::receive || kind == Collective::exchange;
-  if (message) {
-    const BytesPerSecond rate = bandwidth(members[0], members[1]);
-    g.inside_bandwidth = g.between_bandwidth = rate;
-    return collective_plan(kind, size, g, nullptr);
-  }
-  for (const CurveSpec& curve : platform_.curves)
-    if (covers(curve, g, kind)) {
-      used(curve.name, "");
-      return collective_plan(kind, size, g, &curve);
-    }
-  const Place& first = place(members.front());
-  if (g.members_per_node > 1) used(gpu(members.front()).name, "link.scale_up");
-  if (g.nodes > 1) used(node_spec(first).name, "nics");
-  return collective_plan(kind, size, g, nullptr);
-}
-
-void Cluster::route(int from, int to, std::vector<std::uint32_t>& path) const {
-  path.clear();
-  if (from == to) return;
-  const Place &a = place(from), &b = place(to);
-  if (a.node == b.node) {
-    path.push_back(2U * static_cast<std::uint32_t>(from));
-    path.push_back(2U * static_cast<std::uint32_t>(to) + 1U);
-  } else {
-    path.push_back(nic_link(a));
-    path.push_back(nic_link(b) + 1U);
-  }
 }
 
 FlopsPerSecond Cluster::peak(Dtype dtype) const {

@@ -4,10 +4,18 @@
 // group inside a node, the table answers; formulas answer the rest. Tables are those measured with
 // as many busy devices as the fullest node has GPUs in use.
 //
-// Links: every GPU has a scale-up port (out, in); every NIC has a port (out, in). A transfer inside
-// a node takes [scale-up out, scale-up in], any other [NIC out, NIC in] of the two GPUs' own NICs;
-// GPU i of a node uses NIC i * nics / gpus, so rails join equal places. The fabric itself never
-// binds (oversubscription 1).
+// Links: every GPU has a scale-up port (out, in), every socket of several (out, in), and every NIC
+// a port (out, in). A transfer inside a node takes [scale-up out, scale-up in], with the sockets'
+// links between where it goes from one to another; any other [NIC out, fabric, NIC in] of the two
+// GPUs' own NICs. GPU i of a node uses NIC i * nics / gpus, so rails join equal places. What the
+// fabric adds is told in fabric.hpp.
+//
+// Rings of a group over several nodes: one per NIC that it has in every node. Ring j goes through
+// the members of a node from NIC j on, and back in every second node, so that it leaves a node by
+// the rail by which it enters the next.
+//
+// A group over several sites: its collectives reduce or gather inside the sites and cross the WAN
+// once, in a ring of sites in which every member handles an equal part.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +25,7 @@
 #include <vector>
 
 #include "platforms/collective_time.hpp"
+#include "platforms/fabric.hpp"
 #include "platforms/machine.hpp"
 #include "platforms/platform.hpp"
 
@@ -49,10 +58,17 @@ class Cluster : public Machine {
   CollectivePlan plan(Collective kind, Bytes size, const std::vector<int>& members) const override;
   const std::vector<LinkSpec>& links() const override { return links_; }
   void route(int from, int to, std::vector<std::uint32_t>& path) const override;
+  std::vector<std::vector<int>> rings(const std::vector<int>& members) const override;
+  std::vector<Flow> flows(Collective kind, Bytes size,
+                          const std::vector<int>& members) const override;
+
+  // Multiplies the bandwidth of each link: a cluster in another condition. By link, all positive.
+  void scale_links(const std::vector<double>& factors);
 
   const Platform& platform() const { return platform_; }
   const GpuSpec& gpu(int gpu) const { return kinds_[static_cast<std::size_t>(place(gpu).kind)]; }
   int node(int gpu) const { return place(gpu).node; }
+  int site(int gpu) const { return fabric_.sites() > 1 ? fabric_.site(node(gpu)) : 0; }
   // Sum over the GPUs of their dense peak for this type: the denominator of MFU. Error{config}
   // where a GPU has none.
   FlopsPerSecond peak(Dtype dtype) const;
@@ -72,9 +88,21 @@ class Cluster : public Machine {
   const NodeSpec& node_spec(const Place& p) const { return platform_.parts[p.part].node; }
   int nic(const Place& p) const;  // index in its node
   std::uint32_t nic_link(const Place& p) const;
-  Seconds network_latency(const Place& p) const;
-  GroupShape shape(const std::vector<int>& members) const;
+  Fabric::Port port(const Place& p) const { return {p.node, nic(p)}; }
+  int numa(const Place& p) const;  // its socket
+  Seconds network_latency(const Place& from, const Place& to) const;
+  Seconds wan_latency(const Place& from, const Place& to) const;
+  GroupShape shape(Collective kind, const std::vector<int>& members) const;
+  void shape_network(Collective kind, const std::vector<int>& members, GroupShape& g) const;
+  void shape_inside(const std::vector<int>& members, GroupShape& g) const;
+  double quality(const std::vector<int>& members) const;
+  double quality_inside(const std::vector<int>& members) const;
+  std::vector<std::vector<int>> by_site(const std::vector<int>& members) const;
+  CollectivePlan plan_sites(Collective kind, Bytes size, const std::vector<int>& members,
+                            const std::vector<std::vector<int>>& sites) const;
+  std::vector<Flow> site_flows(Bytes each, const std::vector<std::vector<int>>& sites) const;
   void make_links();
+  void make_fabric();
   // Remembers that an answer used the numbers at this path and below of a file. `file` outlives the
   // cluster.
   void used(const std::string& file, const char* path) const;
@@ -90,7 +118,10 @@ class Cluster : public Machine {
   std::vector<std::map<std::string, const MeasuredTableSpec*>> tables_;  // by kind; by class
   std::vector<Place> places_;
   std::vector<std::uint32_t> nic_base_;  // by node: index of its first NIC link
+  std::vector<std::int64_t> numa_base_;  // by node: its first socket link; -1: one socket
   std::vector<LinkSpec> links_;
+  std::vector<double> quality_;  // by link: its bandwidth over what the files say; empty: all 1
+  Fabric fabric_;
   struct Use {
     const std::string* file;
     const char* path;

@@ -1,31 +1,23 @@
 #include "platforms/collective_time.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <vector>
 
 #include "backend/core/error.hpp"
+#include "platforms/nccl_tuning.hpp"
 
 namespace orrery {
 
 namespace {
 
-enum Algorithm : std::size_t { ring, tree };
-enum Protocol : std::size_t { ll, simple };
-constexpr const char* plan_names[2][2]{{"ring LL", "ring"}, {"tree LL", "tree"}};
-
-// NVIDIA/nccl src/graph/tuning.cc, baseLatencies and hwLatencies, in microseconds:
-// [algorithm][protocol].
-constexpr double base_latency[2][2]{{6.6, 8.4}, {6.8, 8.4}};
-constexpr double nvlink_latency[2][2]{{0.6, 3.4}, {0.6, 4.0}};
-constexpr double pcie_latency[2][2]{{1.0, 5.7}, {1.0, 4.0}};
-constexpr double network_latency[2][2]{{2.7, 14.0}, {5.0, 14.0}};
-// llMaxBws of Ampere in GB/s, for 1, 2 and more nodes. Later GPUs have higher caps; small messages
-// are bound by latency.
-constexpr std::array<double, 3> ll_cap{87.7, 22.5, 19.0};
+// NCCL's Simple protocol (baseLatencies and hwLatencies): of every message, inside a node by what
+// joins its GPUs, and between nodes.
+constexpr double message_base = 8.4, message_inside[2]{3.4, 5.7}, message_between = 14;
 // Simple rings over several nodes take longer than the sum of their hops (ncclTopoTuneModel,
 // all-reduce from 64 bytes on).
 constexpr double network_ring_factor = 1.4;
+constexpr double ll128_share = 0.92, pat_share = 0.75;
 
 Seconds microseconds(double v) { return Seconds(v * 1e-6); }
 double d(int v) { return static_cast<double>(v); }
@@ -53,60 +45,92 @@ int ring_steps(Collective kind, int n) {
   return kind == Collective::all_reduce ? 2 * (n - 1) : n - 1;
 }
 
-Seconds hop_inside(const GroupShape& g, Algorithm a, Protocol p) {
-  return microseconds((g.inside == Inside::nvlink ? nvlink_latency : pcie_latency)[a][p]);
+Seconds hop_inside(const GroupShape& g) {
+  return microseconds(message_inside[g.inside == Inside::nvlink ? 0 : 1]);
 }
-Seconds hop_between(const GroupShape& g, Algorithm a, Protocol p) {
-  return microseconds(network_latency[a][p]) + g.network_latency * (p == simple ? 2.0 : 1.0);
-}
-
-Seconds ring_latency(Collective kind, const GroupShape& g, Protocol p) {
-  const int steps = ring_steps(kind, g.members);
-  const int crossings = kind == Collective::all_reduce ? 2 * (g.nodes - 1) : g.nodes - 1;
-  Seconds t = microseconds(base_latency[ring][p]) + hop_inside(g, ring, p) * d(steps - crossings) +
-              hop_between(g, ring, p) * d(crossings);
-  if (p == simple && g.nodes > 1 && kind == Collective::all_reduce) t = t * network_ring_factor;
-  return t;
-}
-
-Seconds tree_latency(const GroupShape& g, Protocol p) {
-  const double depth = std::floor(std::log2(d(g.nodes)));
-  const Seconds half =
-      hop_inside(g, tree, p) * d(g.members_per_node - 1) + hop_between(g, tree, p) * depth;
-  return microseconds(base_latency[tree][p]) + half * 2.0;
+Seconds hop_between(const GroupShape& g) {
+  return microseconds(message_between) + g.network_latency * 2;
 }
 
 // Seconds per byte of the buffer for very large messages.
-double seconds_per_byte(Collective kind, const GroupShape& g, Algorithm a) {
-  const double f = a == ring ? traffic(kind, g.members) : 2.0;
-  double slowest = g.members_per_node > 1 ? f / g.inside_bandwidth.value : 0.0;
-  if (g.nodes > 1) {
-    const double crossing = a == ring ? f : g.nodes == 2 ? 1.0 : 2.0;
-    slowest = std::max(slowest, crossing / g.between_bandwidth.value);
+double seconds_per_byte(Collective kind, const GroupShape& g, NcclAlgorithm a) {
+  const double f = traffic(kind, g.members);
+  const double crossing = g.nodes == 2 ? 1.0 : 2.0;  // of a tree
+  const double inside = g.inside_bandwidth.value, between = g.between_bandwidth.value;
+  const bool several = g.members_per_node > 1;
+  const double switched = several ? (1 + 1 / d(g.members_per_node)) / g.nvls_bandwidth.value : 0.0;
+  switch (a) {
+    case NcclAlgorithm::ring:
+      return std::max(several ? f / inside : 0.0, g.nodes > 1 ? f / between : 0.0);
+    case NcclAlgorithm::tree:
+      return std::max(several ? 2 / inside : 0.0, g.nodes > 1 ? crossing / between : 0.0);
+    case NcclAlgorithm::nvls:
+      return switched;
+    case NcclAlgorithm::nvls_tree:
+      return std::max(switched, crossing / between);
+    case NcclAlgorithm::pat:
+      return f / between / pat_share;
   }
-  return slowest;
+  return 0;
 }
 
-Seconds form_time(Collective kind, Bytes size, const GroupShape& g, Algorithm a, Protocol p) {
-  const Seconds alpha = a == ring ? ring_latency(kind, g, p) : tree_latency(g, p);
-  const double slope = seconds_per_byte(kind, g, a);
+// A form of a collective: alpha + slope S, and the ramp's part unless its protocol is LL.
+struct Form {
+  NcclAlgorithm algorithm = NcclAlgorithm::ring;
+  NcclProtocol protocol = NcclProtocol::simple;
+  Seconds alpha;
+  double slope = 0;
+};
+
+std::vector<Form> forms_of(Collective kind, const GroupShape& g) {
+  std::vector<Form> forms;
+  for (const NcclAlgorithm a : nccl_algorithms)
+    for (const NcclProtocol p : nccl_protocols) {
+      const std::optional<Seconds> latency = nccl_latency(kind, g, a, p);
+      if (!latency) continue;
+      Form form{a, p, *latency, seconds_per_byte(kind, g, a)};
+      const bool ring = a == NcclAlgorithm::ring;
+      if (ring && p == NcclProtocol::simple && g.nodes > 1 && kind == Collective::all_reduce)
+        form.alpha = form.alpha * network_ring_factor;
+      if (p == NcclProtocol::ll) {
+        const double f = ring ? traffic(kind, g.members) : 2.0;
+        form.slope = std::max(2 * form.slope, f / ll_limit(g.generation, g.nodes).value);
+      }
+      if (p == NcclProtocol::ll128) form.slope /= ll128_share;
+      forms.push_back(form);
+    }
+  return forms;
+}
+
+// The one that NCCL's tuner takes: the least alpha + slope S. Its ramp is that of the form which is
+// best for very large messages, so that times grow with size where the choice changes.
+CollectivePlan nccl_plan(Collective kind, Bytes size, const GroupShape& g) {
+  const std::vector<Form> forms = forms_of(kind, g);
   const auto s = static_cast<double>(size.value);
-  if (p == simple) return ramp_time(size, 1.0, alpha, BytesPerSecond(1.0 / slope), g.ramp);
-  const double cap = ll_cap[static_cast<std::size_t>(std::min(g.nodes, 3) - 1)] * 1e9;
-  const double f = a == ring ? traffic(kind, g.members) : 2.0;
-  return alpha + Seconds(s * std::max(2.0 * slope, f / cap));
+  const auto time = [s](const Form& form) { return form.alpha.value + form.slope * s; };
+  const Form& best = *std::min_element(
+      forms.begin(), forms.end(),
+      [&](const Form& one, const Form& other) { return time(one) < time(other); });
+  double slope = HUGE_VAL;
+  for (const Form& form : forms) slope = std::min(slope, form.slope);
+  Seconds total(time(best));
+  if (best.protocol != NcclProtocol::ll)
+    total += Seconds(slope * std::sqrt(s * static_cast<double>(g.ramp.value)));
+  return {name(best.algorithm, best.protocol), ring_steps(kind, g.members),
+          wire_bytes(kind, size, g.members), to_time(total)};
 }
 
 // Every member exchanges size/n with every other, one partner at a time.
 Seconds all_to_all_time(Bytes size, const GroupShape& g) {
   const int local = g.members_per_node - 1, remote = g.members - g.members_per_node;
   const double share = static_cast<double>(size.value) / d(g.members);
-  Seconds t = microseconds(base_latency[ring][simple]);
-  if (local > 0)
-    t += (hop_inside(g, ring, simple) + Seconds(share / g.inside_bandwidth.value)) * d(local);
+  Seconds t = microseconds(message_base);
+  if (local > 0) t += (hop_inside(g) + Seconds(share / g.inside_bandwidth.value)) * d(local);
+  t += g.wan_latency;  // messages to all sites are under way at once
   if (remote > 0) {
-    const double rate = g.between_bandwidth.value / d(g.members_per_node);
-    t += (hop_between(g, ring, simple) + Seconds(share / rate)) * d(remote);
+    const double ports = d(remote) * d(g.members_per_node) / g.between_bandwidth.value;
+    t += hop_between(g) * d(remote) +
+         Seconds(share * (g.all_to_all_load > 0 ? g.all_to_all_load : ports));
   }
   return t;
 }
@@ -144,26 +168,15 @@ CollectivePlan collective_plan(Collective kind, Bytes size, const GroupShape& g,
     return {"measured", steps, volume,
             to_time(ramp_time(size, traffic(kind, g.members), curve->alpha.value,
                               curve->bandwidth.value, curve->ramp.value))};
-  CollectivePlan best;
-  Seconds fastest(HUGE_VAL);
-  for (const Algorithm a : {ring, tree}) {
-    if (a == tree && kind != Collective::all_reduce) continue;
-    for (const Protocol p : {ll, simple}) {
-      const Seconds t = form_time(kind, size, g, a, p);
-      if (t >= fastest) continue;
-      fastest = t;
-      best = {plan_names[a][p], steps, volume, to_time(t)};
-    }
-  }
-  return best;
+  return nccl_plan(kind, size, g);
 }
 
 Seconds message_latency(Inside inside, bool between_nodes, Seconds latency) {
   GroupShape g;
   g.inside = inside;
   g.network_latency = latency;
-  const Seconds hop = between_nodes ? hop_between(g, ring, simple) : hop_inside(g, ring, simple);
-  return microseconds(base_latency[ring][simple]) + hop;
+  const Seconds hop = between_nodes ? hop_between(g) : hop_inside(g);
+  return microseconds(message_base) + hop;
 }
 
 }  // namespace orrery

@@ -9,17 +9,21 @@
 //
 // The square root is the price of filling pipelines of chunks and of changing protocols; a measured
 // curve fits to 5 % where alpha-beta alone is 18 % off (8 A100; the curve files name their cases).
-// A group that a curve of the platform was measured for takes the curve. Any other takes the
-// fastest of these forms:
-//   ring   f S / B bytes over n-1 or 2(n-1) steps; B = min(inside, between)
-//   tree   all-reduce only; inside a node a chain that carries 2S per link, between nodes S for N =
-//   2 and 2S for N > 2 (double
-//          binary tree; Sanders, Speck and Traff 2009)
-// with protocol Simple (the ramp) or LL (half the bandwidth and capped, no ramp, small latency);
-// LL128 lies in the envelope of the ramp and is not told apart. Latencies and LL caps are NCCL's
-// own (NVIDIA/nccl, src/graph/tuning.cc):
-//   ring   base + (steps - I) inside + I between,  I = 2(N-1) for all-reduce, N-1 else, 0 for N = 1
-//   tree   base + 2 [ (n/N - 1) inside + floor(log2 N) between ]
+// A group that a curve of the platform was measured for takes the curve. Any other takes what
+// NCCL's tuner would (nccl_tuning.hpp: ring, tree, NVLS, NVLS tree or PAT, and LL, LL128 or
+// Simple): the form with the least alpha + slope S, alpha being NCCL's own and slope the larger of
+// what a byte of the buffer costs
+//
+//              inside a node, over the ring bandwidth    between nodes, over the ports of a node
+//   ring       f                                         f
+//   tree       2 (a chain)                               1 for N = 2, else 2 (double binary tree;
+//                                                        Sanders, Speck and Traff 2009)
+//   NVLS       (m+1)/m over the switch's rate, m = n/N   as the tree
+//   PAT        -                                         f over 0.75 of them
+//
+// twice that with LL, and no less than its limit allows; over 0.92 with LL128. Its time is alpha +
+// slope S and, but for LL, the ramp's root, with the slope of the form that is best for the largest
+// messages.
 #pragma once
 
 #include "backend/channel.hpp"
@@ -30,6 +34,8 @@
 namespace orrery {
 
 enum class Inside { nvlink, pcie };  // what joins the GPUs of a node
+// Of NVIDIA's GPUs, whose constants NCCL distinguishes; others take Ampere's.
+enum class GpuGeneration { volta, ampere, hopper, blackwell };
 
 struct GroupShape {
   int members = 1;
@@ -37,11 +43,17 @@ struct GroupShape {
   int members_per_node = 1;  // the largest number in one node
   bool even = true;          // the same number in every node
   Inside inside = Inside::nvlink;
+  GpuGeneration generation = GpuGeneration::ampere;  // the oldest
+  BytesPerSecond nvls_bandwidth;    // of one GPU when its switch reduces (NVLS); 0: it does not
   BytesPerSecond inside_bandwidth;  // ring bandwidth of one GPU in its node, achieved
   BytesPerSecond
       between_bandwidth;    // of all ports that the group uses in one node (the least), achieved
   Bytes ramp;               // S0
   Seconds network_latency;  // port and switches, one way
+  Seconds wan_latency;      // between the two sites that are farthest apart, one way
+  double all_to_all_load =
+      0;  // seconds that the busiest link between nodes needs when every member
+          // sends a byte to each in another node; 0: as the ports of a node
 };
 
 // The ramp formula. f: bytes that each member sends, over S.
@@ -51,8 +63,8 @@ Seconds ramp_time(Bytes size, double f, Seconds alpha, BytesPerSecond bandwidth,
 bool covers(const CurveSpec& curve, const GroupShape& group, Collective kind);
 
 // `curve` may be null. For send, receive and exchange: one message of alpha + S / bandwidth, never
-// a curve. The result's algorithm is "measured", "ring", "ring LL", "tree", "tree LL", "pairwise"
-// or "direct"; times are rounded to picoseconds and grow with `size`.
+// a curve. The result's algorithm is "measured", a name of nccl_tuning.hpp, "pairwise" or "direct";
+// times are rounded to picoseconds and grow with `size`.
 CollectivePlan collective_plan(Collective kind, Bytes size, const GroupShape& group,
                                const CurveSpec* curve);
 

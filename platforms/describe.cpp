@@ -1,4 +1,9 @@
 // The keys of platform files.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "backend/core/text.hpp"
 #include "platforms/platform.hpp"
 
 namespace orrery {
@@ -64,6 +69,10 @@ void describe(Fields<ScaleUpLinkSpec>& f) {
       .positive()
       .at_most(1);
   f.field("ramp", &ScaleUpLinkSpec::ramp).required();
+  f.field("nvls", &ScaleUpLinkSpec::nvls)
+      .positive()
+      .at_most(1)
+      .doc("share of the rate that all-reduces in the switch reach; absent: it cannot");
 }
 
 void describe(Fields<HostLinkSpec>& f) {
@@ -99,6 +108,15 @@ void describe(Fields<NodeGpusSpec>& f) {
 void describe(Fields<NodeScaleUpSpec>& f) {
   f.field("topology", &NodeScaleUpSpec::topology).required().one_of({"nvswitch", "mesh", "pcie"});
   f.field("domain", &NodeScaleUpSpec::domain).required().at_least(1).doc("GPUs that it joins");
+  f.field("numa", &NodeScaleUpSpec::numa).between(1, 64).doc("sockets, with equally many GPUs");
+  f.field("numa_bandwidth", &NodeScaleUpSpec::numa_bandwidth)
+      .positive()
+      .doc("between a socket and the others, per direction");
+  f.check([](const NodeScaleUpSpec& s, const SectionProblems& p) {
+    if ((s.numa.value > 1) != s.numa_bandwidth.has_value())
+      p.add(s.numa_bandwidth ? "numa_bandwidth" : "numa",
+            "several sockets and the bandwidth between them belong together");
+  });
 }
 
 void describe(Fields<NicsSpec>& f) {
@@ -133,17 +151,7 @@ void describe(Fields<NodeSpec>& f) {
 void describe(Fields<PartSpec>& f) {
   f.field("node", &PartSpec::node).required().doc("a file of platforms/nodes");
   f.field("count", &PartSpec::count).required().between(1, 1'000'000);
-}
-
-void describe(Fields<FabricSpec>& f) {
-  f.field("topology", &FabricSpec::topology).one_of({"fat-tree"});
-  f.field("levels", &FabricSpec::levels).between(1, 4).doc("of switches");
-  f.field("oversubscription", &FabricSpec::oversubscription).at_least(1);
-  f.field("hop_latency", &FabricSpec::hop_latency).doc("of one switch");
-  f.check([](const FabricSpec& s, const SectionProblems& p) {
-    if (s.oversubscription.value != 1)
-      p.add("oversubscription", "not available yet: an oversubscribed fabric", "use 1");
-  });
+  f.field("site", &PartSpec::site).doc("where its nodes are; parts of a site stand side by side");
 }
 
 void describe(Fields<CollectivesSpec>& f) {
@@ -151,17 +159,41 @@ void describe(Fields<CollectivesSpec>& f) {
   f.list("measured", &CollectivesSpec::measured).doc("times by operation, members and size");
 }
 
+namespace {
+
+void check_sites(const ClusterSpec& c, const SectionProblems& p) {
+  std::vector<std::string> sites;
+  for (const PartSpec& part : c.parts)
+    if (sites.empty() || sites.back() != part.site.value_or(""))
+      sites.push_back(part.site.value_or(""));
+  std::vector<std::string> sorted = sites;
+  std::sort(sorted.begin(), sorted.end());
+  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
+    p.add("parts", "the parts of a site do not stand side by side");
+  if (sites.size() > 1 && !c.wan)
+    p.add("parts", "several sites, but no wan between them", "add wan: {latency: …, access: …}");
+  if (c.wan)
+    for (const WanPairSpec& pair : c.wan->pairs)
+      for (const std::string& site : pair.sites)
+        if (std::find(sites.begin(), sites.end(), site) == sites.end())
+          p.add("wan", fmt::format("there is no site '{}'", site), did_you_mean(site, sites));
+}
+
+}  // namespace
+
 void describe(Fields<ClusterSpec>& f) {
   f.field("name", &ClusterSpec::name).required();
   f.field("aliases", &ClusterSpec::aliases);
   f.list("parts", &ClusterSpec::parts).required().at_least_items(1);
   f.section("fabric", &ClusterSpec::fabric);
+  f.section("wan", &ClusterSpec::wan).doc("between the sites of its parts");
   f.section("collectives", &ClusterSpec::collectives);
   f.field("stack", &ClusterSpec::stack).doc("the software, where a scenario names none");
   f.list("nodes", &ClusterSpec::nodes).doc("defined here: looked for before platforms/nodes");
   f.list("gpus", &ClusterSpec::gpus).doc("defined here: looked for before platforms/gpus");
   f.list("stacks", &ClusterSpec::stacks).doc("defined here: looked for before platforms/stacks");
   f.list("curves", &ClusterSpec::curves).doc("defined here: looked for before platforms/curves");
+  f.check([](const ClusterSpec& c, const SectionProblems& p) { check_sites(c, p); });
 }
 
 void describe(Fields<HostSpec>& f) {

@@ -1,5 +1,7 @@
 #include "platforms/machine.hpp"
 
+#include <algorithm>
+#include <map>
 #include <utility>
 
 #include "backend/core/error.hpp"
@@ -11,6 +13,66 @@ namespace {
 std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
 }  // namespace
+
+const char* name(LinkTier tier) {
+  static constexpr const char* names[link_tier_count]{"scale-up", "numa",   "nic",   "leaf",
+                                                      "pod",      "global", "torus", "wan"};
+  return names[static_cast<std::size_t>(tier)];
+}
+
+std::vector<Flow> ring_flows(const std::vector<std::vector<int>>& rings, Bytes volume) {
+  if (rings.size() == 1) {  // the usual case: nothing to gather
+    std::vector<Flow> flows;
+    const std::vector<int>& ring = rings.front();
+    for (std::size_t i = 0; i < ring.size(); ++i)
+      flows.push_back({ring[i], ring[(i + 1) % ring.size()], volume});
+    return flows;
+  }
+  std::map<std::pair<int, int>, std::int64_t> edges;  // in how many rings
+  for (const std::vector<int>& ring : rings)
+    for (std::size_t i = 0; i < ring.size(); ++i) ++edges[{ring[i], ring[(i + 1) % ring.size()]}];
+  std::vector<Flow> flows;
+  const auto count = static_cast<std::int64_t>(rings.size());
+  for (const auto& [edge, times] : edges)
+    flows.push_back({edge.first, edge.second, Bytes(volume.value / count * times)});
+  return flows;
+}
+
+std::vector<Flow> Machine::flows(Collective kind, Bytes size,
+                                 const std::vector<int>& members) const {
+  const auto n = static_cast<std::int64_t>(members.size());
+  if (n < 2) return {};
+  // Beyond this, an all_to_all is taken to load links as evenly as shifts by half the group do.
+  constexpr std::int64_t most_pairs = 64 * 63;
+  if (kind != Collective::all_to_all || n * (n - 1) > most_pairs) {
+    const Bytes volume = plan(kind, size, members).volume;
+    if (kind != Collective::all_to_all) return ring_flows(rings(members), volume);
+    std::vector<Flow> flows;
+    for (std::int64_t i = 0; i < n; ++i)
+      flows.push_back({members[static_cast<std::size_t>(i)],
+                       members[static_cast<std::size_t>((i + n / 2) % n)], volume});
+    return flows;
+  }
+  std::vector<Flow> flows;
+  for (const int from : members)
+    for (const int to : members)
+      if (from != to) flows.push_back({from, to, Bytes(divide_up(size.value, n))});
+  return flows;
+}
+
+Seconds transfer_time(const Machine& machine, const std::vector<Flow>& flows) {
+  std::map<std::uint32_t, std::int64_t> bytes;  // by link
+  std::vector<std::uint32_t> path;
+  for (const Flow& flow : flows) {
+    path.clear();
+    machine.route(flow.from, flow.to, path);
+    for (const std::uint32_t link : path) bytes[link] += flow.size.value;
+  }
+  Seconds longest;
+  for (const auto& [link, sum] : bytes)
+    longest = std::max(longest, Bytes(sum) / machine.links()[link].bandwidth);
+  return longest;
+}
 
 UniformMachine::UniformMachine(UniformSpec spec) : spec_(std::move(spec)) {
   ORRERY_ASSERT(spec_.gpus > 0 && spec_.bandwidth.value > 0, "a machine has GPUs and bandwidth");

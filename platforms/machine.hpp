@@ -17,11 +17,24 @@
 
 namespace orrery {
 
-// A network resource: one direction of a NVLink port or of a NIC. Links have no latency; alpha is
-// paid before a flow starts.
+// What a link belongs to, from the inside of a node to the outside of a site.
+enum class LinkTier : std::uint8_t { scale_up, numa, nic, leaf, pod, global, torus, wan };
+inline constexpr int link_tier_count = 8;
+const char* name(LinkTier);
+
+// A network resource: one direction of a NVLink port or of a NIC, or many parallel links that are
+// always loaded alike. Links have no latency; alpha is paid before a flow starts.
 struct LinkSpec {
   std::string name;
   BytesPerSecond bandwidth;
+  LinkTier tier = LinkTier::scale_up;
+};
+
+// Bytes that one GPU sends another in the course of a collective.
+struct Flow {
+  int from = 0, to = 0;
+  Bytes size;
+  bool operator==(const Flow&) const = default;
 };
 
 // How a collective is carried out when nothing else uses its links.
@@ -67,10 +80,26 @@ class Machine {
   }
   virtual CollectivePlan plan(Collective kind, Bytes size,
                               const std::vector<int>& members) const = 0;
+  // The rings that a collective runs along, each through all members, with an equal part of the
+  // data. One in the order of the members, unless a machine knows better.
+  virtual std::vector<std::vector<int>> rings(const std::vector<int>& members) const {
+    return {members};
+  }
+  // What a collective moves, in aggregate, when it takes its plan's time alone: along the rings, or
+  // directly between all pairs in an all_to_all.
+  virtual std::vector<Flow> flows(Collective kind, Bytes size,
+                                  const std::vector<int>& members) const;
   // Links by index, and the path of a transfer over them. Paths are never empty for from != to.
   virtual const std::vector<LinkSpec>& links() const = 0;
   virtual void route(int from, int to, std::vector<std::uint32_t>& path) const = 0;
 };
+
+// Seconds that a machine's links need at least for these flows: the largest sum of bytes over a
+// link's bandwidth. What they take alone, where each is held up by the busiest link on its path.
+Seconds transfer_time(const Machine& machine, const std::vector<Flow>& flows);
+
+// The bytes of `volume` that each of the members sends to its neighbours, along rings.
+std::vector<Flow> ring_flows(const std::vector<std::vector<int>>& rings, Bytes volume);
 
 // Equal GPUs, each with one link out and one link in of the same bandwidth; ring collectives with
 // the same alpha per step.

@@ -156,6 +156,13 @@ int Platform::gpus() const {
   return total;
 }
 
+std::vector<std::string> Platform::sites() const {
+  std::vector<std::string> out;
+  for (const PartSpec& part : cluster.parts)
+    if (out.empty() || out.back() != part.site.value_or("")) out.push_back(part.site.value_or(""));
+  return out;
+}
+
 namespace {
 
 // What the cluster's file defines under this name; null where it does not.

@@ -11,6 +11,7 @@
 
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
+#include "platforms/fabric.hpp"
 #include "platforms/measured.hpp"
 
 namespace orrery {
@@ -60,12 +61,14 @@ void describe(Fields<ComputeSpec>& f);
 
 // Links between GPUs of one node. achieved: share of the bandwidth that ring collectives reach with
 // large messages; ramp: the message size S0 of collective_time.hpp; transfer_achieved: the same
-// share for one point-to-point transfer.
+// share for one point-to-point transfer; nvls: for an all-reduce that the switch carries out
+// (NVLS), where it can.
 struct ScaleUpLinkSpec {
   std::string kind;
   Sourced<BytesPerSecond> bandwidth_per_direction;
   Sourced<double> achieved, transfer_achieved;
   Sourced<Bytes> ramp;
+  std::optional<Sourced<double>> nvls;
 };
 void describe(Fields<ScaleUpLinkSpec>& f);
 
@@ -106,9 +109,13 @@ struct NodeGpusSpec {
 };
 void describe(Fields<NodeGpusSpec>& f);
 
+// numa: sockets, each with an equal part of the GPUs; transfers from one to another share
+// numa_bandwidth, which a socket sends and receives at the same time.
 struct NodeScaleUpSpec {
   std::string topology;
   Sourced<std::int64_t> domain;
+  Sourced<std::int64_t> numa{1};
+  std::optional<Sourced<BytesPerSecond>> numa_bandwidth;
 };
 void describe(Fields<NodeScaleUpSpec>& f);
 
@@ -137,16 +144,9 @@ void describe(Fields<NodeSpec>& f);
 struct PartSpec {
   Sourced<std::string> node;
   Sourced<std::int64_t> count;
+  std::optional<std::string> site;
 };
 void describe(Fields<PartSpec>& f);
-
-struct FabricSpec {
-  std::string topology = "fat-tree";
-  Sourced<std::int64_t> levels{1};
-  Sourced<double> oversubscription{1};
-  Sourced<Seconds> hop_latency;
-};
-void describe(Fields<FabricSpec>& f);
 
 struct CollectivesSpec {
   std::vector<Sourced<std::string>> curves;
@@ -192,6 +192,7 @@ struct ClusterSpec {
   std::vector<std::string> aliases;
   std::vector<PartSpec> parts;
   FabricSpec fabric;
+  std::optional<WanSpec> wan;  // between the sites of the parts
   CollectivesSpec collectives;
   std::optional<Sourced<std::string>> stack;  // where a scenario names none; absent = generic
   std::vector<NodeSpec> nodes;
@@ -244,6 +245,8 @@ struct Platform {
   std::vector<CurveSpec> curves;
 
   int gpus() const;
+  // The sites of the parts, in order; one without a name where no part has one.
+  std::vector<std::string> sites() const;
 };
 
 // `stack` empty: the cluster's own, else generic. Throws ConfigError with what is wrong; marks are

@@ -136,13 +136,64 @@ void check_precision(const Scenario& s, Problems& problems) {
     refuse(problems, "precision.master", "an optimizer state below fp32", "use fp32");
 }
 
-void check_run(const Scenario& s, Problems& problems) {
-  if (s.platform.throttle &&
-      (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages))
+// A name of fidelity at `path`; `automatic`, with a problem, where it is none.
+Fidelity fidelity_of(const Node& node, const std::string& path, Problems& problems) {
+  static constexpr std::pair<const char*, Fidelity> known[]{{"auto", Fidelity::automatic},
+                                                            {"analytic", Fidelity::analytic},
+                                                            {"flow", Fidelity::flow},
+                                                            {"messages", Fidelity::messages}};
+  std::vector<std::string> names;
+  for (const auto& [text, fidelity] : known) {
+    if (node.is_scalar() && node.text == text) return fidelity;
+    names.push_back(text);
+  }
+  problems.add(path,
+               fmt::format("{}: {} is not one of {}", path, kind_text(node), join(names, ", ")),
+               node.is_scalar() ? did_you_mean(node.text, names) : "");
+  return Fidelity::automatic;
+}
+
+// Whether some group can be called that: axes, or an axis and how far an edge goes along it.
+bool names_group(const std::string& group) {
+  for (const std::string& part : split(group, '+')) {
+    std::string axis = part.substr(0, part.find('-'));
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    bool known = number;
+    for (int a = 0; a < axis_count; ++a) known = known || axis == name(static_cast<Axis>(a));
+    if (!known) return false;
+  }
+  return true;
+}
+
+void check_fidelity(RunSpec& run, Problems& problems) {
+  if (!run.network.is_map()) {
+    run.fidelity = fidelity_of(run.network, "run.fidelity", problems);
+    return;
+  }
+  for (const Node& group : run.network.children) {
+    const std::string path = "run.fidelity." + group.key;
+    const Fidelity fidelity = fidelity_of(group, path, problems);
+    if (group.key == "others")
+      run.fidelity = fidelity;
+    else if (names_group(group.key))
+      run.group_fidelity.emplace_back(group.key, fidelity);
+    else
+      problems.add(path, fmt::format("no group can be called '{}'", group.key),
+                   "such as replicate, shard+replicate, tensor, pipeline+1, or others");
+  }
+}
+
+void check_run(Scenario& s, Problems& problems) {
+  check_fidelity(s.run, problems);
+  const auto moves = [](Fidelity f) { return f == Fidelity::flow || f == Fidelity::messages; };
+  bool flows = moves(s.run.fidelity);
+  for (const auto& [group, fidelity] : s.run.group_fidelity) flows = flows || moves(fidelity);
+  if (s.platform.throttle && flows)
     problems.add("platform.throttle", "throttled links are timed by a formula, not by flows",
                  "set run.fidelity to auto or analytic, or leave platform.throttle out");
-  if (!s.cluster_conditions.is_null())
-    refuse(problems, "cluster_conditions", "an imperfect cluster", "leave it out");
+  if (s.run.replicas > 1 && s.cluster_conditions.perfect())
+    problems.add("run.replicas", "all replicas of a perfect cluster are equal",
+                 "give cluster_conditions, or leave it out");
   if (!s.value_model.is_null())
     refuse(problems, "value_model", "a model of values", "leave it out");
 }

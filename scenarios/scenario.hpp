@@ -19,6 +19,7 @@
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
 #include "backend/throttle.hpp"
+#include "platforms/conditions.hpp"
 #include "platforms/machine.hpp"
 #include "platforms/platform.hpp"
 #include "scenarios/flop_rule.hpp"
@@ -75,11 +76,17 @@ struct RunSpec {
   std::int64_t steps = 3;
   std::uint64_t seed = 1;
   RunValues values = RunValues::virtual_values;
-  Fidelity fidelity = Fidelity::automatic;
+  Node network = Node::scalar("auto");  // key fidelity: a name, or names by group
   Folding folding = Folding::automatic;
   FlopRule flop_rule = FlopRule::full;
   bool host_clock = true;
+  std::int64_t replicas = 1;  // clusters that differ in the seed of their conditions
+  bool explain_bottleneck = false;
   std::optional<std::string> record, replay;  // files of decisions
+
+  // From `network`, filled in by read_scenario.
+  Fidelity fidelity = Fidelity::automatic;
+  std::vector<std::pair<std::string, Fidelity>> group_fidelity;
 };
 void describe(Fields<RunSpec>& f);
 
@@ -93,7 +100,8 @@ struct Scenario {
   ActivationMemorySpec memory;
   PrecisionSpec precision;
   PlatformChoice platform;
-  Node cluster_conditions, value_model;  // null until they are available
+  ConditionsSpec cluster_conditions;
+  Node value_model;  // null until it is available
   RunSpec run;
 
   // Filled in by read_scenario, not keys:
@@ -109,6 +117,8 @@ struct Scenario {
   Flops flops_per_step() const;
   Flops executed_flops_per_step() const;  // with recomputation
   std::int64_t tokens_per_step() const;
+  // Of the conditions of the cluster.
+  std::uint64_t conditions_seed() const { return cluster_conditions.seed.value_or(run.seed); }
   // Sizes and order of the axes; data parallelism is Axis::replicate.
   Grid grid() const;
 };

@@ -93,12 +93,10 @@ void describe(Fields<RunSpec>& f) {
   f.field("values", &RunSpec::values)
       .one_of({{"virtual", RunValues::virtual_values}, {"real", RunValues::real}})
       .doc("real computes the numbers too");
-  f.field("fidelity", &RunSpec::fidelity)
-      .one_of({{"auto", Fidelity::automatic},
-               {"analytic", Fidelity::analytic},
-               {"flow", Fidelity::flow},
-               {"messages", Fidelity::messages}})
-      .doc("of the network");
+  f.open("fidelity", &RunSpec::network)
+      .doc(
+          "of the network: auto, analytic, flow or messages; or such a name by group, and for "
+          "others");
   f.field("folding", &RunSpec::folding)
       .one_of({{"auto", Folding::automatic}, {"off", Folding::off}, {"on", Folding::on}})
       .doc("simulate one rank for all that do the same: auto where it is exact, on or an error");
@@ -109,6 +107,13 @@ void describe(Fields<RunSpec>& f) {
                {"6n", FlopRule::six_n}})
       .doc("how FLOPs are counted for MFU");
   f.field("host_clock", &RunSpec::host_clock).doc("the host pays for what it issues");
+  f.field("replicas", &RunSpec::replicas)
+      .between(1, 10'000)
+      .doc(
+          "clusters that differ in the seed of their conditions alone; a result has the quantiles");
+  f.field("explain_bottleneck", &RunSpec::explain_bottleneck)
+      .doc(
+          "simulate with one resource at a time made free or doubled, and tell what each is worth");
   f.field("record", &RunSpec::record).doc("file to write decisions to");
   f.field("replay", &RunSpec::replay).doc("file of decisions to follow");
   f.check([](const RunSpec& r, const SectionProblems& p) {
@@ -127,8 +132,8 @@ void describe(Fields<Scenario>& f) {
   f.section("memory", &Scenario::memory);
   f.section("precision", &Scenario::precision);
   f.section("platform", &Scenario::platform).required();
-  f.open("cluster_conditions", &Scenario::cluster_conditions)
-      .doc("not available yet; absent: a perfect cluster");
+  f.section("cluster_conditions", &Scenario::cluster_conditions)
+      .doc("speeds, jitter and links of an imperfect cluster; absent: a perfect one");
   f.open("value_model", &Scenario::value_model)
       .doc("not available yet: a small model trained beside a timed one");
   f.section("run", &Scenario::run);

@@ -73,7 +73,8 @@ void Collectives::begin(Transfer& transfer) {
   const bool ring = transfer.fidelity == Fidelity::messages && !is_pair(rendezvous.first.kind);
   if (ring && rendezvous.expected > 1) return begin_ring(transfer);
   const Price& alone = price(rendezvous);
-  const bool contended = transfer.fidelity != Fidelity::analytic && rendezvous.expected > 1;
+  const bool contended = rendezvous.expected > 1 && (transfer.fidelity == Fidelity::flow ||
+                                                     transfer.fidelity == Fidelity::messages);
   transfer.flows_next = contended;
   const Time next = transfer.start + (contended ? alone.latency : alone.total);
   if (!contended && core_.delivering && next == core_.now)
@@ -94,20 +95,18 @@ void Collectives::transfer_due(Transfer& transfer) {
 
 void Collectives::start_flows(Transfer& transfer) {
   const Rendezvous& rendezvous = *transfer.rendezvous;
-  const std::vector<int>& members = rendezvous.communicator->members();
-  const Bytes volume = price(rendezvous).volume;
+  const Price& alone = price(rendezvous);
   const std::uint64_t payload = make_payload(Due::transfer_flow, &transfer);
   if (is_pair(rendezvous.first.kind)) {
     const auto [one, other] = ranks_of_pair(rendezvous);
     const bool both = rendezvous.first.kind == Collective::exchange;
     transfer.left = both ? 2 : 1;
-    start_flow(one, other, volume, payload);
-    if (both) start_flow(other, one, volume, payload);
+    start_flow(one, other, alone.volume, payload);
+    if (both) start_flow(other, one, alone.volume, payload);
     return;
   }
-  transfer.left = static_cast<std::uint32_t>(members.size());
-  for (std::size_t i = 0; i < members.size(); ++i)
-    start_flow(members[i], members[(i + 1) % members.size()], volume, payload);
+  transfer.left = static_cast<std::uint32_t>(alone.flows.size());
+  for (const Flow& flow : alone.flows) start_flow(flow.from, flow.to, flow.size, payload);
 }
 
 void Collectives::start_flow(int from, int to, Bytes size, std::uint64_t payload) {
@@ -123,51 +122,58 @@ void Collectives::flow_due(Transfer& transfer) {
 }
 
 // Every member sends its first chunk when alpha has passed, and each next one, alpha after it has
-// received as many as it has sent.
+// received as many as it has sent; so along every ring of the group.
 void Collectives::begin_ring(Transfer& transfer) {
   const Rendezvous& rendezvous = *transfer.rendezvous;
+  const Collective kind = rendezvous.first.kind;
   const auto members = static_cast<std::uint32_t>(rendezvous.expected);
-  const CollectivePlan plan = ring_plan(rendezvous.first.kind, rendezvous.first.size(),
-                                        rendezvous.expected, Time{}, BytesPerSecond(1e9));
+  const CollectivePlan plan =
+      ring_plan(kind, rendezvous.first.size(), rendezvous.expected, Time{}, BytesPerSecond(1e9));
+  std::vector<std::vector<int>> rings{rendezvous.communicator->members()};
+  if (kind != Collective::all_to_all) rings = core_.machine.rings(rings.front());
+  for (const std::vector<int>& ring : rings)
+    transfer.ring_ranks.insert(transfer.ring_ranks.end(), ring.begin(), ring.end());
+  const auto all = static_cast<std::uint32_t>(transfer.ring_ranks.size());
   transfer.ring_steps = static_cast<std::uint32_t>(plan.steps);
-  transfer.ring_chunk = Bytes(plan.volume.value / plan.steps);
-  transfer.left = transfer.ring_steps * members;
-  transfer.ring.resize(members);
-  const std::vector<int>& ranks = rendezvous.communicator->members();
-  for (std::uint32_t i = 0; i < members; ++i) {
+  transfer.ring_chunk =
+      Bytes(plan.volume.value / plan.steps / static_cast<std::int64_t>(rings.size()));
+  transfer.ring_alpha = Time(price(rendezvous).latency.picoseconds / transfer.ring_steps);
+  transfer.left = transfer.ring_steps * all;
+  transfer.ring.resize(all);
+  for (std::uint32_t i = 0; i < all; ++i) {
     transfer.ring[i] = {&transfer, i, 0, 0};
-    const int from = ranks[i], to = ranks[(i + 1) % members];
-    core_.engine.schedule(transfer.start + core_.machine.latency(from, to),
-                          core_.extra_key(static_cast<std::uint32_t>(from)),
+    core_.engine.schedule(transfer.start + transfer.ring_alpha,
+                          core_.extra_key(static_cast<std::uint32_t>(transfer.ring_ranks[i])),
                           make_payload(Due::ring_sends, &transfer.ring[i]));
   }
+  ORRERY_ASSERT(all % members == 0, "a ring passes each member once");
 }
 
 // To the next of the ring; in an all_to_all, step k goes k+1 places on.
 void Collectives::ring_sends(RingMember& member) {
   Transfer& transfer = *member.transfer;
-  const Communicator& communicator = *transfer.rendezvous->communicator;
+  const auto members = static_cast<std::uint32_t>(transfer.rendezvous->expected);
   const bool direct = transfer.rendezvous->first.kind == Collective::all_to_all;
   const std::uint32_t step = member.sent++;
-  const std::size_t next = (member.index + 1 + (direct ? step : 0)) % transfer.ring.size();
-  start_flow(communicator.members()[member.index], communicator.members()[next],
-             transfer.ring_chunk, make_payload(Due::ring_receives, &transfer.ring[next]));
+  const std::uint32_t first = member.index / members * members;  // of its ring
+  const std::uint32_t next = first + (member.index - first + 1 + (direct ? step : 0)) % members;
+  start_flow(transfer.ring_ranks[member.index], transfer.ring_ranks[next], transfer.ring_chunk,
+             make_payload(Due::ring_receives, &transfer.ring[next]));
 }
 
 void Collectives::ring_receives(RingMember& receiver) {
   Transfer& transfer = *receiver.transfer;
   if (--transfer.left == 0) return finish(transfer);
   if (++receiver.received == transfer.ring_steps) return;
-  const std::vector<int>& ranks = transfer.rendezvous->communicator->members();
-  const int from = ranks[receiver.index];
-  const int to = ranks[(receiver.index + 1) % ranks.size()];
-  core_.engine.schedule(core_.now + core_.machine.latency(from, to),
-                        core_.extra_key(static_cast<std::uint32_t>(from)),
-                        make_payload(Due::ring_sends, &receiver));
+  core_.engine.schedule(
+      core_.now + transfer.ring_alpha,
+      core_.extra_key(static_cast<std::uint32_t>(transfer.ring_ranks[receiver.index])),
+      make_payload(Due::ring_sends, &receiver));
 }
 
 void Collectives::finish(Transfer& transfer) {
   if (core_.trace != nullptr) trace(transfer);
+  if (core_.options.link_bytes != nullptr) count_links(transfer);
   bool racy = false;
   if (transfer.values != nullptr && transfer.poison == nullptr) {
     try {
@@ -218,6 +224,23 @@ void Collectives::close(Transfer& transfer) {
   transfer = Transfer{};
   transfer.members = std::move(members);  // its memory is used again
   free_.push_back(&transfer);
+}
+
+void Collectives::count_links(const Transfer& transfer) {
+  const Rendezvous& rendezvous = *transfer.rendezvous;
+  if (rendezvous.expected < 2) return;
+  const Price& price = this->price(rendezvous);
+  const auto carry = [&](int from, int to, Bytes size) {
+    path_.clear();
+    core_.machine.route(from, to, path_);
+    for (const std::uint32_t link : path_)
+      (*core_.options.link_bytes)[link] += static_cast<double>(size.value);
+  };
+  for (const Flow& flow : price.flows) carry(flow.from, flow.to, flow.size);
+  if (!is_pair(rendezvous.first.kind)) return;
+  const auto [one, other] = ranks_of_pair(rendezvous);
+  carry(one, other, price.volume);
+  if (rendezvous.first.kind == Collective::exchange) carry(other, one, price.volume);
 }
 
 void Collectives::trace(const Transfer& transfer) const {

@@ -35,9 +35,11 @@ struct Transfer {
   std::uint32_t left = 0;     // flows, or messages
   std::array<Site, 2> sites;  // of a pair's two sides
   std::unique_ptr<TransferValues> values;
-  std::vector<RingMember> ring;
+  std::vector<RingMember> ring;  // of all rings, one behind the other
+  std::vector<int> ring_ranks;   // theirs
   std::uint32_t ring_steps = 0;
   Bytes ring_chunk;
+  Time ring_alpha;
   std::exception_ptr poison;
 };
 
@@ -66,20 +68,32 @@ class Collectives {
   struct Price {
     Collective kind = Collective::all_reduce;
     Bytes size;
-    Time total;    // alone
+    Time total;    // alone, or beside its siblings
     Time latency;  // of total, before its flows start
-    Bytes volume;  // of each flow
+    Bytes volume;  // of a pair's flow
+    std::vector<Flow> flows;
   };
   struct Settings {  // of a communicator
     bool known = false;
     Fidelity fidelity = Fidelity::analytic;
     std::vector<Price> prices;
+    double sharing[2] = {0, 0};  // of rings and of all_to_alls; 0: not known yet
+  };
+  // The sibling groups of a communicator, which split the ranks along the same axes or are the same
+  // edge elsewhere, usually communicate when it does. By link, the bytes per second of its
+  // bandwidth that all of them move when each moves as much as it has members' worth of one buffer.
+  struct SiblingLoad {
+    std::string group;
+    bool pairwise = false;
+    std::vector<double> load;
   };
 
   Settings& settings(const Communicator& communicator);
   const Price& price(const Rendezvous& rendezvous);
-  Price price_group(const Communicator& communicator, Collective kind, Bytes size) const;
-  Price price_pair(const Rendezvous& rendezvous) const;
+  Price price_group(const Communicator& communicator, Collective kind, Bytes size);
+  double sharing(const Communicator& communicator, Collective kind);
+  const std::vector<double>& sibling_load(const Communicator& communicator, bool pairwise);
+  Price price_pair(const Rendezvous& rendezvous);
   void begin(Transfer& transfer);
   void begin_ring(Transfer& transfer);
   void start_flows(Transfer& transfer);
@@ -87,10 +101,12 @@ class Collectives {
   void finish(Transfer& transfer);
   void end_member(Transfer& transfer, StreamState& stream);
   void trace(const Transfer& transfer) const;
+  void count_links(const Transfer& transfer);
   void close(Transfer& transfer);
 
   Core& core_;
   std::vector<Settings> settings_;  // by communicator
+  std::deque<SiblingLoad> sibling_loads_;
   Price pair_price_;
   std::deque<Transfer> transfers_;
   std::vector<Transfer*> free_;

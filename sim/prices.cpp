@@ -1,5 +1,6 @@
 // What communications cost alone, asked of the machine once per communicator, kind and size.
 #include <algorithm>
+#include <cmath>
 
 #include "backend/throttle.hpp"
 #include "sim/collectives.hpp"
@@ -14,6 +15,12 @@ Time no_earlier(Time total, const std::optional<Throttle>& throttle, Collective 
   return throttle ? std::max(total, throttled_time(*throttle, kind, size, members)) : total;
 }
 
+// What a transfer takes longer when it has 1/shared of the bandwidth.
+Time longer(Time transfer, double shared) {
+  return Time(static_cast<std::uint64_t>(
+      std::llround(static_cast<double>(transfer.picoseconds) * (shared - 1))));
+}
+
 }  // namespace
 
 Collectives::Settings& Collectives::settings(const Communicator& communicator) {
@@ -24,7 +31,6 @@ Collectives::Settings& Collectives::settings(const Communicator& communicator) {
   found.fidelity = core_.options.fidelity;
   for (const GroupFidelity& group : core_.options.groups)
     if (group.group == communicator.group()) found.fidelity = group.fidelity;
-  if (found.fidelity == Fidelity::automatic) found.fidelity = Fidelity::analytic;
   return found;
 }
 
@@ -49,10 +55,10 @@ const Collectives::Price& Collectives::price(const Rendezvous& rendezvous) {
   return prices.back();
 }
 
-Collectives::Price Collectives::price_pair(const Rendezvous& rendezvous) const {
+Collectives::Price Collectives::price_pair(const Rendezvous& rendezvous) {
   const auto [one, other] = ranks_of_pair(rendezvous);
   const Machine& machine = core_.machine;
-  Price price{rendezvous.first.kind, rendezvous.first.size(), Time{}, Time{}, Bytes(0)};
+  Price price{rendezvous.first.kind, rendezvous.first.size(), Time{}, Time{}, Bytes(0), {}};
   price.volume = price.size;
   price.latency = machine.latency(one, other);
   price.total = machine.message_time(one, other, price.size);
@@ -61,25 +67,40 @@ Collectives::Price Collectives::price_pair(const Rendezvous& rendezvous) const {
     price.latency = std::max(price.latency, machine.latency(other, one));
   }
   price.latency = std::min(price.latency, price.total);
+  const Communicator& communicator = *rendezvous.communicator;
+  if (communicator.edge() && settings(communicator).fidelity == Fidelity::automatic)
+    price.total += longer(price.total - price.latency, sharing(communicator, price.kind));
   price.total = no_earlier(price.total, core_.options.throttle, price.kind, price.size, 2);
   return price;
 }
 
+// Flows take what moving them takes when nothing else does; the rest of the plan's time goes before
+// them. A plan that moves less than its rings would has smaller flows.
 Collectives::Price Collectives::price_group(const Communicator& communicator, Collective kind,
-                                            Bytes size) const {
+                                            Bytes size) {
   const std::vector<int>& members = communicator.members();
-  Price price{kind, size, Time{}, Time{}, Bytes(0)};
+  Price price{kind, size, Time{}, Time{}, Bytes(0), {}};
   if (members.size() < 2) return price;
   const CollectivePlan plan = core_.machine.plan(kind, size, members);
-  price.latency = plan.total;
-  price.volume = plan.volume;
+  price.latency = price.total = plan.total;
+  const Fidelity fidelity = settings(communicator).fidelity;
+  const double shared = fidelity == Fidelity::automatic ? sharing(communicator, kind) : 1;
+  if (plan.volume.value > 0 && (core_.options.link_bytes != nullptr || shared > 1 ||
+                                fidelity == Fidelity::flow || fidelity == Fidelity::messages)) {
+    price.flows = core_.machine.flows(kind, size, members);
+    Time alone = to_time(transfer_time(core_.machine, price.flows));
+    if (alone > plan.total) {
+      const double less =
+          static_cast<double>(plan.total.picoseconds) / static_cast<double>(alone.picoseconds);
+      for (Flow& flow : price.flows)
+        flow.size = Bytes(static_cast<std::int64_t>(static_cast<double>(flow.size.value) * less));
+      alone = plan.total;
+    }
+    price.latency = plan.total - alone;
+    price.total += longer(alone, shared);
+  }
   price.total =
-      no_earlier(plan.total, core_.options.throttle, kind, size, static_cast<int>(members.size()));
-  if (plan.volume.value == 0) return price;
-  BytesPerSecond narrowest = core_.machine.bandwidth(members.back(), members.front());
-  for (std::size_t i = 0; i + 1 < members.size(); ++i)
-    narrowest = std::min(narrowest, core_.machine.bandwidth(members[i], members[i + 1]));
-  price.latency = plan.total - std::min(plan.total, to_time(plan.volume / narrowest));
+      no_earlier(price.total, core_.options.throttle, kind, size, static_cast<int>(members.size()));
   return price;
 }
 

@@ -108,6 +108,8 @@ class SimWorld : public World, public EngineClient {
     core.mail = std::make_unique<Mail>(core, ranks);
     core.state.catalogue = catalogue_;
     if (options_.trace != nullptr) core.trace = std::make_unique<TraceWriter>(*options_.trace);
+    if (options_.link_bytes != nullptr)
+      options_.link_bytes->assign(core.machine.links().size(), 0.0);
     if (needs_links(options_))
       for (const LinkSpec& link : core.machine.links()) core.engine.add_link(link.bandwidth);
   }

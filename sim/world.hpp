@@ -49,6 +49,8 @@ struct SimOptions {
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
   std::uint32_t launch_queue = 64;
+  // Filled with the bytes that communications put on each link of the machine, where not null.
+  std::vector<double>* link_bytes = nullptr;
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world
 };
 

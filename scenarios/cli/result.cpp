@@ -67,6 +67,22 @@ void scale_to_executed(ResultInput& in, const RunReport& report) {
   in.full_flops_per_step = in.full_flops_per_step * scale;
 }
 
+void fill_busy(Result& result, const RunReport& report) {
+  std::vector<double> busy;
+  for (const RankReport& rank : report.ranks) {
+    if (rank.steps.empty()) continue;
+    const TimeParts first = rank.steps.size() > 1 ? rank.steps.front().parts : TimeParts{};
+    const Time duration = window_of(rank).duration;
+    if (duration > Time{})
+      busy.push_back(seconds(rank.steps.back().parts.compute - first.compute) / seconds(duration));
+  }
+  if (busy.empty()) return;
+  std::sort(busy.begin(), busy.end());
+  result.busy_least = busy.front();
+  result.busy_median = quantile(busy, 0.5);
+  result.busy_most = busy.back();
+}
+
 void fill_rates(Result& result, const RunReport& report) {
   const ResultInput& in = result.input;
   if (result.step_time_s <= 0) return;
@@ -106,6 +122,32 @@ void fill_loss(Result& result, const RunReport& report) {
 
 }  // namespace
 
+double quantile(const std::vector<double>& ascending, double q) {
+  const double place = q * static_cast<double>(ascending.size() - 1);
+  const auto below = static_cast<std::size_t>(place);
+  const std::size_t above = std::min(below + 1, ascending.size() - 1);
+  return ascending[below] + (ascending[above] - ascending[below]) * (place - std::floor(place));
+}
+
+void Result::add_replicas(std::vector<double> others) {
+  if (others.empty()) return;
+  replica_steps_s = std::move(others);
+  replica_steps_s.push_back(step_time_s);
+  std::sort(replica_steps_s.begin(), replica_steps_s.end());
+}
+
+void Result::add_limits(std::vector<BottleneckRow> rows) {
+  if (rows.empty()) return;
+  if (bubble_s > 0) rows.push_back({"pipeline bubble", "free", step_time_s - bubble_s});
+  for (BottleneckRow& row : rows)
+    if (mfu && row.step_time_s > 0)
+      row.mfu_points = 100 * *mfu * (step_time_s / row.step_time_s - 1);
+  std::stable_sort(rows.begin(), rows.end(), [](const BottleneckRow& a, const BottleneckRow& b) {
+    return a.step_time_s < b.step_time_s;
+  });
+  limits = std::move(rows);
+}
+
 Result make_result(ResultInput input, const RunReport& report) {
   Result result;
   result.input = std::move(input);
@@ -117,6 +159,7 @@ Result make_result(ResultInput input, const RunReport& report) {
   if (high) high = std::max(*high, result.step_time_s);
   fill_rates(result, report);
   fill_communication(result, slowest);
+  fill_busy(result, report);
   fill_loss(result, report);
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
     if (r > 0 && report.ranks[r].peak <= result.peak_bytes) continue;

@@ -31,6 +31,19 @@ struct Subject {
   std::uint64_t seed = 1;
 };
 
+// How busy the links of a tier were over the whole run: bytes carried over bytes that they could.
+struct LinkRow {
+  std::string tier, busiest;
+  int links = 0;
+  double busiest_share = 0, mean_share = 0;
+};
+
+// A step with one resource free or doubled. MFU is that of the same GPUs.
+struct BottleneckRow {
+  std::string resource, change;
+  double step_time_s = 0, mfu_points = 0;  // a hundredth of the peak each
+};
+
 // What is known before the run.
 struct ResultInput {
   Subject subject;
@@ -51,6 +64,8 @@ struct ResultInput {
   };
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
+  bool unequal = false;           // GPUs differ, in kind or condition
+  std::vector<LinkRow> links;     // where they were counted
   std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
   double wall_s = 0, cpu_s = 0;
 };
@@ -61,11 +76,20 @@ struct CommunicationRow {
 };
 
 struct Result {
+  // Step times of the other replicas, beside that of this result.
+  void add_replicas(std::vector<double> others);
+  // In the order of what they are worth; with the pipeline's bubble, free.
+  void add_limits(std::vector<BottleneckRow> rows);
+
   ResultInput input;
   double step_time_s = 0;
   double compute_s = 0, exposed_communication_s = 0, bubble_s = 0, overhead_s = 0, idle_s = 0;
   std::optional<double> mfu, hfu, peak_tflops, tflops_per_gpu;
   double tokens_per_s = 0, tokens_per_s_per_gpu = 0;
+  std::vector<double> replica_steps_s;  // ascending, this one's among them; empty: one replica
+  std::vector<BottleneckRow> limits;
+  // Share of the counted steps in which a rank computes: the least, the middle and the most of all.
+  double busy_least = 0, busy_median = 0, busy_most = 0;
   std::vector<CommunicationRow> communication;
   int memory_rank = 0;
   Bytes peak_bytes;
@@ -76,6 +100,9 @@ struct Result {
   std::uint64_t peak_rss_bytes = 0;
   std::string version, build;
 };
+
+// Between the two nearest of sorted numbers.
+double quantile(const std::vector<double>& ascending, double q);
 
 Result make_result(ResultInput input, const RunReport& report);
 std::string to_json(const Result& result);  // one object, with a final newline

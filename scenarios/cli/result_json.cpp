@@ -37,6 +37,41 @@ Json communication_json(const Result& r) {
   return rows;
 }
 
+Json replicas_json(const Result& r) {
+  const std::vector<double>& steps = r.replica_steps_s;
+  double sum = 0;
+  for (const double s : steps) sum += s;
+  return {{"count", steps.size()},
+          {"step_time_s",
+           {{"min", steps.front()},
+            {"p10", quantile(steps, 0.1)},
+            {"p50", quantile(steps, 0.5)},
+            {"p90", quantile(steps, 0.9)},
+            {"max", steps.back()},
+            {"mean", sum / static_cast<double>(steps.size())}}}};
+}
+
+Json limits_json(const Result& r) {
+  Json rows = Json::array();
+  for (const BottleneckRow& row : r.limits)
+    rows.push_back({{"resource", row.resource},
+                    {"change", row.change},
+                    {"step_time_s", row.step_time_s},
+                    {"mfu_points", r.mfu ? Json(row.mfu_points) : Json(nullptr)}});
+  return rows;
+}
+
+Json links_json(const std::vector<LinkRow>& links) {
+  Json rows = Json::array();
+  for (const LinkRow& row : links)
+    rows.push_back({{"tier", row.tier},
+                    {"links", row.links},
+                    {"busiest", row.busiest},
+                    {"busiest_share", row.busiest_share},
+                    {"mean_share", row.mean_share}});
+  return rows;
+}
+
 Json body_json(const Result& r) {
   const ResultInput& in = r.input;
   Json j;
@@ -70,6 +105,11 @@ Json body_json(const Result& r) {
                {"overhead_s", r.overhead_s},
                {"idle_s", r.idle_s}};
   j["communication"] = communication_json(r);
+  if (in.unequal)
+    j["busy"] = {{"least", r.busy_least}, {"median", r.busy_median}, {"most", r.busy_most}};
+  if (!r.replica_steps_s.empty()) j["replicas"] = replicas_json(r);
+  if (!r.limits.empty()) j["bottleneck"] = limits_json(r);
+  if (!in.links.empty()) j["links"] = links_json(in.links);
   j["memory"] = memory_json(r);
   j["loss"] = r.loss;
   if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;

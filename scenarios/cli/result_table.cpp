@@ -56,6 +56,39 @@ std::string communication_table(const Result& r) {
   return table.text();
 }
 
+std::string limits_table(const Result& r) {
+  const TimeUnit unit = unit_for(r.step_time_s);
+  TextTable table;
+  table.left("what limits it").left("change").column("step", unit.name).column("MFU", "points");
+  for (const BottleneckRow& row : r.limits)
+    table.row({row.resource, row.change, unit.text(row.step_time_s),
+               r.mfu ? fmt::format("{:+.2f}", row.mfu_points) : "-"});
+  return table.text();
+}
+
+std::string links_table(const std::vector<LinkRow>& links) {
+  TextTable table;
+  table.left("links")
+      .column("count")
+      .column("mean", "% busy")
+      .column("most", "% busy")
+      .left("which");
+  for (const LinkRow& row : links)
+    table.row({row.tier, std::to_string(row.links), fmt::format("{:.2f}", 100 * row.mean_share),
+               fmt::format("{:.2f}", 100 * row.busiest_share), row.busiest});
+  return table.text();
+}
+
+// "10 replicas: 2.69 s to 2.81 s, half of them below 2.72 s".
+std::string replicas_line(const Result& r) {
+  const auto text = [](double s) { return format_seconds(Seconds(s)); };
+  const std::vector<double>& steps = r.replica_steps_s;
+  return fmt::format(
+      "            {} replicas: {} to {}; 10 % below {}, half below {}, 90 % below {}\n",
+      steps.size(), text(steps.front()), text(steps.back()), text(quantile(steps, 0.1)),
+      text(quantile(steps, 0.5)), text(quantile(steps, 0.9)));
+}
+
 std::string memory_table(const Result& r) {
   TextTable table;
   table.left("memory at its peak, rank " + std::to_string(r.memory_rank)).column("size");
@@ -96,6 +129,11 @@ std::string to_table(const Result& r, bool color) {
     out += fmt::format("            {} to {} by the calibration's error\n",
                        format_seconds(Seconds(*r.input.step_time_low_s)),
                        format_seconds(Seconds(*r.input.step_time_high_s)));
+  if (!r.replica_steps_s.empty()) out += replicas_line(r);
+  if (r.input.unequal)
+    out += fmt::format("busy        {} to {} of a step, by rank; half of them below {}\n",
+                       format_percent(r.busy_least), format_percent(r.busy_most),
+                       format_percent(r.busy_median));
   if (r.mfu)
     out += fmt::format("MFU         {}  (HFU {}, {:.1f} of {:.0f} TFLOP/s per GPU)\n",
                        strong(format_percent(*r.mfu)), format_percent(*r.hfu), *r.tflops_per_gpu,
@@ -110,6 +148,8 @@ std::string to_table(const Result& r, bool color) {
     out += fmt::format("            {:.4f} on held-out text\n", *r.loss_held_out);
   out += "\n" + time_table(r);
   if (!r.communication.empty()) out += "\n" + communication_table(r);
+  if (!r.limits.empty()) out += "\n" + limits_table(r);
+  if (!r.input.links.empty()) out += "\n" + links_table(r.input.links);
   out += "\n" + memory_table(r);
   if (!r.input.assumptions.empty()) {
     out += "\n" + styled("assumed, neither measured nor published:", Style::dim, color) + "\n";

@@ -2,6 +2,7 @@
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/simulation.hpp"
+#include "scenarios/cli/variants.hpp"
 
 namespace orrery::cli {
 
@@ -12,6 +13,7 @@ int run(const Arguments& given) {
   Arguments arguments = given;
   arguments.set.push_back("run.values=real");  // a real run computes
   const Scenario scenario = read_scenario(arguments);
+  refuse_simulated(scenario);
   if (!arguments.out.empty()) make_result_folder(arguments.out);
   deliver(run_scenario(scenario, arguments), scenario, arguments);
   return 0;

@@ -18,6 +18,7 @@
 #include "backend/rank.hpp"
 #include "orrery_paths.hpp"
 #include "platforms/cluster.hpp"
+#include "platforms/conditions.hpp"
 #include "scenarios/cli/band.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
@@ -138,6 +139,35 @@ Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const
   return {std::move(report), std::move(result)};
 }
 
+bool different_kinds(const Cluster& cluster) {
+  for (int g = 1; g < cluster.gpus(); ++g)
+    if (cluster.kind(g) != cluster.kind(0)) return true;
+  return false;
+}
+
+// How busy the links of each tier were; nothing where no bytes were counted.
+std::vector<LinkRow> tier_use(const std::vector<LinkSpec>& links, const std::vector<double>& bytes,
+                              Time end) {
+  std::vector<LinkRow> rows;
+  for (int tier = 0; tier < link_tier_count && !bytes.empty(); ++tier) {
+    LinkRow row;
+    row.tier = name(static_cast<LinkTier>(tier));
+    double sum = 0;
+    for (std::size_t i = 0; i < links.size(); ++i) {
+      if (links[i].tier != static_cast<LinkTier>(tier)) continue;
+      const double busy = bytes[i] / (links[i].bandwidth.value * end.seconds().value);
+      sum += busy;
+      ++row.links;
+      if (row.busiest.empty() || busy > row.busiest_share)
+        row.busiest = links[i].name, row.busiest_share = busy;
+    }
+    if (row.links == 0) continue;
+    row.mean_share = sum / row.links;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
 }  // namespace
 
 std::string data_root() {
@@ -176,7 +206,11 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                           const std::string& trace_path, const std::string& verb) {
   const Stopwatch watch;
   const std::optional<Band> band = band_of(scenario);
-  const Cluster cluster(scenario.machines, scenario.gpus());
+  Cluster cluster(scenario.machines, scenario.gpus());
+  const ConditionsSpec& conditions = scenario.cluster_conditions;
+  const std::uint64_t seed = scenario.conditions_seed();
+  if (const auto factors = link_factors(conditions.links, cluster.links(), seed); !factors.empty())
+    cluster.scale_links(factors);
   WorldOptions options = world_options(scenario);
   options.device_capacity = cluster.device_memory(0);
   options.bodies = &cpu_bodies();
@@ -184,6 +218,12 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   SimOptions sim;
   sim.machine = &cluster;
   sim.fidelity = scenario.run.fidelity;
+  for (const auto& [group, fidelity] : scenario.run.group_fidelity)
+    sim.groups.push_back({group, fidelity});
+  sim.variability = {gpu_slowness(conditions.gpu_speed, scenario.gpus(), seed), conditions.jitter,
+                     seed};
+  std::vector<double> link_bytes;
+  if (scenario.run.explain_bottleneck) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
   sim.throttle = scenario.platform.throttle;
   sim.execution = execution_of(scenario, !trace_path.empty());
@@ -201,6 +241,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
+  in.unequal = !conditions.perfect() || different_kinds(cluster);
+  in.links = tier_use(cluster.links(), link_bytes, report.end);
   in.peak = cluster.peak(scenario.precision.activations);
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});

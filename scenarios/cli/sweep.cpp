@@ -38,7 +38,7 @@ StoredPoint simulated(Arguments arguments, const std::vector<std::string>& setti
   arguments.set.insert(arguments.set.end(), settings.begin(), settings.end());
   arguments.quiet = true;
   try {
-    return {0, to_json(simulate_scenario(read_scenario(arguments), arguments, "").result)};
+    return {0, to_json(simulate_with_variants(read_scenario(arguments), arguments, "").result)};
   } catch (const Error& error) {
     if (error.category() == Category::internal) throw;
     return {exit_code(error.category()), error_json(error)};

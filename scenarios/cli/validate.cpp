@@ -10,6 +10,7 @@
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/process_memory.hpp"
 #include "scenarios/cli/simulation.hpp"
+#include "scenarios/cli/variants.hpp"
 
 namespace orrery::cli {
 
@@ -18,6 +19,7 @@ int validate(const Arguments& given) {
   Arguments really = given;
   really.set.push_back("run.values=real");  // a real run computes
   const Scenario real = read_scenario(really), modelled = read_scenario(given);
+  refuse_simulated(modelled);
   const bool color = use_color(given.color, is_terminal(2));
   if (!given.quiet)
     for (const std::string& warning : real.warnings)

@@ -1,0 +1,92 @@
+// Imperfect clusters, replicas and what limits a step, as users ask for them.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::json;
+
+namespace {
+
+Json result_of(const std::vector<std::string>& assignments) {
+  std::vector<std::string> arguments{"simulate", "scenarios/quickstart.yaml", "--json"};
+  for (const std::string& a : assignments) {
+    arguments.push_back("--set");
+    arguments.push_back(a);
+  }
+  const auto done = orrery_with(arguments);
+  REQUIRE_MESSAGE(done.exit == 0, done.err);
+  return Json::parse(done.out);
+}
+
+}  // namespace
+
+TEST_CASE("a worker four times slower makes those of DDP idle three quarters of the step") {
+  const Json j = result_of({"cluster_conditions.gpu_speed.slow=[{gpus: [3], speed: 0.25}]"});
+  const Json perfect = result_of({});
+  CHECK(j["busy"]["least"].get<double>() == doctest::Approx(0.25).epsilon(0.03));
+  CHECK(j["busy"]["median"].get<double>() == doctest::Approx(0.25).epsilon(0.03));
+  CHECK(j["busy"]["most"].get<double>() > 0.98);
+  CHECK(j["step_time_s"].get<double>() / perfect["step_time_s"].get<double>() ==
+        doctest::Approx(4).epsilon(0.02));
+  CHECK(!perfect.contains("busy"));
+}
+
+TEST_CASE("replicas have the conditions of the seeds that follow") {
+  const std::string jitter = "cluster_conditions.jitter=0.1";
+  const Json three = result_of({jitter, "run.replicas=3"})["replicas"];
+  std::vector<double> steps;
+  for (const char* seed : {"1", "2", "3"})
+    steps.push_back(
+        result_of({jitter, std::string("cluster_conditions.seed=") + seed})["step_time_s"]
+            .get<double>());
+  std::sort(steps.begin(), steps.end());
+  CHECK(steps[0] < steps[2]);
+  CHECK(three["count"] == 3);
+  CHECK(three["step_time_s"]["min"] == steps[0]);
+  CHECK(three["step_time_s"]["p50"] == steps[1]);
+  CHECK(three["step_time_s"]["max"] == steps[2]);
+}
+
+TEST_CASE("a bottleneck is explained: a step bound by arithmetic gains most from it") {
+  const Json j = result_of({"run.explain_bottleneck=true"});
+  const Json& rows = j["bottleneck"];
+  REQUIRE(rows.size() >= 6);
+  CHECK(rows[0]["resource"] == "arithmetic");
+  double last = 0;
+  for (const Json& row : rows) {
+    CHECK(row["step_time_s"].get<double>() >= last);
+    CHECK(row["step_time_s"].get<double>() <= j["step_time_s"].get<double>() * (1 + 1e-9));
+    const double gain = j["step_time_s"].get<double>() / row["step_time_s"].get<double>() - 1;
+    CHECK(row["mfu_points"].get<double>() == doctest::Approx(100 * j["mfu"].get<double>() * gain));
+    last = row["step_time_s"].get<double>();
+  }
+  REQUIRE(j["links"].size() == 2);
+  CHECK(j["links"][0]["tier"] == "scale-up");
+  CHECK(j["links"][1]["tier"] == "nic");
+  CHECK(j["links"][1]["busiest_share"].get<double>() > 0.001);
+  CHECK(j["links"][1]["busiest_share"].get<double>() < 1);
+}
+
+TEST_CASE("fidelity by group is checked and used") {
+  CHECK(result_of({"run.fidelity={replicate: flow, others: analytic}"})["flows"].get<int>() > 0);
+  CHECK(result_of({"run.fidelity={tensor: flow}"})["flows"] == 0);
+  const auto refused = orrery_with(
+      {"simulate", "scenarios/quickstart.yaml", "--set", "run.fidelity={replicas: flow}"});
+  CHECK(refused.exit == 3);
+  CHECK(refused.err.find("no group can be called 'replicas'") != std::string::npos);
+  const auto traced = orrery_with({"trace", quickstart, "--set", "run.explain_bottleneck=true"});
+  CHECK(traced.exit == 2);
+  CHECK(contains(traced.err, "run.explain_bottleneck is for `orrery simulate` and `orrery sweep`"));
+  const auto real = orrery_with({"run", "scenarios/mlp-ddp.yaml", "--world", "cpu", "--set",
+                                 "cluster_conditions.jitter=0.1"});
+  CHECK(real.exit == 2);
+  CHECK(contains(real.err, "cluster_conditions are simulated"));
+  const auto perfect =
+      orrery_with({"simulate", "scenarios/quickstart.yaml", "--set", "run.replicas=2"});
+  CHECK(perfect.exit == 3);
+  CHECK(perfect.err.find("all replicas of a perfect cluster are equal") != std::string::npos);
+}
