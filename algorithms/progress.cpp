@@ -10,7 +10,7 @@ Progress::Progress(Rank& rank, const RunLength& length)
                                       " replicas");
   local_batch_ = length.global_batch / replicas_;
   replica_ = 0;
-  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard})
+  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard, Axis::expert})
     replica_ = replica_ * rank.size(axis) + rank.coordinate(axis);
 }
 

@@ -8,7 +8,7 @@ namespace orrery {
 
 namespace {
 // Over which one model copy's parameters are divided, if its replicas do not share them out.
-constexpr Axes model_axes{Axis::tensor, Axis::pipeline};
+constexpr Axes model_axes{Axis::tensor, Axis::expert, Axis::pipeline};
 }  // namespace
 
 std::pair<int, int> stage_blocks(int blocks, int stage, int stages) {
@@ -46,8 +46,10 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
                   options.sharding, options.keeps_optimizer});
   cursor_ = rank.allocate(compute_, Label::activations, 1, Dtype::int64,
                           {.values = Values::always, .name = "data.cursor"});
+  if (model_.part.of > 1 && rank.computes_values())
+    model_.part.index = rank.coordinate(Axis::context);
   load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),
-                                          model_.text, model_.targets_per_sample));
+                                          model_.text, model_.targets_per_sample, 0, model_.part));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
   if (shared_ > 0)
     add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, options.gradient_dtype));
@@ -129,6 +131,11 @@ void Replica::accumulate_micro_batch(const Batch& batch) {
   if (!first_stage() || !last_stage())
     throw Error(Category::invalid_program,
                 "a single micro-batch cannot be accumulated across pipeline stages");
+  for (const auto& block : model_.blocks)
+    if (block->has_partial_gradients())
+      throw Error(Category::config,
+                  "not available yet: sequence parallelism where micro-batches are accumulated one "
+                  "by one");
   forward(0, batch, {}, true, nullptr);
   backward(0, {}, true, nullptr);
 }
@@ -152,7 +159,8 @@ double Replica::loss_on(std::shared_ptr<const std::string> text) {
                          {.values = Values::always, .name = "loss"});
   compute_.launch(zero_loss_, {loss_});
   load_ = rank_.prepare(Kernel::text_batch(whole, model_.tokens_per_sample, rank_.seed(),
-                                           std::move(text), model_.targets_per_sample, stride));
+                                           std::move(text), model_.targets_per_sample, stride,
+                                           model_.part));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     forward(0, {static_cast<std::uint64_t>(i * whole), static_cast<int>(whole)}, {}, false,
             nullptr);
@@ -182,10 +190,12 @@ std::int64_t Replica::input_elements() const {
 void Replica::load(InFlight& state, const Batch& batch) {
   if (!first_stage() && !last_stage()) return;
   const std::int64_t samples = model_.micro_batch;
-  state.tokens = rank_.allocate(compute_, Label::activations, samples * model_.tokens_per_sample,
-                                Dtype::int32, {.name = "tokens"});
-  state.targets = rank_.allocate(compute_, Label::activations, samples * model_.targets_per_sample,
-                                 Dtype::int32, {.name = "targets"});
+  state.tokens = rank_.allocate(compute_, Label::activations,
+                                samples * model_.tokens_per_sample / model_.part.of, Dtype::int32,
+                                {.name = "tokens"});
+  state.targets = rank_.allocate(compute_, Label::activations,
+                                 samples * model_.targets_per_sample / model_.part.of, Dtype::int32,
+                                 {.name = "targets"});
   compute_.upload(cursor_, {static_cast<double>(batch.first_sample)});
   compute_.launch(load_, {cursor_, state.tokens, state.targets});
 }
@@ -264,6 +274,7 @@ Tensor Replica::backward(int micro_batch, Tensor d_output, bool last, const Unit
         state.inputs[local] ? activation(state.inputs[local].elements(), "d_input") : Tensor();
     pass.workspace = activation(block.backward_workspace(), "workspace");
     block.backward(pass);
+    if (last && block.has_partial_gradients()) block.complete_gradients(pass);
     d_output = pass.d_input;
     state.inputs[local] = state.saved[local] = {};
     hooks_->after(here, Pass::backward);

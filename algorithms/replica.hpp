@@ -70,7 +70,7 @@ class Replica {
   // pipeline schedule.
   void accumulate_gradients(Progress& progress);
   // Adds the gradient of one micro-batch, without schedule; for algorithms that decide as they go.
-  // One pipeline stage only.
+  // One pipeline stage and no sequence parallelism only.
   void accumulate_micro_batch(const Batch& batch);
   void zero_gradients();
   // The mean loss over all targets of a text that is not trained on: samples evenly spread from its

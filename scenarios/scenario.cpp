@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "backend/core/text.hpp"
+#include "scenarios/replica_checks.hpp"
 
 namespace orrery {
 
@@ -19,19 +20,6 @@ namespace {
 std::string data_group(const Scenario& s) {
   return fmt::format("{} GPUs / (tensor {} x context {} x pipeline {})", s.gpus(),
                      s.parallel.tensor, s.parallel.context, s.parallel.pipeline);
-}
-
-// The divisors of n that are nearest to `wanted`, below and above.
-std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
-  std::int64_t below = 1, above = n;
-  for (std::int64_t d = 1; d <= n / d; ++d) {
-    if (n % d != 0) continue;
-    for (const std::int64_t each : {d, n / d}) {
-      if (each <= wanted) below = std::max(below, each);
-      if (each >= wanted) above = std::min(above, each);
-    }
-  }
-  return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
 }
 
 // The multiples of `unit` nearest to n, of which n is none.
@@ -73,13 +61,9 @@ std::vector<Axis> axes_of(const std::string& order) {
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
   for (const auto& [path, size, what] :
-       {std::tuple{"parallel.tensor", p.tensor, "tensor parallelism"},
-        {"parallel.context", p.context, "context parallelism"},
-        {"parallel.expert", p.expert, "expert parallelism"},
+       {std::tuple{"parallel.expert", p.expert, "expert parallelism"},
         {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
     if (size != 1) refuse(problems, path, what, "use 1");
-  if (p.sequence_parallel)
-    refuse(problems, "parallel.sequence_parallel", "sequence parallelism", "use false");
   if (p.schedule != "gpipe" && p.schedule != "1f1b")
     refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
            "use gpipe or 1f1b");
@@ -165,6 +149,9 @@ void check_values(const Scenario& s, Problems& problems) {
   if (s.data.held_out > 0 && s.parallel.pipeline > 1)
     refuse(problems, "data.held_out", "the loss on held-out text of a model in several stages",
            "leave it out, or use 1 stage");
+  if (s.data.held_out > 0 && s.parallel.context > 1)
+    refuse(problems, "data.held_out", "the loss on held-out text of divided sequences",
+           "leave it out, or use parallel.context 1");
 }
 
 // What concerns the model: sequence, text, stages.
@@ -373,6 +360,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     resolve_text(s, beside, data_root, problems);
     s.warnings = s.model_spec.warnings;
     if (model) check_model(s, problems);
+    if (model) check_inside_replica(s, problems);
     if (machines) check_sizes(s, problems);
   }
   std::vector<ConfigMessage> all = problems.sorted();

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "algorithms/algorithm_table.hpp"
+#include "algorithms/models/transformer.hpp"
 #include "backend/axes.hpp"
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
@@ -41,6 +42,7 @@ struct ParallelSpec {
   std::string schedule = "1f1b";
   std::int64_t chunks = 1;
   bool sequence_parallel = false;
+  ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
   std::string order = "tp-cp-ep-dp-pp";  // the first varies fastest over neighbouring GPUs
 };
 void describe(Fields<ParallelSpec>& f);

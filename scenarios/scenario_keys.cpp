@@ -34,6 +34,11 @@ void describe(Fields<ParallelSpec>& f) {
   f.field("context", &ParallelSpec::context)
       .between(1, many_parts)
       .doc("GPUs that share one sequence");
+  f.field("context_algorithm", &ParallelSpec::context_algorithm)
+      .one_of({{"ring", ContextAlgorithm::ring},
+               {"ulysses", ContextAlgorithm::ulysses},
+               {"all-gather", ContextAlgorithm::all_gather}})
+      .doc("how attention reaches the tokens of the other GPUs of a context group");
   f.field("expert", &ParallelSpec::expert).between(1, many_parts).doc("groups of experts");
   f.field("schedule", &ParallelSpec::schedule)
       .one_of({"gpipe", "1f1b", "interleaved-1f1b", "pipedream", "pipedream-2bw", "chimera",

@@ -54,6 +54,10 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
   shape.dtype = scenario.precision.parameters;
+  shape.tensor = i(scenario.parallel.tensor);
+  shape.sequence_parallel = scenario.parallel.sequence_parallel;
+  shape.context = i(scenario.parallel.context);
+  shape.context_algorithm = scenario.parallel.context_algorithm;
   return shape;
 }
 

@@ -14,13 +14,33 @@
 
 namespace orrery {
 
+// How a parameter is divided over the ranks of one axis. As a matrix by rows: rank r holds `rows`
+// rows from r * rows on. By columns: of every row rank r holds, for each of `columns` in turn,
+// `count` columns from first + r * count on.
+struct Division {
+  struct Columns {
+    std::int64_t first = 0, count = 0;
+  };
+  Axis axis = Axis::tensor;
+  std::int64_t rows = 0;            // of this rank's part; 0: the parameter is not divided
+  std::int64_t global_columns = 0;  // of the whole parameter
+  std::vector<Columns> columns{};   // empty: by rows
+};
+
 struct ParameterSpec {
   std::string name;
-  std::int64_t elements = 0;
-  double deviation = 0;  // of the normal initial values; 0: all `mean`
+  std::int64_t elements = 0;  // on this rank
+  double deviation = 0;       // of the normal initial values; 0: all `mean`
   double mean = 0;
   bool decay = true;  // subject to weight decay
+  Division division{};
 };
+
+// Writes initial values of one rank's part of a parameter, whose number among all of the model is
+// `number`: the same elements whatever the division. `values` is of that part the elements from
+// `first` on. Asks for the rank's place only in a run with values.
+void initialise(Rank& rank, Stream& stream, const ParameterSpec& spec, std::uint64_t number,
+                const Tensor& values, std::int64_t first = 0);
 
 // What one pass of one block over one micro-batch works on. Tensors that the block does not use are
 // left empty.
@@ -43,6 +63,10 @@ class Block {
   virtual void prepare(Rank& rank) = 0;
   virtual void forward(const BlockPass& pass) const = 0;
   virtual void backward(const BlockPass& pass) const = 0;  // adds to gradients
+  // Once the backward of a step's last micro-batch is issued: sums over ranks inside the replica
+  // what each has added a part of, where has_partial_gradients(). Uses the gradients of the pass.
+  virtual void complete_gradients(const BlockPass& /*pass*/) const {}
+  bool has_partial_gradients() const { return partial_gradients_; }
 
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
   std::int64_t parameter_elements() const;
@@ -70,7 +94,7 @@ class Block {
   std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
                backward_workspace_ = 0, shared_elements_ = 0;
   int shares_with_ = -1;
-  bool computes_loss_ = false;
+  bool computes_loss_ = false, partial_gradients_ = false;
   Flops forward_flops_{0}, backward_flops_{0};
 };
 
@@ -80,6 +104,8 @@ struct Model {
   Dtype dtype = Dtype::fp32;                   // of parameters and activations
   int micro_batch = 1;                         // samples
   std::int64_t tokens_per_sample = 1, targets_per_sample = 1;
+  // How samples are divided over the context axis; a rank's own index is its place there.
+  SequencePart part{};
   std::shared_ptr<const std::string> text;  // null in a timing model
 
   std::int64_t parameter_elements() const;

@@ -27,8 +27,15 @@ struct TrainingCase {
   DdpOptions ddp{
       .optimizer = {}, .clip_norm = {}, .bucket = Bytes(6000), .first_bucket = Bytes(1000)};
   std::int64_t steps = 50;
+  int tensor = 1, context = 1;  // of the transformer
 
-  int ranks() const { return data * pipeline; }
+  int ranks() const { return data * pipeline * tensor * context; }
+  Grid grid() const {
+    Grid g;
+    g.set(Axis::replicate, data).set(Axis::pipeline, pipeline).set(Axis::tensor, tensor);
+    g.set(Axis::context, context);
+    return g;
+  }
   std::int64_t global_batch() const {
     return std::int64_t{data} * replica.micro_batches *
            (transformer ? transformer->micro_batch : model.micro_batch);
@@ -37,6 +44,8 @@ struct TrainingCase {
     if (transformer) {
       TransformerShape shape = *transformer;
       shape.micro_batches = replica.micro_batches;
+      shape.tensor = tensor;
+      shape.context = context;
       return make_transformer(shape, std::move(text));
     }
     MlpShape shape = model;
@@ -82,7 +91,7 @@ inline World::Program training(TrainingCase c, std::vector<Checkpoint>& state,
 
 inline WorldOptions training_options(const TrainingCase& c) {
   WorldOptions options;
-  options.grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  options.grid = c.grid();
   options.real_values = true;
   options.seed = 7;
   options.bodies = &cpu_bodies();
@@ -136,8 +145,7 @@ inline std::int64_t copied_parameters(const TrainingCase& c) {
 // All parameters of the first model copy, in the order of the model, whatever the pipeline's cut.
 inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& trained) {
   std::vector<float> all;
-  Grid grid;
-  grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  const Grid grid = c.grid();
   for (int stage = 0; stage < c.pipeline; ++stage) {
     const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, stage));
     const auto& bytes = trained.state[rank].fields.at("replica.parameters");
