@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "backend/core/text.hpp"
+#include "scenarios/check_pipeline.hpp"
 #include "scenarios/replica_checks.hpp"
 
 namespace orrery {
@@ -61,12 +62,10 @@ std::vector<Axis> axes_of(const std::string& order) {
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
   for (const auto& [path, size, what] :
-       {std::tuple{"parallel.expert", p.expert, "expert parallelism"},
-        {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
+       {std::tuple{"parallel.expert", p.expert, "expert parallelism"}})
     if (size != 1) refuse(problems, path, what, "use 1");
-  if (p.schedule != "gpipe" && p.schedule != "1f1b")
-    refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
-           "use gpipe or 1f1b");
+  if (p.schedule == "petra")
+    refuse(problems, "parallel.schedule", "schedule petra", "use pipedream or pipedream-2bw");
   if (axes_of(p.order).empty())
     problems.add("parallel.order",
                  fmt::format("'{}' is no order of tp, cp, ep, dp and pp", p.order),
@@ -190,11 +189,7 @@ void check_model(Scenario& s, Problems& problems) {
                              tokens, m.kind == ModelKind::transformer ? "tokens" : "samples"),
                  "use fewer samples, or shorter ones");
   if (s.run.values == RunValues::real) check_values(s, problems);
-  if (m.layers() % s.parallel.pipeline != 0)
-    problems.add("parallel.pipeline",
-                 fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,
-                             s.parallel.pipeline),
-                 nearest_divisors(m.layers(), s.parallel.pipeline));
+  check_layers(s, problems);
 }
 
 // What divides into what.
@@ -237,6 +232,8 @@ void check_sizes(Scenario& s, Problems& problems) {
                     multiple == 1 ? "" : fmt::format(" x {} of {}", multiple, s.algorithm.name),
                     unit),
         nearest_multiples(s.data.global_batch, unit));
+  else
+    check_schedule(s, problems);
 }
 
 void resolve_text(Scenario& s, const std::string& beside, const std::string& root,
@@ -280,6 +277,13 @@ int Scenario::data_parallel() const {
 }
 int Scenario::micro_batches() const {
   return static_cast<int>(data.global_batch / (data_parallel() * data.micro_batch));
+}
+PipelineShape Scenario::pipeline_shape() const {
+  PipelineShape shape{static_cast<int>(parallel.pipeline), micro_batches()};
+  shape.chunks = static_cast<int>(parallel.chunks);
+  shape.activation_limit = static_cast<int>(parallel.activation_limit.value_or(0));
+  shape.vertical_sync = parallel.vertical_sync;
+  return shape;
 }
 Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);

@@ -74,6 +74,11 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   ReplicaOptions options;
   options.micro_batches = scenario.micro_batches();
   options.schedule = scenario.parallel.schedule;
+  options.chunks = static_cast<int>(scenario.parallel.chunks);
+  options.activation_limit = static_cast<int>(scenario.parallel.activation_limit.value_or(0));
+  options.vertical_sync = scenario.parallel.vertical_sync;
+  for (const std::int64_t layers : scenario.parallel.layers)
+    options.layers.push_back(static_cast<int>(layers));
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
   options.gradient_dtype = scenario.precision.reduction;
   options.optimizer = scenario.algorithm.plan.optimizer.options();

@@ -28,6 +28,7 @@ class TokenEmbedding : public TransformerBlock {
     partial_gradients_ = tensor_.sequence() && positions_ > 0;
     output_elements_ = own_ * s.hidden;
     if (tensor_.sequence()) forward_workspace_ = backward_workspace_ = rows_ * s.hidden;
+    weights_read_d_output_ = splits();
   }
   void prepare(Rank& rank) override {
     if (forward_.built()) return;
@@ -45,6 +46,12 @@ class TokenEmbedding : public TransformerBlock {
   }
   void backward(const BlockPass& p) const override {
     backward_.run(p.stream, {p.tokens, p.d_output, p.workspace, p.gradients});
+  }
+  void backward_input(const BlockPass& p) const override {
+    if (!splits()) backward(p);
+  }
+  void backward_weight(const BlockPass& p) const override {
+    if (splits()) backward(p);
   }
 
  private:
@@ -82,7 +89,7 @@ class TokenEmbedding : public TransformerBlock {
   std::int64_t vocabulary_, tokens_ = 0, positions_ = 0;  // rows here; elements of the tables
 };
 
-// Final norm, logits, cross-entropy. Saved: the norm's output, and d logits in the place of the
+// Final norm, logits, cross-entropy. Kept: the norm's output, and d logits in the place of the
 // logits. Over a divided vocabulary the loss takes three steps, between which ranks agree on each
 // row's maximum, then on its sum of exponentials and its target's logit (as Megatron-LM's
 // megatron/core/fusions/fused_cross_entropy.py does).
@@ -99,7 +106,7 @@ class LanguageHead : public TransformerBlock {
       parameters_.push_back(table("logits", s));
     }
     const std::int64_t own = own_ * s.hidden, all = rows_ * s.hidden;
-    saved_elements_ = own + rows_ * vocabulary_;
+    kept_elements_ = own + rows_ * vocabulary_;
     if (tensor_.sequence()) forward_workspace_ = all;
     backward_workspace_ = all + (tensor_.sequence() ? own + all : 0);
     computes_loss_ = true;
@@ -110,11 +117,17 @@ class LanguageHead : public TransformerBlock {
     prepare_groups(rank, key);
     key += "/" + std::to_string(tensor_.index());
     build_forward(rank, forward_);
-    build_backward(rank, backward_);
+    build_backward(rank, backward_, Part::both);
     forward_.build(rank, key + ".forward");
     backward_.build(rank, key + ".backward");
     forward_flops_ = forward_.matrix_flops();
     backward_flops_ = backward_.matrix_flops();
+    if (!splits()) return;
+    build_backward(rank, backward_input_, Part::input);
+    build_backward(rank, backward_weight_, Part::weight);
+    backward_input_.build(rank, key + ".backward_input");
+    backward_weight_.build(rank, key + ".backward_weight");
+    weight_flops_ = backward_weight_.matrix_flops();
   }
   void forward(const BlockPass& p) const override {
     const auto per_token = [&](std::int64_t numbers) {
@@ -123,20 +136,27 @@ class LanguageHead : public TransformerBlock {
                                                         Dtype::fp32, {.name = "loss per token"});
     };
     forward_.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters, p.parameters, p.input,
-                            p.saved, p.targets, p.loss, p.workspace, per_token(1), per_token(2)});
+                            p.kept, p.targets, p.loss, p.workspace, per_token(1), per_token(2)});
   }
-  void backward(const BlockPass& p) const override {
-    backward_.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters,
-                             s_.tied ? p.shared_gradients : p.gradients, p.parameters, p.input,
-                             p.saved, p.workspace, p.gradients, p.d_input});
+  void backward(const BlockPass& p) const override { run_backward(backward_, p); }
+  void backward_input(const BlockPass& p) const override {
+    run_backward(splits() ? backward_input_ : backward_, p);
+  }
+  void backward_weight(const BlockPass& p) const override {
+    if (splits()) run_backward(backward_weight_, p);
   }
 
  private:
+  void run_backward(const PassProgram& program, const BlockPass& p) const {
+    program.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters,
+                           s_.tied ? p.shared_gradients : p.gradients, p.parameters, p.input,
+                           p.kept, p.workspace, p.gradients, p.d_input});
+  }
   void build_forward(Rank& rank, PassProgram& s) const {
     const std::int64_t h = s_.hidden, own = own_ * h;
     // Of the embedding's parameters or the head's own.
     const int table = s.tensor("table"), p = s.tensor("parameters"), x = s.tensor("input"),
-              k = s.tensor("saved"), target = s.tensor("targets"), sum = s.tensor("loss");
+              k = s.tensor("kept"), target = s.tensor("targets"), sum = s.tensor("loss");
     const int t = s.tensor("workspace"), max = s.tensor("maxima"), sums = s.tensor("sums");
     const SlotView normed{k, 0, own}, logits{k, own, rows_ * vocabulary_};
     const SlotView targets{target, 0, rows_}, loss{sum, 0, 1};
@@ -164,22 +184,26 @@ class LanguageHead : public TransformerBlock {
     s.add(rank.prepare(Kernel::softmax_gradient(rows_, vocabulary_, first, scale(), s_.dtype)),
           {logits, targets, sums, loss});
   }
-  void build_backward(Rank& rank, PassProgram& s) const {
+  void build_backward(Rank& rank, PassProgram& s, Part part) const {
     const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h;
     const int table = s.tensor("table"), table_gradient = s.tensor("table_gradient"),
-              p = s.tensor("parameters"), x = s.tensor("input"), k = s.tensor("saved");
+              p = s.tensor("parameters"), x = s.tensor("input"), k = s.tensor("kept");
     const int t = s.tensor("workspace"), g = s.tensor("gradients"), dx = s.tensor("d_input");
     const SlotView normed{k, 0, own}, d_logits{k, own, rows_ * vocabulary_}, d_norm{t, 0, all},
         my_d_norm{t, all, own}, all_normed{t, all + own, all};
     const SlotView head_input = tensor_.gather(s, normed, all_normed);
-    s.add(rank.prepare(
-              Kernel::gemm(rows_, h, vocabulary_, s_.dtype, false, false, false, "logits.dgrad")),
-          {d_logits, weight_.in(table), d_norm});
+    const bool inputs = part != Part::weight;
+    if (inputs)
+      s.add(rank.prepare(
+                Kernel::gemm(rows_, h, vocabulary_, s_.dtype, false, false, false, "logits.dgrad")),
+            {d_logits, weight_.in(table), d_norm});
     if (tensor_.sequence()) s.wait();
-    const SlotView d_sum = tensor_.sum(s, d_norm, my_d_norm);
-    s.add(rank.prepare(
-              Kernel::gemm(vocabulary_, h, rows_, s_.dtype, true, false, true, "logits.wgrad")),
-          {d_logits, head_input, weight_.in(table_gradient)});
+    const SlotView d_sum = inputs ? tensor_.sum(s, d_norm, my_d_norm) : SlotView{};
+    if (part != Part::input)
+      s.add(rank.prepare(
+                Kernel::gemm(vocabulary_, h, rows_, s_.dtype, true, false, true, "logits.wgrad")),
+            {d_logits, head_input, weight_.in(table_gradient)});
+    if (!inputs) return;
     tensor_.wait(s);
     norm_backward(rank, s, d_sum, {x, 0, own}, norm_, p, g, {}, {dx, 0, own});
   }

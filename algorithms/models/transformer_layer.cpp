@@ -37,6 +37,11 @@ class Layer : public TransformerBlock {
     output_elements_ = own_ * s.hidden;
     lay_out_saved();
     lay_out_workspace();
+    if (!splits()) return;
+    weights_read_d_output_ = true;
+    deferred_elements_ = own_ * s.hidden + rows_ * (up_ + q_ + 2 * kv_);
+    backward_input_workspace_ =
+        rows_ * s.hidden + std::max(rows_ * ffn_, rows_ * q_ + attention_->backward_workspace());
   }
 
   void prepare(Rank& rank) override {
@@ -46,18 +51,34 @@ class Layer : public TransformerBlock {
     attention_->open(rank);
     key += "/" + std::to_string(part_.index);
     build_forward(rank, forward_);
-    build_backward(rank, backward_);
+    build_backward(rank, backward_, Part::both);
     forward_.build(rank, key + ".forward");
     backward_.build(rank, key + ".backward");
     forward_flops_ = forward_.matrix_flops();
     backward_flops_ = backward_.matrix_flops();
+    if (!splits()) return;
+    build_backward(rank, backward_input_, Part::input);
+    build_backward(rank, backward_weight_, Part::weight);
+    backward_input_.build(rank, key + ".backward_input");
+    backward_weight_.build(rank, key + ".backward_weight");
+    weight_flops_ = backward_weight_.matrix_flops();
   }
   void forward(const BlockPass& p) const override {
-    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.workspace, p.output});
+    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output});
   }
   void backward(const BlockPass& p) const override {
-    backward_.run(p.stream, {p.parameters, p.input, p.saved, p.d_output, p.workspace, p.gradients,
-                             p.d_input});
+    backward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                             p.gradients, p.d_input, p.deferred});
+  }
+  void backward_input(const BlockPass& p) const override {
+    if (!splits()) return backward(p);
+    backward_input_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                                   p.gradients, p.d_input, p.deferred});
+  }
+  void backward_weight(const BlockPass& p) const override {
+    if (splits())
+      backward_weight_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output,
+                                      p.workspace, p.gradients, p.d_input, p.deferred});
   }
 
  private:
@@ -87,32 +108,34 @@ class Layer : public TransformerBlock {
     return range;
   }
 
-  // What the backward needs besides the input: norm outputs, q k v, attention output and what its
-  // core keeps, the residual after attention where the MLP reads it, the inputs and the
-  // output of the activation function.
+  // What the backward needs besides the input. Kept are the outputs of the norms, of attention and
+  // of the activation function; saved are q k v and what attention's core keeps, the residual after
+  // attention where the MLP reads it, and the inputs of the activation function.
   void lay_out_saved() {
-    std::int64_t at = 0;
-    const auto keep = [&at](std::int64_t elements) {
-      const Range range{at, elements};
-      at += elements;
-      return range;
+    const auto range = [](std::int64_t& end, std::int64_t elements, bool kept) {
+      const Range r{end, elements, 0, kept};
+      end += elements;
+      return r;
     };
+    const auto save = [&](std::int64_t n) { return range(saved_elements_, n, false); };
+    const auto keep = [&](std::int64_t n) { return range(kept_elements_, n, true); };
     normed_ = keep(own_ * s_.hidden);
-    if (attention_->needs_qkv_again()) qkv_out_ = keep(rows_ * (q_ + 2 * kv_));
+    if (attention_->needs_qkv_again()) qkv_out_ = save(rows_ * (q_ + 2 * kv_));
     attended_ = keep(rows_ * q_);
-    kept_ = keep(attention_->kept());
-    if (!s_.parallel_blocks) residual_ = keep(own_ * s_.hidden);
+    kept_ = save(attention_->kept());
+    if (!s_.parallel_blocks) residual_ = save(own_ * s_.hidden);
     normed_again_ = keep(own_ * s_.hidden);
-    before_activation_ = keep(rows_ * up_);
+    before_activation_ = save(rows_ * up_);
     activated_ = keep(rows_ * ffn_);
-    saved_elements_ = at;
   }
 
   // Forward: a product's or a gather's result for all tokens | its sum for this rank's own | the
   // attention's residual of parallel blocks | q k v if not saved | what attention's core needs.
   // Backward: d residual | d norm output | that of this rank's own tokens, d output of all and a
   // norm's output of all, with sequence parallelism | d activation and d up, later d attention
-  // output and d qkv | what attention's core needs.
+  // output and d qkv | what attention's core needs. Where the weights' gradients come later: d norm
+  // output | d activation, later d attention output and what its core needs; and, deferred, d
+  // residual | d up | d qkv.
   void lay_out_workspace() {
     const std::int64_t all = rows_ * s_.hidden, own = own_ * s_.hidden;
     const bool divided = tensor_.sequence();
@@ -152,8 +175,9 @@ class Layer : public TransformerBlock {
 
   void build_forward(Rank& rank, PassProgram& s) const {
     const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h, n = q_ + 2 * kv_;
-    const int p = s.tensor("parameters"), x = s.tensor("input"), k = s.tensor("saved"),
-              t = s.tensor("workspace"), y = s.tensor("output");
+    const int p = s.tensor("parameters"), x = s.tensor("input");
+    const Activations k{s.tensor("saved"), s.tensor("kept")};
+    const int t = s.tensor("workspace"), y = s.tensor("output");
     const SlotView input{x, 0, own}, everything{t, 0, all}, mine{t, all, own};
     const bool keeps = attention_->needs_qkv_again();
     const SlotView qkv = keeps ? qkv_out_.in(k) : SlotView{t, projected_, rows_ * n};
@@ -215,60 +239,98 @@ class Layer : public TransformerBlock {
             {bias_dy, parameter.bias_in(g)});
   }
 
-  void build_backward(Rank& rank, PassProgram& s) const {
-    const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h, n = q_ + 2 * kv_;
-    const int p = s.tensor("parameters"), x = s.tensor("input"), k = s.tensor("saved"),
-              dy = s.tensor("d_output"), t = s.tensor("workspace");
-    const int g = s.tensor("gradients"), dx = s.tensor("d_input");
-    const SlotView input{x, 0, own}, d_output{dy, 0, own}, d_residual{t, 0, own},
-        d_norm{t, own, all}, my_d_norm{t, own + all, own}, all_d_output{t, 2 * own + all, all},
-        all_normed{t, 2 * own + 2 * all, all};
-    const SlotView d_activated{t, inner_, rows_ * ffn_},
-        d_up{t, inner_ + rows_ * ffn_, rows_ * up_};
-    const SlotView d_attended{t, inner_, rows_ * q_}, d_qkv{t, inner_ + rows_ * q_, rows_ * n};
-    const SlotView core{t, inner_ + rows_ * (q_ + n), attention_->backward_workspace()};
+  // Where the gradients of the backward are.
+  struct Gradients {
+    SlotView residual, norm, my_norm, all_output, all_normed, activated, up, attended, qkv, core;
+  };
+  Gradients lay_out_gradients(Part part, int t, int deferred) const {
+    const std::int64_t own = own_ * s_.hidden, all = rows_ * s_.hidden,
+                       packed = rows_ * (q_ + 2 * kv_);
+    const std::int64_t more = attention_->backward_workspace();
+    if (part != Part::both) {
+      const SlotView none{};
+      return {{deferred, 0, own},
+              {t, 0, all},
+              none,
+              none,
+              none,
+              {t, all, rows_ * ffn_},
+              {deferred, own, rows_ * up_},
+              {t, all, rows_ * q_},
+              {deferred, own + rows_ * up_, packed},
+              {t, all + rows_ * q_, more}};
+    }
+    return {{t, 0, own},
+            {t, own, all},
+            {t, own + all, own},
+            {t, 2 * own + all, all},
+            {t, 2 * own + 2 * all, all},
+            {t, inner_, rows_ * ffn_},
+            {t, inner_ + rows_ * ffn_, rows_ * up_},
+            {t, inner_, rows_ * q_},
+            {t, inner_ + rows_ * q_, packed},
+            {t, inner_ + rows_ * q_ + packed, more}};
+  }
+
+  void build_backward(Rank& rank, PassProgram& s, Part part) const {
+    const std::int64_t h = s_.hidden, own = own_ * h, n = q_ + 2 * kv_;
+    const int p = s.tensor("parameters"), x = s.tensor("input");
+    const Activations k{s.tensor("saved"), s.tensor("kept")};
+    const int dy = s.tensor("d_output"), t = s.tensor("workspace");
+    const int g = s.tensor("gradients"), dx = s.tensor("d_input"), later = s.tensor("deferred");
+    const SlotView input{x, 0, own}, d_output{dy, 0, own};
+    const Gradients d = lay_out_gradients(part, t, later);
+    const bool inputs = part != Part::weight, weights = part != Part::input;
     const auto gathered_now = [&](const SlotView& mine) {
-      const SlotView out = tensor_.gather(s, mine, all_d_output);
+      const SlotView out = tensor_.gather(s, mine, d.all_output);
       if (tensor_.sequence()) s.wait();
       return out;
     };
     // The sum of d norm output over the group runs beside the gradient of the matrix.
     const auto summed_beside = [&](auto add_weight_gradient) {
       if (tensor_.sequence()) s.wait();  // for the gathered norm output
-      const SlotView out = tensor_.sum(s, d_norm, my_d_norm);
-      add_weight_gradient();
-      tensor_.wait(s);
+      const SlotView out = inputs ? tensor_.sum(s, d.norm, d.my_norm) : SlotView{};
+      if (weights) add_weight_gradient();
+      if (inputs) tensor_.wait(s);
       return out;
     };
     SlotView d_sum = gathered_now(d_output);
-    const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), all_normed);
-    input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d_activated);
-    weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_,
-                    d_output);
-    s.add(rank.prepare(activation_backward()),
-          {d_activated, before_activation_.in(k), up_matrix_.bias_in(p), d_up});
-    input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d_up, d_norm);
+    const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), d.all_normed);
+    if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated);
+    if (weights)
+      weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_,
+                      d_output);
+    if (inputs) {
+      s.add(rank.prepare(activation_backward()),
+            {d.activated, before_activation_.in(k), up_matrix_.bias_in(p), d.up});
+      input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm);
+    }
     const SlotView d_mlp_norm = summed_beside([&] {
-      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d_up, rows_, d_up);
+      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up);
     });
     // Side by side, attention's output gets d output alone; d residual is what reaches the input
     // past attention, in either case.
-    norm_backward(rank, s, d_mlp_norm, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p,
-                  g, d_output, d_residual);
-    const SlotView d_added = s_.parallel_blocks ? d_output : d_residual;
+    if (inputs)
+      norm_backward(rank, s, d_mlp_norm, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p,
+                    g, d_output, d.residual);
+    const SlotView d_added = s_.parallel_blocks ? d_output : d.residual;
     if (!s_.parallel_blocks) d_sum = gathered_now(d_added);
-    const SlotView attention_input = tensor_.gather(s, normed_.in(k), all_normed);
-    input_gradient(rank, s, "out.dgrad", q_, h, out_, p, d_sum, d_attended);
-    weight_gradient(rank, s, "out.wgrad", q_, h, attended_.in(k), out_, g, d_sum, own_, d_added);
-    attention_->backward(rank, s,
-                         {d_attended, qkv_out_.in(k), attended_.in(k), kept_.in(k), d_qkv, core});
-    rotary(rank, s, d_qkv, true);
-    input_gradient(rank, s, "qkv.dgrad", h, n, qkv_, p, d_qkv, d_norm);
+    const SlotView attention_input = tensor_.gather(s, normed_.in(k), d.all_normed);
+    if (inputs) input_gradient(rank, s, "out.dgrad", q_, h, out_, p, d_sum, d.attended);
+    if (weights)
+      weight_gradient(rank, s, "out.wgrad", q_, h, attended_.in(k), out_, g, d_sum, own_, d_added);
+    if (inputs) {
+      attention_->backward(
+          rank, s, {d.attended, qkv_out_.in(k), attended_.in(k), kept_.in(k), d.qkv, d.core});
+      rotary(rank, s, d.qkv, true);
+      input_gradient(rank, s, "qkv.dgrad", h, n, qkv_, p, d.qkv, d.norm);
+    }
     const SlotView d_attention_norm = summed_beside([&] {
-      weight_gradient(rank, s, "qkv.wgrad", h, n, attention_input, qkv_, g, d_qkv, rows_, d_qkv);
+      weight_gradient(rank, s, "qkv.wgrad", h, n, attention_input, qkv_, g, d.qkv, rows_, d.qkv);
     });
-    norm_backward(rank, s, d_attention_norm, input, attention_norm_, p, g, d_residual,
-                  {dx, 0, own});
+    if (inputs)
+      norm_backward(rank, s, d_attention_norm, input, attention_norm_, p, g, d.residual,
+                    {dx, 0, own});
   }
 
   std::int64_t heads_ = 0, kv_heads_ = 0, q_ = 0, kv_ = 0, ffn_ = 0, up_ = 0;  // on this rank
