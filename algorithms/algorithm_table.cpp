@@ -99,8 +99,13 @@ AlgorithmPlan compressed(const Node& node, Problems& problems) {
 
 const std::vector<std::string> inside_and_inner{"tensor",    "pipeline", "context", "expert",
                                                 "recompute", "none",     "ddp"};
-const std::vector<std::string> without_pipeline{"tensor", "context", "expert", "recompute"};
-const std::vector<Refusal> no_pipeline{
+const std::vector<std::string> alone_in_a_replica{"recompute"};
+const char* const decides_alone =
+    "not available yet: ranks of one replica that agree on how many micro-batches to take";
+const std::vector<Refusal> no_company{
+    {"tensor", decides_alone},
+    {"context", decides_alone},
+    {"expert", decides_alone},
     {"pipeline",
      "it decides after every few micro-batches whether to take more, and a pipeline's "
      "micro-batches overlap"}};
@@ -139,12 +144,12 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        inside_and_inner,
        {},
        over_islands<StreamingDiloco, StreamingDilocoOptions>},
-      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", without_pipeline, no_pipeline,
+      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company,
        decoupled<Acco, 2>},
-      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", without_pipeline, no_pipeline,
+      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company,
        decoupled<Dpu, 1>},
       {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
-       without_pipeline, no_pipeline, decoupled<WeightPrediction, 1>},
+       alone_in_a_replica, no_company, decoupled<WeightPrediction, 1>},
       {"qsgd",
        "arXiv 1610.02132",
        "algorithms/qsgd.cpp",

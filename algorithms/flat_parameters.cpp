@@ -100,6 +100,8 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.block = block;
     p.decay = spec.decay;
     p.columns = spec.columns;
+    for (const Axis axis : {Axis::tensor, Axis::expert})
+      if (spec.division.rows == 0 || spec.division.axis != axis) p.replicated = p.replicated | axis;
     from += spec.elements;
     if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
     if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);
@@ -110,17 +112,9 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
 
 void FlatParameters::initialise(Stream& home, const ParameterSpec& spec, const Parameter& p,
                                 std::uint64_t number) {
-  const auto write = [&](const Tensor& values, std::int64_t first) {
-    const std::int64_t n = values.elements();
-    home.launch(
-        rank_.prepare(spec.deviation > 0 ? Kernel::initialise(n, first, spec.deviation,
-                                                              rank_.seed(), number, value_dtype_)
-                                         : Kernel::fill(n, spec.mean, value_dtype_)),
-        {values});
-  };
-  if (!sharding_.parameters()) return write(p.value, 0);
+  if (!sharding_.parameters()) return orrery::initialise(rank_, home, spec, number, p.value);
   for_own(p.begin, p.begin + p.elements, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
-    write(values_at(from, own, n), from - p.begin);
+    orrery::initialise(rank_, home, spec, number, values_at(from, own, n), from - p.begin);
   });
 }
 
@@ -179,17 +173,31 @@ void FlatParameters::zero_gradients(Stream& stream) {
                 {gradients_});
 }
 
-// Shards lie behind each other in buffers of their own, and in one whole buffer apart.
+// Of n ranks with the same gradient each adds an n-th of its squares. Shards lie behind each other
+// in buffers of their own, and in one whole buffer apart.
 void FlatParameters::add_squares(Stream& stream, const Tensor& sum) {
-  const auto add = [&](const Tensor& part) {
-    stream.launch(rank_.prepare(Kernel::sum_squares(part.elements(), options_.gradient_dtype)),
-                  {part, sum});
+  struct Piece {
+    std::int64_t begin = 0, end = 0;
+    int ranks = 1;
   };
-  const bool copies = copied_ > 0;
-  if (parts_ == 1) return add(gradients_.slice(copied_, elements_));
-  if (sharding_.gradients())
-    return add(gradients_.slice(copies ? groups_[0].shard : 0, gradients_.elements()));
-  for (std::size_t g = copies ? 1 : 0; g < groups_.size(); ++g) add(gradient_shard(groups_[g]));
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < parameters_.size();) {
+    const std::int64_t begin = std::max(parameters_[i].begin, copied_);
+    const int ranks = rank_.size(parameters_[i].replicated);
+    while (i < parameters_.size() && rank_.size(parameters_[i].replicated) == ranks) ++i;
+    const std::int64_t end = i < parameters_.size() ? parameters_[i].begin : elements_;
+    for_own(begin, end, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
+      const std::int64_t at = sharding_.gradients() ? own : from;
+      if (!pieces.empty() && pieces.back().end == at && pieces.back().ranks == ranks)
+        pieces.back().end += n;
+      else
+        pieces.push_back({at, at + n, ranks});
+    });
+  }
+  for (const Piece& piece : pieces)
+    stream.launch(rank_.prepare(Kernel::sum_squares(piece.end - piece.begin,
+                                                    options_.gradient_dtype, 1.0 / piece.ranks)),
+                  {gradients_.slice(piece.begin, piece.end), sum});
 }
 
 void FlatParameters::update(Stream& stream, std::span<const Parameter> parameters,

@@ -76,6 +76,9 @@ class FlatParameters {
   // Of a block: empty while its group's whole is not here.
   Tensor values(int block) const { return part_of(block, &ParameterGroup::values); }
   Tensor gradients(int block) const { return part_of(block, &ParameterGroup::gradients); }
+  Tensor values(int block, const Tensor& version) const {  // of a copy of all values
+    return version.slice(places_[at(block)].begin, places_[at(block)].end);
+  }
   // What this rank owns of a group: a slice of the whole buffer, or of the shards.
   Tensor value_shard(const ParameterGroup& group) const;
   Tensor gradient_shard(const ParameterGroup& group) const;

@@ -17,7 +17,7 @@ void describe(Fields<NoneOptions>& f);
 
 class None : public Algorithm {
  public:
-  None(Replica& replica, const NoneOptions& options) : replica_(replica), options_(options) {}
+  None(Replica& replica, const NoneOptions& options);
   StepEnd issue(Progress& progress) override;
   std::optional<Bytes> sent(std::int64_t) const override { return Bytes(0); }
   void visit(Archive& archive) override { replica_.visit(archive); }
@@ -25,6 +25,7 @@ class None : public Algorithm {
  private:
   Replica& replica_;
   NoneOptions options_;
+  Channel* context_ = nullptr;  // null: whole sequences
 };
 
 }  // namespace orrery

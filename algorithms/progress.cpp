@@ -10,17 +10,22 @@ Progress::Progress(Rank& rank, const RunLength& length)
                                       " replicas");
   local_batch_ = length.global_batch / replicas_;
   replica_ = 0;
-  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard})
+  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard, Axis::expert})
     replica_ = replica_ * rank.size(axis) + rank.part(axis);
 }
 
-Batch Progress::next(int samples) {
-  if (taken_ + samples > local_batch_)
+Batch Progress::part(std::int64_t of_step, std::int64_t from, int samples) const {
+  if (from + samples > local_batch_)
     throw Error(Category::invalid_program, "a step has " + std::to_string(local_batch_) +
                                                " samples per replica; more were asked for");
-  const std::int64_t first = step() * length_.global_batch + replica_ * local_batch_ + taken_;
-  taken_ += samples;
+  const std::int64_t first = of_step * length_.global_batch + replica_ * local_batch_ + from;
   return {static_cast<std::uint64_t>(first), samples};
+}
+
+Batch Progress::next(int samples) {
+  const Batch batch = part(step(), taken_, samples);
+  taken_ += samples;
+  return batch;
 }
 
 Batch Progress::draw(int samples) {

@@ -42,6 +42,10 @@ class Progress {
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
   // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.
   Batch next(int samples);
+  // Samples [from, from + samples) of this replica's share of a step, which may be one to come.
+  Batch part(std::int64_t step, std::int64_t from, int samples) const;
+  void take_share() { taken_ = local_batch_; }  // this step's samples are handed out by `part`
+  std::int64_t steps() const { return length_.steps; }  // of the whole training
   // The next `samples` of this replica, as many as it likes; a step then has those drawn in it.
   Batch draw(int samples);
   // A step has been issued. Waits until at most two steps are under way; its loss is read when it

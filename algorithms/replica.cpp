@@ -1,6 +1,6 @@
 #include "algorithms/replica.hpp"
 
-#include <numeric>
+#include <algorithm>
 
 #include "algorithms/pipeline/executor.hpp"
 
@@ -8,71 +8,148 @@ namespace orrery {
 
 namespace {
 // Over which one model copy's parameters are divided, if its replicas do not share them out.
-constexpr Axes model_axes{Axis::tensor, Axis::pipeline};
+constexpr Axes model_axes{Axis::tensor, Axis::expert, Axis::pipeline};
 }  // namespace
 
-std::pair<int, int> stage_blocks(int blocks, int stage, int stages) {
+std::vector<std::pair<int, int>> stage_blocks(int blocks, int stages,
+                                              const std::vector<int>& layers) {
   const int inner = blocks - 2;
-  if (stages > 1 && inner < stages)
-    throw Error(Category::config,
-                std::to_string(stages) +
-                    " pipeline stages need at least as many layers; the model has " +
-                    std::to_string(inner));
-  const auto first_inner = [&](int s) {
-    return 1 + s * (inner / stages) + std::min(s, inner % stages);
-  };
-  return {stage == 0 ? 0 : first_inner(stage),
-          stage == stages - 1 ? blocks : first_inner(stage + 1)};
+  const auto refuse = [](const std::string& text) { throw Error(Category::config, text); };
+  if (layers.empty() && stages > 1 && inner < stages)
+    refuse(std::to_string(stages) +
+           " pipeline stages need at least as many layers; the model has " + std::to_string(inner));
+  if (!layers.empty() && static_cast<int>(layers.size()) != stages)
+    refuse("layers are told for " + std::to_string(layers.size()) + " stages; there are " +
+           std::to_string(stages));
+  std::vector<std::pair<int, int>> all;
+  int begin = 0;
+  for (int stage = 0; stage < stages; ++stage) {
+    int end = begin + (layers.empty() ? inner / stages + (stage < inner % stages ? 1 : 0)
+                                      : layers[static_cast<std::size_t>(stage)]);
+    if (stage == 0) ++end;
+    if (stage == stages - 1) ++end;
+    if (end <= begin) refuse("a pipeline stage without a layer");
+    all.emplace_back(begin, end);
+    begin = end;
+  }
+  if (begin != blocks)
+    refuse("the stages have " + std::to_string(begin - 2) + " layers; the model has " +
+           std::to_string(inner));
+  return all;
 }
 
 Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
     : rank_(rank), model_(std::move(model)), options_(options), compute_(rank.stream("compute")) {
-  const int stages = rank.size(Axis::pipeline);
-  const int stage = stages == 1 ? 0 : rank.coordinate(Axis::pipeline);
-  const auto [first, last] = stage_blocks(static_cast<int>(model_.blocks.size()), stage, stages);
-  first_block_ = first;
-  last_block_ = last;
-  find_shared_parameters(stage, stages);
+  const int devices = rank.size(Axis::pipeline);
+  const int device = devices == 1 ? 0 : rank.coordinate(Axis::pipeline);
+  plan(device, devices);
+  find_shared_parameters(device);
   if (shared_ > 0 && options.sharding.gradients() && rank.size(options.sharding.over) > 1)
     throw Error(Category::config,
                 "not available yet: divided gradients of an embedding that is tied over stages");
+  if (schedule_->pipes > 1) {
+    if (options.sharding.gradients())
+      throw Error(Category::config,
+                  "not available yet: gradients divided over replicas under a schedule with every "
+                  "stage on two devices (" +
+                      schedule_->name + ")");
+    pipes_channel_ = &rank.channel(Axis::pipeline, "pipes");
+    pipes_peer_ = devices - 1 - device;
+  }
   const Axes norm_axes =
       options.sharding.stage > 0 ? model_axes | options.sharding.over : model_axes;
   if (rank.size(norm_axes) > 1) norm_channel_ = &rank.channel(norm_axes, "norm");
-  for (int b = first; b < last; ++b) model_.blocks[static_cast<std::size_t>(b)]->prepare(rank);
-  std::vector<int> blocks(static_cast<std::size_t>(last - first));
-  std::iota(blocks.begin(), blocks.end(), first);
+  std::vector<int> blocks;
+  for (const Part& p : parts_)
+    for (int b = p.first; b < p.last; ++b) {
+      model_.blocks[static_cast<std::size_t>(b)]->prepare(rank);
+      blocks.push_back(b);
+    }
   flat_ = std::make_unique<FlatParameters>(
       rank, compute_, model_, blocks, copied() > 0 ? model_.blocks.back()->shares_with() : -1,
       copied(),
       FlatOptions{options.gradient_dtype, options.parameter_dtype, options.optimizer,
                   options.sharding, options.keeps_optimizer});
+  if (!schedule_->drains()) {
+    if (flat_->sharding().stage > 0)
+      throw Error(Category::config, "not available yet: sharding under " + schedule_->name);
+    versions_ = std::make_unique<WeightVersions>(
+        rank, compute_, *flat_, schedule_->delays[static_cast<std::size_t>(device)]);
+  }
   cursor_ = rank.allocate(compute_, Label::activations, 1, Dtype::int64,
                           {.values = Values::always, .name = "data.cursor"});
+  if (model_.part.of > 1 && rank.computes_values())
+    model_.part.index = rank.coordinate(Axis::context);
   load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),
-                                          model_.text, model_.targets_per_sample));
+                                          model_.text, model_.targets_per_sample, 0, model_.part));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
   if (shared_ > 0)
     add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, options.gradient_dtype));
-  executor_ = std::make_unique<PipelineExecutor>(*this, options_.schedule, options_.micro_batches);
+  executor_ = std::make_unique<PipelineExecutor>(*this, device);
 }
 
-Replica::~Replica() = default;
+// Which parts of the model this device computes, and in which order.
+void Replica::plan(int device, int devices) {
+  PipelineShape shape{devices, options_.micro_batches};
+  // Without devices to overlap, each micro-batch's backward follows its forward.
+  std::string name = "1f1b";
+  if (devices > 1) {
+    name = options_.schedule;
+    shape.chunks = options_.chunks;
+    shape.activation_limit = options_.activation_limit;
+    shape.vertical_sync = options_.vertical_sync;
+    if (name == "zb-auto") describe_layer(shape);
+  }
+  schedule_ = make_schedule(name, shape);
+  const int blocks = static_cast<int>(model_.blocks.size());
+  const auto stages =
+      stage_blocks(blocks, schedule_->stages, devices > 1 ? options_.layers : std::vector<int>{});
+  for (const Chunk& chunk : schedule_->chunks[static_cast<std::size_t>(device)]) {
+    const auto [first, last] = stages[static_cast<std::size_t>(chunk.stage)];
+    parts_.push_back({first, last, options_.micro_batches / schedule_->pipes, 0, {}});
+  }
+}
 
-// Opens the channel on every stage.
-void Replica::find_shared_parameters(int stage, int stages) {
-  if (stages == 1) return;
+// For zb-auto, which plans with the layers' FLOPs and with what they keep for the weight gradients.
+void Replica::describe_layer(PipelineShape& shape) {
+  Block& layer = *model_.blocks[1];
+  layer.prepare(rank_);
+  const double forward = layer.forward_flops().value, weight = layer.weight_flops().value;
+  if (options_.times)
+    shape.times = *options_.times;
+  else if (forward > 0)
+    shape.times = {1, (layer.backward_flops().value - weight) / forward, weight / forward, 0};
+  const std::int64_t input = block(0).output_elements();
+  const std::int64_t after = layer.kept_elements() + layer.deferred_elements() +
+                             (layer.weights_read_input() ? input : 0) +
+                             (layer.weights_read_d_output() ? layer.output_elements() : 0);
+  const std::int64_t before = input + layer.saved_elements() + layer.kept_elements();
+  if (weight > 0)
+    shape.for_weights = std::min(1.0, static_cast<double>(after) / static_cast<double>(before));
+}
+
+bool Replica::holds(int b) const {
+  return std::any_of(parts_.begin(), parts_.end(),
+                     [b](const Part& p) { return b >= p.first && b < p.last; });
+}
+
+// Opens the channel on every device.
+void Replica::find_shared_parameters(int device) {
+  if (whole_model()) return;
   const Block& user = *model_.blocks.back();
-  for (const auto& block : model_.blocks)
-    if (block->shares_with() > 0 || (block->shares_with() == 0 && block.get() != &user))
+  for (const auto& each : model_.blocks)
+    if (each->shares_with() > 0 || (each->shares_with() == 0 && each.get() != &user))
       throw Error(Category::config,
                   "over pipeline stages only the last block can share parameters, with the first");
-  if (user.shares_with() < 0) return;
+  const Holder first = schedule_->holder(0, 0), last = schedule_->holder(schedule_->stages - 1, 0);
+  if (user.shares_with() < 0 || schedule_->pipes > 1 || first.device == last.device) return;
   shared_channel_ = &rank_.channel(Axis::pipeline, "shared");
   if (!first_stage() && !last_stage()) return;
   shared_ = user.shared_elements();
-  shared_peer_ = stages - 1 - stage;
+  shared_peer_ = device == first.device ? last.device : first.device;
 }
+
+Replica::~Replica() = default;
 
 std::vector<Bucket> Replica::buckets(Bytes capacity, Bytes first) const {
   std::vector<Bucket> all;
@@ -111,8 +188,10 @@ void Replica::zero_gradients() {
 
 void Replica::accumulate_gradients(Progress& progress) {
   zero_gradients();
+  for (Part& p : parts_) p.ready = 0;
   executor_->run(progress);
   if (shared_ > 0) sum_shared_gradients();
+  if (schedule_->pipes > 1) sum_pipes();
 }
 
 // a + b and b + a are the same bits.
@@ -124,20 +203,51 @@ void Replica::sum_shared_gradients() {
   communication.after(compute_.record());
   compute_.after(communication.exchange(mine, theirs, shared_peer_, *shared_channel_));
   compute_.launch(add_shared_, {theirs, mine});
-  hooks_->gradients_ready(
-      unit(model_.blocks.back()->shares_with(), options_.micro_batches - 1, true));
+  hooks_->gradients_ready({0, 0, options_.micro_batches - 1, true});
+}
+
+// Both devices of a pair go through the blocks in the same order. The loss of a step is the mean
+// over the ranks that report it, each of which has one pipe's part of the sum.
+void Replica::sum_pipes() {
+  Stream& communication = rank_.stream("pipes");
+  std::vector<int> blocks;
+  for (const Part& p : parts_)
+    for (int b = p.first; b < p.last; ++b)
+      if (block(b).parameter_elements() > 0) blocks.push_back(b);
+  std::sort(blocks.begin(), blocks.end());
+  for (const int b : blocks) {
+    const Tensor own = flat_->gradients(b);
+    const Tensor other = rank_.allocate(compute_, Label::communication, own.elements(), own.dtype(),
+                                        {.name = "other pipe's gradients"});
+    communication.after(compute_.record());
+    compute_.after(communication.exchange(own, other, pipes_peer_, *pipes_channel_));
+    compute_.launch(rank_.prepare(Kernel::linear_combination(own.elements(), 1, 1, own.dtype())),
+                    {other, own});
+  }
+  for (std::size_t chunk = 2; chunk-- > 0;)
+    for (int b = parts_[chunk].last; b-- > parts_[chunk].first;)
+      hooks_->gradients_ready({static_cast<int>(chunk), b, parts_[chunk].micro_batches - 1, true});
+  if (loss_)
+    compute_.launch(rank_.prepare(Kernel::linear_combination(1, 1, 1, Dtype::fp32)),
+                    {loss_, loss_});
 }
 
 void Replica::accumulate_micro_batch(const Batch& batch) {
-  if (!first_stage() || !last_stage())
+  if (!whole_model())
     throw Error(Category::invalid_program,
                 "a single micro-batch cannot be accumulated across pipeline stages");
-  forward(0, batch, {}, true, nullptr);
-  backward(0, {}, true, nullptr);
+  for (const auto& block : model_.blocks)
+    if (block->has_partial_gradients())
+      throw Error(Category::config,
+                  "not available yet: sequence parallelism where micro-batches are accumulated one "
+                  "by one");
+  for (Part& p : parts_) p.ready = 0;
+  forward({.last = true}, batch, {});
+  backward({.last = true}, {});
 }
 
 double Replica::loss_on(std::shared_ptr<const std::string> text) {
-  if (!first_stage() || !last_stage())
+  if (!whole_model())
     throw Error(Category::config, "a loss on held-out text needs the whole model on each rank");
   const std::int64_t whole = model_.micro_batch;
   const std::int64_t room = static_cast<std::int64_t>(text->size()) - 1 - model_.tokens_per_sample;
@@ -155,131 +265,17 @@ double Replica::loss_on(std::shared_ptr<const std::string> text) {
                          {.values = Values::always, .name = "loss"});
   compute_.launch(zero_loss_, {loss_});
   load_ = rank_.prepare(Kernel::text_batch(whole, model_.tokens_per_sample, rank_.seed(),
-                                           std::move(text), model_.targets_per_sample, stride));
+                                           std::move(text), model_.targets_per_sample, stride,
+                                           model_.part));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
-    forward(0, {static_cast<std::uint64_t>(i * whole), static_cast<int>(whole)}, {}, false,
-            nullptr);
-    in_flight_.erase(0);
+    forward({}, {static_cast<std::uint64_t>(i * whole), static_cast<int>(whole)}, {});
+    in_flight_.clear();
   }
   const double sum = rank_.read(loss_)[0];  // of means, each over the micro-batches of a step
   loss_ = training_loss;
   load_ = training_load;
   return sum * options_.micro_batches / static_cast<double>(micro_batches);
 }
-
-// ---- Passes
-// -----------------------------------------------------------------------------------------------------------------
-
-Tensor Replica::activation(std::int64_t elements, const char* name) {
-  return elements == 0
-             ? Tensor()
-             : rank_.allocate(compute_, Label::activations, elements, model_.dtype, {.name = name});
-}
-
-std::int64_t Replica::input_elements() const {
-  return first_stage()
-             ? 0
-             : model_.blocks[static_cast<std::size_t>(first_block_ - 1)]->output_elements();
-}
-
-void Replica::load(InFlight& state, const Batch& batch) {
-  if (!first_stage() && !last_stage()) return;
-  const std::int64_t samples = model_.micro_batch;
-  state.tokens = rank_.allocate(compute_, Label::activations, samples * model_.tokens_per_sample,
-                                Dtype::int32, {.name = "tokens"});
-  state.targets = rank_.allocate(compute_, Label::activations, samples * model_.targets_per_sample,
-                                 Dtype::int32, {.name = "targets"});
-  compute_.upload(cursor_, {static_cast<double>(batch.first_sample)});
-  compute_.launch(load_, {cursor_, state.tokens, state.targets});
-}
-
-BlockPass Replica::pass_of(int block, InFlight& state) {
-  const auto local = static_cast<std::size_t>(block - first_block_);
-  BlockPass pass{compute_};
-  const Block& its = *model_.blocks[static_cast<std::size_t>(block)];
-  pass.parameters = flat_->values(block);
-  ORRERY_ASSERT(pass.parameters || its.parameter_elements() == 0,
-                "the parameters of a block are there during its passes");
-  pass.gradients = flat_->gradients(block);
-  if (its.shares_with() >= 0) {
-    const Tensor gradients = flat_->gradients(its.shares_with());
-    pass.shared_parameters = flat_->values(its.shares_with()).slice(0, its.shared_elements());
-    if (gradients) pass.shared_gradients = gradients.slice(0, its.shared_elements());
-  }
-  pass.input = state.inputs[local];
-  pass.saved = state.saved[local];
-  pass.tokens = state.tokens;
-  pass.targets = state.targets;
-  pass.loss = loss_;
-  return pass;
-}
-
-Tensor Replica::forward(int micro_batch, const Batch& batch, Tensor input, bool last,
-                        const Unit* next) {
-  InFlight& state = in_flight_[micro_batch];
-  const auto blocks = static_cast<std::size_t>(last_block_ - first_block_);
-  state.inputs.resize(blocks);
-  state.saved.resize(blocks);
-  load(state, batch);
-  for (int b = first_block_; b < last_block_; ++b) {
-    const auto local = static_cast<std::size_t>(b - first_block_);
-    const Block& block = *model_.blocks[static_cast<std::size_t>(b)];
-    Unit following = unit(b + 1, micro_batch, last);
-    Unit here = unit(b, micro_batch, last);
-    following.next = b + 2 < last_block_ ? nullptr : next;
-    here.next = b + 1 < last_block_ ? &following : next;
-    hooks_->before(here, Pass::forward);
-    state.inputs[local] = input;
-    state.saved[local] = activation(block.saved_elements(), "saved");
-    BlockPass pass = pass_of(b, state);
-    pass.output = activation(block.output_elements(), "output");
-    pass.workspace = activation(block.forward_workspace(), "workspace");
-    block.forward(pass);
-    if (options_.recompute == Recompute::full && !block.computes_loss()) state.saved[local] = {};
-    input = pass.output;
-    hooks_->after(here, Pass::forward);
-  }
-  return input;
-}
-
-Tensor Replica::backward(int micro_batch, Tensor d_output, bool last, const Unit* next) {
-  InFlight& state = in_flight_.at(micro_batch);
-  for (int b = last_block_ - 1; b >= first_block_; --b) {
-    const auto local = static_cast<std::size_t>(b - first_block_);
-    const Block& block = *model_.blocks[static_cast<std::size_t>(b)];
-    Unit following = unit(b - 1, micro_batch, last);
-    Unit here = unit(b, micro_batch, last);
-    following.next = b - 2 >= first_block_ ? nullptr : next;
-    here.next = b - 1 >= first_block_ ? &following : next;
-    if (block.saved_elements() > 0 && !state.saved[local]) {
-      hooks_->before(here, Pass::recompute);
-      state.saved[local] = activation(block.saved_elements(), "saved");
-      BlockPass again = pass_of(b, state);
-      again.output = activation(block.output_elements(), "output");
-      again.workspace = activation(block.forward_workspace(), "workspace");
-      block.forward(again);
-      hooks_->after(here, Pass::recompute);
-    }
-    hooks_->before(here, Pass::backward);
-    BlockPass pass = pass_of(b, state);
-    pass.d_output = std::move(d_output);
-    pass.d_input =
-        state.inputs[local] ? activation(state.inputs[local].elements(), "d_input") : Tensor();
-    pass.workspace = activation(block.backward_workspace(), "workspace");
-    block.backward(pass);
-    d_output = pass.d_input;
-    state.inputs[local] = state.saved[local] = {};
-    hooks_->after(here, Pass::backward);
-    hooks_->gradients_accumulated(here);
-    const bool incomplete = shared_ > 0 && b == model_.blocks.back()->shares_with();
-    if (last && !incomplete) hooks_->gradients_ready(here);
-  }
-  in_flight_.erase(micro_batch);
-  return d_output;
-}
-
-// ---- Updates
-// ----------------------------------------------------------------------------------------------------------------
 
 Tensor Replica::squared_gradient_norm(Stream& stream) {
   Tensor sum = rank_.allocate(stream, Label::workspace, 1, Dtype::fp32,
@@ -291,6 +287,9 @@ Tensor Replica::squared_gradient_norm(Stream& stream) {
     communication.after(stream.record());
     stream.after(communication.all_reduce(sum, Reduce::sum, *norm_channel_));
   }
+  if (schedule_->pipes > 1)  // each stage is on two devices: half of the sum, which is exact
+    stream.launch(rank_.prepare(Kernel::linear_combination(1, 0.25, 0.25, Dtype::fp32)),
+                  {sum, sum});
   return sum;
 }
 
@@ -303,22 +302,23 @@ Tensor Replica::clip_scale(Stream& stream, double max_norm) {
 }
 
 void Replica::optimizer_step(Stream& stream, std::span<Parameter> parameters, const Tensor& scale) {
+  if (versions_ != nullptr) versions_->keep(stream);
   flat_->begin_update(stream);
   flat_->update(stream, parameters, scale);
 }
 
 Flops Replica::flops_per_step() const {
   Flops total{0};
-  for (int b = first_block_; b < last_block_; ++b) {
-    const Block& block = *model_.blocks[static_cast<std::size_t>(b)];
-    total += (block.forward_flops() + block.backward_flops()) * options_.micro_batches;
-  }
+  for (const Part& p : parts_)
+    for (int b = p.first; b < p.last; ++b)
+      total += (block(b).forward_flops() + block(b).backward_flops()) * p.micro_batches;
   return total;
 }
 
 void Replica::visit(Archive& archive) {
   const Archive::Scope scope(archive, "replica");
   flat_->visit(archive);
+  if (versions_ != nullptr) versions_->visit(archive);
 }
 
 }  // namespace orrery

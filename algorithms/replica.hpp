@@ -8,11 +8,14 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "algorithms/flat_parameters.hpp"
+#include "algorithms/pipeline/schedule.hpp"
+#include "algorithms/pipeline/weight_versions.hpp"
 #include "algorithms/progress.hpp"
 
 namespace orrery {
@@ -30,15 +33,26 @@ struct ReplicaOptions {
   OptimizerOptions optimizer{};
   Sharding sharding{};          // of parameters, gradients and optimizer state over replicas
   bool keeps_optimizer = true;  // false: the algorithm keeps the optimizer state itself
+  // Of the pipeline; see PipelineShape. `times`: absent, zb-auto plans with the layers' FLOPs.
+  int chunks = 1, activation_limit = 0;
+  bool vertical_sync = false;
+  std::optional<TaskTimes> times{};
+  std::vector<int> layers{};  // blocks but the first and the last, by stage; empty: evenly
 };
 
-// The blocks of one pipeline stage: inner blocks divide evenly (earlier stages take what is left
-// over), the first stage has the first block too, the last stage the last. Error{config} when there
-// are fewer inner blocks than stages.
-std::pair<int, int> stage_blocks(int blocks, int stage, int stages);
+// The blocks of each stage, [first, last): inner blocks as `layers` says, or evenly, the earlier
+// stages taking what is left over; the first stage has the first block too, the last stage the
+// last. Error{config} when `layers` does not fit, or without it when there are fewer inner blocks
+// than stages.
+std::vector<std::pair<int, int>> stage_blocks(int blocks, int stages,
+                                              const std::vector<int>& layers = {});
 
-// Where the last block uses parameters of the first and there are several pipeline stages, the last
-// stage holds a copy of them, before its own parameters: equal initial values, equal gradients,
+// Where a schedule leads two pipes through the devices (Chimera, DualPipe), each stage is on two
+// devices, which exchange and add their gradients at the end of a step, block by block. Cost: an
+// exchange of the gradients of both its stages per device and step; one block's gradients received.
+//
+// Where the last block uses parameters of the first, which is on another device, the last device
+// holds a copy of them, before its own parameters: equal initial values, equal gradients,
 // equal updates. As a step's last micro-batch ends, first and last stage exchange their parts of
 // the gradient and add them, before anything is averaged over replicas, so that both have the same
 // bits from there on. Cost, for S shared parameters: an exchange of S gradients and step on the
@@ -55,8 +69,10 @@ class Replica {
   Stream& compute() const { return compute_; }
   const Model& model() const { return model_; }
   const ReplicaOptions& options() const { return options_; }
-  bool first_stage() const { return first_block_ == 0; }
-  bool last_stage() const { return last_block_ == static_cast<int>(model_.blocks.size()); }
+  bool first_stage() const { return holds(0); }  // this rank has the first block
+  bool last_stage() const { return holds(static_cast<int>(model_.blocks.size()) - 1); }
+  bool whole_model() const { return schedule_->devices == 1; }
+  const PipelineSchedule& schedule() const { return *schedule_; }
 
   FlatParameters& flat() { return *flat_; }
   std::span<Parameter> parameters() { return flat_->parameters(); }
@@ -70,7 +86,7 @@ class Replica {
   // pipeline schedule.
   void accumulate_gradients(Progress& progress);
   // Adds the gradient of one micro-batch, without schedule; for algorithms that decide as they go.
-  // One pipeline stage only.
+  // One pipeline stage and no sequence parallelism only.
   void accumulate_micro_batch(const Batch& batch);
   void zero_gradients();
   // The mean loss over all targets of a text that is not trained on: samples evenly spread from its
@@ -94,31 +110,62 @@ class Replica {
 
  private:
   friend class PipelineExecutor;
-  // What a micro-batch keeps between its forward and its backward.
+  // A part of the model that this rank computes.
+  struct Part {
+    int first = 0, last = 0;  // blocks
+    int micro_batches = 0;    // per step
+    int ready = 0;            // blocks of this step whose gradients have been announced
+    std::vector<Unit> waiting;
+  };
+  // What a micro-batch keeps between its forward and its backward, by block of its part.
+  struct Kept {
+    Tensor input, saved, kept, d_output, deferred;
+  };
   struct InFlight {
     Tensor tokens, targets;
-    std::vector<Tensor> inputs, saved;  // by local block
+    std::vector<Kept> blocks;
   };
-  // One pass over the rank's blocks. `next`: the unit issued after this pass.
-  Tensor forward(int micro_batch, const Batch& batch, Tensor input, bool last, const Unit* next);
-  Tensor backward(int micro_batch, Tensor d_output, bool last, const Unit* next);
-  void find_shared_parameters(int stage, int stages);
+  // What a pass is called with. `next`: the unit issued after it.
+  struct PassCall {
+    int chunk = 0, micro_batch = 0;
+    bool last = false;    // micro-batch of the chunk in this step
+    bool paired = false;  // see BlockPass
+    Tensor weights{};     // all parameters that the passes read; empty: the current ones
+    const Unit* next = nullptr;
+  };
+  // One pass over the blocks of a part.
+  Tensor forward(const PassCall& call, const Batch& batch, Tensor input);
+  Tensor backward(const PassCall& call, Tensor d_output, bool with_weights = true);
+  void backward_weight(const PassCall& call);
+  void forward_again(const Unit& unit, const PassCall& call, InFlight& state);
+  void gradients_done(const Unit& unit);
+  void announce_ready();
+  void plan(int device, int devices);
+  void describe_layer(PipelineShape& shape);
+  void find_shared_parameters(int device);
   void sum_shared_gradients();
+  void sum_pipes();
   void load(InFlight& state, const Batch& batch);
-  BlockPass pass_of(int block, InFlight& state);
+  BlockPass pass_of(const Unit& unit, const PassCall& call, InFlight& state,
+                    bool reads_parameters = true);
   Tensor activation(std::int64_t elements, const char* name);
-  std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // owned by another stage
-  std::int64_t input_elements() const;  // of the stage's boundary, per micro-batch
-  Unit unit(int block, int micro_batch, bool last) const {
-    return {0, block, micro_batch, last, nullptr};
-  }
+  const Block& block(int b) const { return *model_.blocks[static_cast<std::size_t>(b)]; }
+  bool holds(int b) const;
+  Part& part(int chunk) { return parts_[static_cast<std::size_t>(chunk)]; }
+  std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // counted by another rank
+  std::int64_t counted_end() const;              // of what this rank counts, in the flat buffers
+  std::int64_t input_elements(int chunk) const;  // of a part's boundary, per micro-batch
+  std::int64_t output_elements(int chunk) const;
+  InFlight& in_flight(const PassCall& call) { return in_flight_[{call.chunk, call.micro_batch}]; }
 
   Rank& rank_;
   Model model_;
   ReplicaOptions options_;
   Stream& compute_;
-  int first_block_ = 0, last_block_ = 0;
+  std::shared_ptr<const PipelineSchedule> schedule_;
+  std::vector<Part> parts_;  // by chunk
   std::unique_ptr<FlatParameters> flat_;
+  std::unique_ptr<WeightVersions> versions_;  // of a schedule that never drains
   Tensor loss_, cursor_;
   std::unique_ptr<PipelineExecutor> executor_;
   ShardingHooks none_;
@@ -129,7 +176,9 @@ class Replica {
   Channel* shared_channel_ = nullptr;
   std::int64_t shared_ = 0;
   int shared_peer_ = -1;
-  std::map<int, InFlight> in_flight_;
+  int pipes_peer_ = -1;  // the device with the same stages in the other pipe
+  Channel* pipes_channel_ = nullptr;
+  std::map<std::pair<int, int>, InFlight> in_flight_;  // by chunk and micro-batch
   Prepared load_, zero_loss_, add_shared_;
 };
 

@@ -11,17 +11,19 @@
 
 namespace orrery {
 
-// One block's part of a pass over one micro-batch. `next` is the unit that follows in issue order,
-// null at the end of the step.
+// One block's part of a pass over one micro-batch. `next` is the unit of the pass with parameters
+// that follows in issue order, null at the end of the step.
 struct Unit {
-  int chunk = 0;
+  int chunk = 0;  // of the pipeline stage's device
   int block = 0;  // global number
   int micro_batch = 0;
   bool last_micro_batch = false;  // of this block in this step
   const Unit* next = nullptr;
 };
 
-enum class Pass : std::uint8_t { forward, recompute, backward };
+// backward_weight: where a pipeline schedule divides the backward, the gradients of the parameters,
+// some time after Pass::backward. It adds to the gradients and reads no parameters.
+enum class Pass : std::uint8_t { forward, recompute, backward, backward_weight };
 
 // One parameter of this rank. `replicated`: the axes over which it is the same on every rank, so
 // that norms count it once.
@@ -63,9 +65,12 @@ class ShardingHooks {
   virtual ~ShardingHooks() = default;
   virtual void before(const Unit&, Pass) {}
   virtual void after(const Unit&, Pass) {}
-  virtual void gradients_accumulated(const Unit&) {}  // the backward of a unit is issued
-  // Likewise, and it was the last micro-batch of the step. A unit whose parameters another pipeline
-  // stage uses too is ready once both parts of its gradient are added, on both stages.
+  // The backward of a unit is issued, with the gradients of its parameters.
+  virtual void gradients_accumulated(const Unit&) {}
+  // Likewise, and it was the last micro-batch of the step. Units get ready in reverse order of
+  // their parameters (Replica::parameters), whatever the pipeline schedule; `next` is null. A unit
+  // whose parameters another pipeline stage uses too is ready once all parts of its gradient are
+  // added, on all its stages.
   virtual void gradients_ready(const Unit&) {}
 };
 

@@ -45,9 +45,10 @@ class Axes {
   std::uint8_t bits_ = 0;
 };
 
-// Batches divide over `batch_axes`; gradients reduce over `gradient_axes`.
-inline constexpr Axes batch_axes{Axis::shard, Axis::replicate};
-inline constexpr Axes gradient_axes{Axis::shard, Axis::replicate, Axis::context};
+// Batches divide over `batch_axes`; gradients reduce over `gradient_axes`, those of experts over
+// all of these but `expert`.
+inline constexpr Axes batch_axes{Axis::expert, Axis::shard, Axis::replicate};
+inline constexpr Axes gradient_axes{Axis::context, Axis::expert, Axis::shard, Axis::replicate};
 inline constexpr Axes all_axes{Axis::tensor, Axis::context,   Axis::expert, Axis::pipeline,
                                Axis::shard,  Axis::replicate, Axis::island};
 

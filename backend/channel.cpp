@@ -14,6 +14,11 @@ const char* name(Collective kind) {
   return names.at(static_cast<std::size_t>(kind));
 }
 
+const char* name(Reduce reduce) {
+  static constexpr std::array<const char*, 3> names{"sum", "mean", "max"};
+  return names.at(static_cast<std::size_t>(reduce));
+}
+
 namespace {
 
 bool pairwise(Collective kind) {
@@ -24,7 +29,7 @@ std::string describe(const Communication& c) {
   std::string text =
       std::string(name(c.kind)) + " of " + std::to_string(c.elements) + " " + name(c.dtype);
   if (c.kind == Collective::all_reduce || c.kind == Collective::reduce_scatter)
-    text += c.reduce == Reduce::sum ? ", sum" : ", mean";
+    text += std::string(", ") + name(c.reduce);
   if (c.kind == Collective::broadcast) text += ", root " + std::to_string(c.root);
   return text;
 }

@@ -34,7 +34,8 @@ enum class Collective : std::uint8_t {
   exchange
 };
 const char* name(Collective);
-enum class Reduce : std::uint8_t { sum, mean };
+enum class Reduce : std::uint8_t { sum, mean, max };
+const char* name(Reduce);
 
 class Communicator;
 class Device;

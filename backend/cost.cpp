@@ -13,16 +13,30 @@ double d(std::int64_t v) { return static_cast<double>(v); }
 // Q K^T and P V: 2 * (2 b a s^2 h) FLOPs with the full s^2; the backward pass does five products
 // for the forward's two.
 Cost attention_cost(const Kernel& k, bool backward) {
-  const auto [batch, heads, kv_heads, sequence, head, causal] = k.dims;
-  const double forward = 4.0 * d(batch) * d(heads) * d(sequence) * d(sequence) * d(head);
+  const auto [batch, heads, kv_heads, sequence, head, which] = k.dims;
+  const bool prefix = which == static_cast<std::int64_t>(AttentionPart::prefix);
+  const std::int64_t keys = prefix ? k.part.of * sequence : sequence;
+  const double forward = 4.0 * d(batch) * d(heads) * d(sequence) * d(keys) * d(head);
+  const bool full = which == static_cast<std::int64_t>(AttentionPart::full);
   Cost c;
   c.matrix = Flops(backward ? 2.0 * forward : forward);
-  c.executed = Flops((backward ? 2.5 : 1.0) * forward * (causal != 0 ? 0.5 : 1.0));
-  const std::int64_t q = batch * sequence * heads * head, kv = batch * sequence * kv_heads * head;
+  c.executed = Flops((backward ? 2.5 : 1.0) * forward * (full ? 1.0 : 0.5));
+  const std::int64_t q = batch * sequence * heads * head, kv = batch * keys * kv_heads * head;
   const Bytes statistics = bytes_of(batch * heads * sequence, Dtype::fp32);
   c.read =
       bytes_of(q + 2 * kv, k.dtype) + (backward ? bytes_of(2 * q, k.dtype) + statistics : Bytes(0));
   c.written = backward ? bytes_of(q + 2 * kv, k.dtype) : bytes_of(q, k.dtype) + statistics;
+  return c;
+}
+
+// Late queries are half of them.
+Cost merge_cost(const Kernel& k) {
+  const bool late = k.dims[5] == static_cast<std::int64_t>(AttentionPart::late_queries);
+  const std::int64_t rows = k.dims[0] * k.dims[1] * k.dims[3] / (late ? 2 : 1);
+  Cost c;
+  c.read = bytes_of(2 * rows * k.dims[4], k.dtype) + bytes_of(2 * rows, Dtype::fp32);
+  c.written = bytes_of(rows * k.dims[4], k.dtype) + bytes_of(rows, Dtype::fp32);
+  c.vector = Flops(3.0 * d(rows * k.dims[4]));
   return c;
 }
 
@@ -56,6 +70,35 @@ Cost gemm_cost(const Kernel& k) {
                     k.dtype);
   c.written = bytes_of(m * n, k.dtype);
   return c;
+}
+
+Cost grouped_gemm_cost(const Kernel& k) {
+  Cost c = gemm_cost(k);
+  const std::int64_t groups = k.dims[4];
+  c.matrix = c.matrix * d(groups);
+  c.executed = c.matrix;
+  c.read = Bytes(c.read.value * groups);
+  c.written = Bytes(c.written.value * groups);
+  return c;
+}
+
+// Rows that go to places of experts and come back: each row as often as it chooses.
+Cost mixture_cost(const Kernel& k) {
+  const std::int64_t rows = k.dims[0], width = k.dims[1], chosen = k.dims[2], places = k.dims[3];
+  switch (k.op) {
+    case Op::route:
+      return elementwise(rows * width, 3 * rows * chosen, k.dtype, 10.0 * d(rows * width));
+    case Op::route_backward:
+      return elementwise(rows * (width + 4 * chosen), rows * width, k.dtype, 6.0 * d(rows * width));
+    case Op::dispatch:
+      return elementwise(rows * width * chosen, places * width, k.dtype, 0);
+    case Op::combine_backward:
+      return elementwise(2 * rows * width * chosen, places * width, k.dtype,
+                         4.0 * d(rows * width * chosen));
+    default:  // a sum per row
+      return elementwise(rows * width * (chosen + (k.op == Op::combine ? 1 : 0)), rows * width,
+                         k.dtype, 2.0 * d(rows * width * chosen));
+  }
 }
 
 Cost implicit_gemm_cost(const Kernel& k) {
@@ -135,6 +178,26 @@ Cost cost(const Kernel& k) {
       return elementwise(all, all, k.dtype, 0);
     case Op::embedding_backward:
       return elementwise(2 * all, all, k.dtype, d(all));
+    case Op::grouped_gemm:
+      return grouped_gemm_cost(k);
+    case Op::route:
+    case Op::route_backward:
+    case Op::dispatch:
+    case Op::dispatch_backward:
+    case Op::combine:
+    case Op::combine_backward:
+      return mixture_cost(k);
+    case Op::attention_merge:
+      return merge_cost(k);
+    case Op::permute:
+    case Op::reorder:
+      return elementwise(all * k.dims[2] * (k.op == Op::reorder ? k.part.of : 1),
+                         all * k.dims[2] * (k.op == Op::reorder ? k.part.of : 1), k.dtype, 0);
+    case Op::row_maximum:
+      return elementwise(all, 0, k.dtype, d(all));
+    case Op::softmax_sums:
+    case Op::softmax_gradient:
+      return elementwise(all, all, k.dtype, 3.0 * d(all));
     case Op::cross_entropy:
       return elementwise(all, all, k.dtype, 6.0 * d(all));
     case Op::linear_combination:
@@ -142,7 +205,7 @@ Cost cost(const Kernel& k) {
     case Op::fill:
       return elementwise(0, rows, k.dtype, 0);
     case Op::initialise:
-      return elementwise(0, rows, k.dtype, 40.0 * d(rows));
+      return elementwise(0, all, k.dtype, 40.0 * d(all));
     case Op::cast: {
       Cost c = elementwise(0, rows, k.dtype, d(rows));
       c.read = bytes_of(rows, static_cast<Dtype>(cols));
@@ -157,7 +220,7 @@ Cost cost(const Kernel& k) {
     case Op::adamw:
       return optimizer_cost(k, static_cast<Dtype>(cols), 2, 15);
     case Op::text_batch:
-      return elementwise(0, all + rows * k.dims[2], Dtype::int32, 0);
+      return elementwise(0, (all + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
     case Op::streaming:
       return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
     case Op::custom: {

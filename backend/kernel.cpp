@@ -9,7 +9,7 @@ namespace orrery {
 
 namespace {
 
-constexpr std::array<const char*, 31> op_names{"gemm",
+constexpr std::array<const char*, 44> op_names{"gemm",
                                                "bias_activation",
                                                "bias_activation_backward",
                                                "column_sum",
@@ -35,6 +35,19 @@ constexpr std::array<const char*, 31> op_names{"gemm",
                                                "positions_backward",
                                                "attention",
                                                "attention_backward",
+                                               "attention_merge",
+                                               "row_maximum",
+                                               "softmax_sums",
+                                               "softmax_gradient",
+                                               "permute",
+                                               "reorder",
+                                               "grouped_gemm",
+                                               "route",
+                                               "route_backward",
+                                               "dispatch",
+                                               "dispatch_backward",
+                                               "combine",
+                                               "combine_backward",
                                                "implicit_gemm",
                                                "fft",
                                                "streaming",
@@ -80,8 +93,8 @@ bool is_elementwise(Op op) {
 bool Kernel::operator==(const Kernel& o) const {
   return op == o.op && dtype == o.dtype && transpose_a == o.transpose_a &&
          transpose_b == o.transpose_b && accumulate == o.accumulate && activation == o.activation &&
-         dims == o.dims && scalars == o.scalars && seed == o.seed && roles == o.roles &&
-         std::string_view(label) == o.label && body == o.body && text == o.text;
+         dims == o.dims && scalars == o.scalars && part == o.part && seed == o.seed &&
+         roles == o.roles && std::string_view(label) == o.label && body == o.body && text == o.text;
 }
 
 std::size_t Kernel::hash() const {
@@ -92,6 +105,8 @@ std::size_t Kernel::hash() const {
   mix(static_cast<std::uint64_t>(dtype) | (static_cast<std::uint64_t>(activation) << 16) |
       (transpose_a ? 256U : 0U) | (transpose_b ? 512U : 0U) | (accumulate ? 1024U : 0U));
   mix(seed);
+  mix(static_cast<std::uint64_t>(part.index) | (static_cast<std::uint64_t>(part.of) << 31) |
+      (part.zigzag ? 1ULL << 63 : 0));
   mix(roles);
   mix(reinterpret_cast<std::uintptr_t>(body.get()) ^ reinterpret_cast<std::uintptr_t>(text.get()));
   return h;
@@ -133,22 +148,42 @@ Kernel Kernel::column_sum(std::int64_t rows, std::int64_t cols, Dtype dtype) {
   return make(Op::column_sum, dtype, {rows, cols}, {r, u}, "column_sum");
 }
 
-// dims: rows, cols, vocabulary
-Kernel Kernel::embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
-                         Dtype dtype) {
-  return make(Op::embedding, dtype, {rows, cols, vocabulary}, {r, r, w}, "embedding");
+// dims: rows, cols, vocabulary, first token, 1 for a part
+Kernel Kernel::embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype dtype,
+                         std::int64_t first, bool part) {
+  return make(Op::embedding, dtype, {rows, cols, vocabulary, first, part ? 1 : 0}, {r, r, w},
+              "embedding");
 }
 
 Kernel Kernel::embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
-                                  Dtype dtype) {
-  return make(Op::embedding_backward, dtype, {rows, cols, vocabulary}, {r, r, u},
-              "embedding_backward");
+                                  Dtype dtype, std::int64_t first, bool part) {
+  return make(Op::embedding_backward, dtype, {rows, cols, vocabulary, first, part ? 1 : 0},
+              {r, r, u}, "embedding_backward");
 }
 
 // dims: rows, vocabulary; scalars: scale
 Kernel Kernel::cross_entropy(std::int64_t rows, std::int64_t vocabulary, double scale,
                              Dtype dtype) {
   Kernel kernel = make(Op::cross_entropy, dtype, {rows, vocabulary}, {u, r, u}, "cross_entropy");
+  kernel.scalars[0] = scale;
+  return kernel;
+}
+
+// dims: rows, cols
+Kernel Kernel::row_maximum(std::int64_t rows, std::int64_t cols, Dtype dtype) {
+  return make(Op::row_maximum, dtype, {rows, cols}, {r, w}, "row_maximum");
+}
+
+// dims: rows, cols, first token
+Kernel Kernel::softmax_sums(std::int64_t rows, std::int64_t cols, std::int64_t first, Dtype dtype) {
+  return make(Op::softmax_sums, dtype, {rows, cols, first}, {u, r, r, w}, "softmax_sums");
+}
+
+// dims: rows, cols, first token; scalars: scale
+Kernel Kernel::softmax_gradient(std::int64_t rows, std::int64_t cols, std::int64_t first,
+                                double scale, Dtype dtype) {
+  Kernel kernel =
+      make(Op::softmax_gradient, dtype, {rows, cols, first}, {u, r, r, u}, "softmax_gradient");
   kernel.scalars[0] = scale;
   return kernel;
 }
@@ -177,9 +212,11 @@ Kernel Kernel::cast(std::int64_t elements, Dtype from, Dtype to) {
   return make(Op::cast, to, {elements, static_cast<std::int64_t>(from)}, {r, w}, "cast");
 }
 
-// dims: elements
-Kernel Kernel::sum_squares(std::int64_t elements, Dtype dtype) {
-  return make(Op::sum_squares, dtype, {elements}, {r, u}, "sum_squares");
+// dims: elements; scalars: weight
+Kernel Kernel::sum_squares(std::int64_t elements, Dtype dtype, double weight) {
+  Kernel kernel = make(Op::sum_squares, dtype, {elements}, {r, u}, "sum_squares");
+  kernel.scalars[0] = weight;
+  return kernel;
 }
 
 // scalars: maximum norm
@@ -210,13 +247,22 @@ Kernel Kernel::adamw(std::int64_t elements, double lr, double beta1, double beta
   return kernel;
 }
 
-// dims: elements, first global element, tensor number; scalars: deviation
 Kernel Kernel::initialise(std::int64_t elements, std::int64_t first_global_element,
                           double deviation, std::uint64_t seed, std::uint64_t tensor_number,
                           Dtype dtype) {
-  Kernel kernel = make(Op::initialise, dtype,
-                       {elements, first_global_element, static_cast<std::int64_t>(tensor_number)},
-                       {w}, "initialise");
+  return initialise_columns(1, elements, elements, first_global_element, elements, deviation, seed,
+                            tensor_number, dtype);
+}
+
+// dims: rows, cols, tensor number, stride, first global element, global stride; scalars: deviation.
+// What lies between the columns is kept.
+Kernel Kernel::initialise_columns(std::int64_t rows, std::int64_t cols, std::int64_t stride,
+                                  std::int64_t first, std::int64_t global_stride, double deviation,
+                                  std::uint64_t seed, std::uint64_t tensor_number, Dtype dtype) {
+  Kernel kernel =
+      make(Op::initialise, dtype,
+           {rows, cols, static_cast<std::int64_t>(tensor_number), stride, first, global_stride},
+           {rows == 1 || stride == cols ? w : u}, "initialise");
   kernel.scalars[0] = deviation;
   kernel.seed = seed;
   return kernel;
@@ -225,9 +271,10 @@ Kernel Kernel::initialise(std::int64_t elements, std::int64_t first_global_eleme
 // dims: samples, context, targets per sample, stride
 Kernel Kernel::text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
                           std::shared_ptr<const std::string> text, std::int64_t targets_per_sample,
-                          std::int64_t stride) {
+                          std::int64_t stride, SequencePart part) {
   Kernel kernel = make(Op::text_batch, Dtype::int32, {samples, context, targets_per_sample, stride},
                        {r, w, w}, "text_batch");
+  kernel.part = part;
   kernel.seed = seed;
   kernel.text = std::move(text);
   return kernel;
@@ -254,11 +301,12 @@ Kernel Kernel::norm_backward(std::int64_t rows, std::int64_t cols, Norm kind, do
 // dims: batch, sequence, heads, heads per token, head_size, inverse; scalars: theta
 Kernel Kernel::rotary(std::int64_t batch, std::int64_t sequence, std::int64_t heads,
                       std::int64_t heads_per_token, std::int64_t head_size, double theta,
-                      Dtype dtype, bool inverse) {
+                      Dtype dtype, bool inverse, SequencePart part) {
   Kernel kernel =
       make(Op::rotary, dtype, {batch, sequence, heads, heads_per_token, head_size, inverse ? 1 : 0},
            {u}, inverse ? "rotary_backward" : "rotary");
   kernel.scalars[0] = theta;
+  kernel.part = part;
   return kernel;
 }
 
@@ -285,30 +333,122 @@ Kernel Kernel::residual_add(std::int64_t rows, std::int64_t cols, Dtype dtype, b
               "residual_add");
 }
 
-// dims: rows, cols, sequence
+// dims: rows, cols, sequence, first row
 Kernel Kernel::add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
-                             Dtype dtype) {
-  return make(Op::add_positions, dtype, {rows, cols, sequence}, {r, u}, "add_positions");
+                             Dtype dtype, std::int64_t first_row, SequencePart part) {
+  Kernel kernel =
+      make(Op::add_positions, dtype, {rows, cols, sequence, first_row}, {r, u}, "add_positions");
+  kernel.part = part;
+  return kernel;
 }
 
 Kernel Kernel::positions_backward(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
-                                  Dtype dtype) {
-  return make(Op::positions_backward, dtype, {rows, cols, sequence}, {r, u}, "positions_backward");
+                                  Dtype dtype, std::int64_t first_row, SequencePart part) {
+  Kernel kernel = make(Op::positions_backward, dtype, {rows, cols, sequence, first_row}, {r, u},
+                       "positions_backward");
+  kernel.part = part;
+  return kernel;
 }
 
-// dims: batch, heads, kv_heads, sequence, head_size, causal
+// dims: batch, heads, kv_heads, sequence of queries, head_size, which keys
 Kernel Kernel::attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
-                         std::int64_t sequence, std::int64_t head_size, bool causal, Dtype dtype) {
-  return make(Op::attention, dtype, {batch, heads, kv_heads, sequence, head_size, causal ? 1 : 0},
-              {r, r, r, w, w}, "attention");
+                         std::int64_t sequence, std::int64_t head_size, AttentionPart which,
+                         Dtype dtype, SequencePart part) {
+  Kernel kernel =
+      make(Op::attention, dtype,
+           {batch, heads, kv_heads, sequence, head_size, static_cast<std::int64_t>(which)},
+           {r, r, r, w, w}, "attention");
+  kernel.part = part;
+  return kernel;
 }
 
 Kernel Kernel::attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
-                                  std::int64_t sequence, std::int64_t head_size, bool causal,
-                                  Dtype dtype) {
-  return make(Op::attention_backward, dtype,
-              {batch, heads, kv_heads, sequence, head_size, causal ? 1 : 0},
-              {r, r, r, r, r, r, w, w, w}, "attention_backward");
+                                  std::int64_t sequence, std::int64_t head_size,
+                                  AttentionPart which, Dtype dtype, SequencePart part) {
+  Kernel kernel =
+      make(Op::attention_backward, dtype,
+           {batch, heads, kv_heads, sequence, head_size, static_cast<std::int64_t>(which)},
+           {r, r, r, r, r, r, w, w, w}, "attention_backward");
+  kernel.part = part;
+  return kernel;
+}
+
+// dims: batch, heads, 0, sequence, head_size, which queries
+Kernel Kernel::attention_merge(std::int64_t batch, std::int64_t heads, std::int64_t sequence,
+                               std::int64_t head_size, AttentionPart which, Dtype dtype) {
+  return make(Op::attention_merge, dtype,
+              {batch, heads, 0, sequence, head_size, static_cast<std::int64_t>(which)},
+              {u, u, r, r}, "attention_merge");
+}
+
+// dims: n_i, n_j, inner, stride_i, stride_j, inverse
+Kernel Kernel::permute(std::int64_t n_i, std::int64_t n_j, std::int64_t inner,
+                       std::int64_t stride_i, std::int64_t stride_j, Dtype dtype, bool inverse) {
+  return inverse ? make(Op::permute, dtype, {n_i, n_j, inner, stride_i, stride_j, 1}, {u, r},
+                        "permute_back")
+                 : make(Op::permute, dtype, {n_i, n_j, inner, stride_i, stride_j, 0}, {r, w},
+                        "permute");
+}
+
+// dims: batch, length, width, inverse
+Kernel Kernel::reorder(std::int64_t batch, std::int64_t length, std::int64_t width, Dtype dtype,
+                       SequencePart part, bool inverse) {
+  Kernel kernel =
+      make(Op::reorder, dtype, {batch, length, width, inverse ? 1 : 0}, {r, w}, "reorder");
+  kernel.part = part;
+  return kernel;
+}
+
+// dims: m, n, k, 0, groups
+Kernel Kernel::grouped_gemm(std::int64_t groups, std::int64_t m, std::int64_t n, std::int64_t k,
+                            Dtype dtype, bool transpose_a, bool transpose_b, bool accumulate,
+                            const char* label) {
+  Kernel kernel = gemm(m, n, k, dtype, transpose_a, transpose_b, accumulate, label);
+  kernel.op = Op::grouped_gemm;
+  kernel.dims[4] = groups;
+  return kernel;
+}
+
+// dims: rows, experts, chosen, capacity, router
+Kernel Kernel::route(std::int64_t rows, std::int64_t experts, std::int64_t chosen,
+                     std::int64_t capacity, Router router, Dtype dtype) {
+  return make(Op::route, dtype,
+              {rows, experts, chosen, capacity, static_cast<std::int64_t>(router)}, {r, w, w},
+              "route");
+}
+
+Kernel Kernel::route_backward(std::int64_t rows, std::int64_t experts, std::int64_t chosen,
+                              Router router, Dtype dtype) {
+  return make(Op::route_backward, dtype,
+              {rows, experts, chosen, 0, static_cast<std::int64_t>(router)}, {r, r, r, r, w},
+              "route_backward");
+}
+
+// dims: rows, width, chosen, places; scalars: scale
+Kernel Kernel::dispatch(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                        std::int64_t places, Dtype dtype) {
+  return make(Op::dispatch, dtype, {rows, width, chosen, places}, {r, r, w}, "dispatch");
+}
+
+Kernel Kernel::dispatch_backward(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                                 std::int64_t places, double scale, Dtype dtype) {
+  Kernel kernel = make(Op::dispatch_backward, dtype, {rows, width, chosen, places}, {r, r, w},
+                       "dispatch_backward");
+  kernel.scalars[0] = scale;
+  return kernel;
+}
+
+Kernel Kernel::combine(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                       std::int64_t places, Dtype dtype) {
+  return make(Op::combine, dtype, {rows, width, chosen, places}, {r, r, r, u}, "combine");
+}
+
+Kernel Kernel::combine_backward(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                                std::int64_t places, double scale, Dtype dtype) {
+  Kernel kernel = make(Op::combine_backward, dtype, {rows, width, chosen, places},
+                       {r, r, r, r, w, w}, "combine_backward");
+  kernel.scalars[0] = scale;
+  return kernel;
 }
 
 // dims: m, n, k, elements read, elements written

@@ -51,12 +51,29 @@ enum class Op : std::uint8_t {
   positions_backward,         // dY r, dtable u : dtable[row mod sequence] += dY[row]
   attention,                  // q r, (k r, v r), o w, (statistics w); see Kernel::attention
   attention_backward,         // do r, q r, (k r, v r), o r, statistics r, dq w, (dk w, dv w)
-  implicit_gemm,  // roles given: a product whose operands are not stored as matrices, as a
-                  // convolution's                                            timing model
-  fft,            // X r, Y w : real transforms or their inverses              timing model
-  streaming,      // anything bound by memory; roles given: dropout, pooling   timing model
-  custom,         // roles and body given by the program
-  timed,          // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  attention_merge,   // o u, statistics u, o' r, statistics' r : attention to more keys; see
+                     // Kernel::attention_merge
+  row_maximum,       // logits r, maxima w : the largest of each row
+  softmax_sums,      // logits u -> e^(logits - maxima), targets r, maxima r, sums w : sums[rows] of
+                     // each row, and behind them the logit of each row's target less the maximum, 0
+                     // where another part of the vocabulary has it
+  softmax_gradient,  // exponentials u -> d logits, targets r, sums r, loss u : what cross_entropy
+                     // leaves, from the sums over all parts of the vocabulary
+  permute,           // X r, Y w (or, inverse, X w, Y r) : see Kernel::permute
+  reorder,           // X r, Y w : see Kernel::reorder
+  grouped_gemm,      // as gemm, for each of several groups of matrices
+  route,             // logits r, weights w, choices w : see Kernel::route
+  route_backward,    // d weights r, logits r, weights r, choices r, d logits w
+  dispatch,          // X r, choices r, D w : rows to the places of their experts; the rest zeros
+  dispatch_backward,  // dD r, choices r, dX w : dX = scale * the sum of a row's places
+  combine,            // O r, weights r, choices r, Y u : Y += the weighted sum of a row's places
+  combine_backward,   // dY r, O r, weights r, choices r, dO w, d weights w : dO is times scale
+  implicit_gemm,      // roles given: a product whose operands are not stored as matrices, as a
+                      // convolution's                                            timing model
+  fft,                // X r, Y w : real transforms or their inverses              timing model
+  streaming,          // anything bound by memory; roles given: dropout, pooling   timing model
+  custom,             // roles and body given by the program
+  timed,              // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
@@ -85,6 +102,38 @@ enum class Norm : std::uint8_t { rms, layer };
 // stack may move its bytes more or less than once.
 bool is_elementwise(Op op);
 
+// Which part of every sequence a rank holds: of `of` equal parts the one at `index`; or, zigzag, of
+// twice as many the one at `index` and its mirror image from the end, so that under a causal mask
+// each rank has as many pairs of query and key as any other.
+struct SequencePart {
+  std::int32_t index = 0, of = 1;
+  bool zigzag = false;
+  bool operator==(const SequencePart&) const = default;
+  // In the sequence, of the local token `at` of `length`.
+  std::int64_t position(std::int64_t at, std::int64_t length) const {
+    if (!zigzag) return index * length + at;
+    const std::int64_t half = length / 2;
+    return at < half ? index * half + at : (2 * of - 1 - index) * half + at - half;
+  }
+};
+
+// Which keys a query sees.
+enum class AttentionPart : std::uint8_t {
+  full,          // all
+  causal,        // those up to its own position
+  early_keys,    // those of the first half; the others get no gradient
+  late_queries,  // all for queries of the second half; the others are left alone
+  prefix,  // of a whole sequence, those up to its own position; queries are a part of the sequence
+};
+
+// How the logits of a router become the weights of the experts that it chooses: those with the
+// largest logits.
+enum class Router : std::uint8_t {
+  softmax,      // over the chosen
+  softmax_all,  // over all experts
+  sigmoid,      // divided by their sum over the chosen
+};
+
 // A kernel body's view of one operand. `data` is null for an operand that was left empty.
 struct View {
   void* data = nullptr;
@@ -100,6 +149,7 @@ struct Kernel {
   Activation activation = Activation::none;
   std::array<std::int64_t, 6> dims{};  // meaning per factory below
   std::array<double, 6> scalars{};
+  SequencePart part{};     // which tokens the operands hold, where positions matter
   std::uint64_t seed = 0;  // initialise
   std::uint32_t roles = 0;
   const char* label = "";                   // a string literal; shown in traces and errors
@@ -120,15 +170,25 @@ struct Kernel {
   static Kernel bias_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype,
                                          bool with_bias = true);
   static Kernel column_sum(std::int64_t rows, std::int64_t cols, Dtype);
-  static Kernel embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype);
+  // Of a table whose first row is token `first`. Where it is a `part` of the vocabulary, tokens of
+  // other parts get zeros, and have no gradient here.
+  static Kernel embedding(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary, Dtype,
+                          std::int64_t first = 0, bool part = false);
   static Kernel embedding_backward(std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
-                                   Dtype);
+                                   Dtype, std::int64_t first = 0, bool part = false);
   static Kernel cross_entropy(std::int64_t rows, std::int64_t vocabulary, double scale, Dtype);
+  // The cross-entropy over a vocabulary of which this is the part from token `first` on: maxima and
+  // sums are reduced over the parts in between. Maxima, sums and loss are fp32.
+  static Kernel row_maximum(std::int64_t rows, std::int64_t cols, Dtype);
+  static Kernel softmax_sums(std::int64_t rows, std::int64_t cols, std::int64_t first, Dtype);
+  static Kernel softmax_gradient(std::int64_t rows, std::int64_t cols, std::int64_t first,
+                                 double scale, Dtype);
   static Kernel linear_combination(std::int64_t elements, double a, double b, Dtype,
                                    bool with_scalars = false);
   static Kernel fill(std::int64_t elements, double value, Dtype);
   static Kernel cast(std::int64_t elements, Dtype from, Dtype to);
-  static Kernel sum_squares(std::int64_t elements, Dtype);
+  static Kernel sum_squares(std::int64_t elements, Dtype,
+                            double weight = 1);  // s += weight sum x^2
   static Kernel clip_scale(double max_norm);
   // p -= lr * (g' + weight_decay p), g' the momentum-averaged gradient; the step operand scales lr
   // (a schedule). The types are those of p and of g, here and below.
@@ -140,12 +200,20 @@ struct Kernel {
   static Kernel initialise(std::int64_t elements, std::int64_t first_global_element,
                            double deviation, std::uint64_t seed, std::uint64_t tensor_number,
                            Dtype);
+  // The same of `cols` columns of a matrix, of which the operand is a part that begins there with
+  // element `first` of the whole: rows are `stride` elements apart in the operand and
+  // `global_stride` in the whole.
+  static Kernel initialise_columns(std::int64_t rows, std::int64_t cols, std::int64_t stride,
+                                   std::int64_t first, std::int64_t global_stride, double deviation,
+                                   std::uint64_t seed, std::uint64_t tensor_number, Dtype);
   // `cursor` holds {first sample}; sample s reads `context`+1 bytes at a position drawn from (seed,
   // s), or at byte s * stride when stride > 0. The next byte is the target: of the last token
   // (targets_per_sample 1: targets[samples]), or of each (`context`: targets[samples, context]).
+  // Of a `part` of each sample: tokens and targets[samples, context / part.of].
   static Kernel text_batch(std::int64_t samples, std::int64_t context, std::uint64_t seed,
                            std::shared_ptr<const std::string> text,
-                           std::int64_t targets_per_sample = 1, std::int64_t stride = 0);
+                           std::int64_t targets_per_sample = 1, std::int64_t stride = 0,
+                           SequencePart part = {});
   static Kernel norm(std::int64_t rows, std::int64_t cols, Norm, double epsilon, Dtype);
   static Kernel norm_backward(std::int64_t rows, std::int64_t cols, Norm, double epsilon,
                               bool with_skip, Dtype);
@@ -155,27 +223,78 @@ struct Kernel {
   // gradient.
   static Kernel rotary(std::int64_t batch, std::int64_t sequence, std::int64_t heads,
                        std::int64_t heads_per_token, std::int64_t head_size, double theta, Dtype,
-                       bool inverse = false);
+                       bool inverse = false, SequencePart part = {});
   static Kernel gated_activation(std::int64_t rows, std::int64_t cols, Activation, Dtype,
                                  bool with_bias = false);
   static Kernel gated_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype,
                                           bool with_bias = false);
   static Kernel residual_add(std::int64_t rows, std::int64_t cols, Dtype, bool with_bias = false);
-  static Kernel add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence, Dtype);
+  // `sequence`: tokens of each sample on this rank, of which the operand's first row is number
+  // `first_row`. The table has a row for every position of the whole sequence.
+  static Kernel add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence, Dtype,
+                              std::int64_t first_row = 0, SequencePart part = {});
   static Kernel positions_backward(std::int64_t rows, std::int64_t cols, std::int64_t sequence,
-                                   Dtype);
+                                   Dtype, std::int64_t first_row = 0, SequencePart part = {});
   // softmax(Q K^T / sqrt(head_size)) V, for Q and o[batch, sequence, heads, head_size], K and
   // V[batch, sequence, kv_heads, head_size]; query head h looks at head h / (heads / kv_heads).
   // With K and V left empty, q holds all three, token by token: [batch, sequence, heads + 2
   // kv_heads, head_size]; so does dq in the backward pass. `statistics`[batch, heads, sequence]
   // are the logarithms of the softmax's denominators, from which the backward pass computes the
   // probabilities again (Dao 2023, arXiv 2307.08691); in a 16-bit type each is two elements, whose
-  // sum it is.
+  // sum it is. Beside K and V, Q and dQ may still be packed with keys and values, which are not
+  // touched.
   static Kernel attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
-                          std::int64_t sequence, std::int64_t head_size, bool causal, Dtype);
+                          std::int64_t sequence, std::int64_t head_size, AttentionPart, Dtype,
+                          SequencePart part = {});
+  static Kernel attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                                   std::int64_t sequence, std::int64_t head_size, AttentionPart,
+                                   Dtype, SequencePart part = {});
+  static Kernel attention(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
+                          std::int64_t sequence, std::int64_t head_size, bool causal, Dtype dtype) {
+    return attention(batch, heads, kv_heads, sequence, head_size,
+                     causal ? AttentionPart::causal : AttentionPart::full, dtype);
+  }
   static Kernel attention_backward(std::int64_t batch, std::int64_t heads, std::int64_t kv_heads,
                                    std::int64_t sequence, std::int64_t head_size, bool causal,
-                                   Dtype);
+                                   Dtype dtype) {
+    return attention_backward(batch, heads, kv_heads, sequence, head_size,
+                              causal ? AttentionPart::causal : AttentionPart::full, dtype);
+  }
+  // o and statistics of a query over two disjoint sets of keys from those over each; late_queries:
+  // of queries of the second half only (Liu et al. 2023, arXiv 2310.01889).
+  static Kernel attention_merge(std::int64_t batch, std::int64_t heads, std::int64_t sequence,
+                                std::int64_t head_size, AttentionPart, Dtype);
+  // Y[j][i][0 .. inner) = X[i * stride_i + j * stride_j + (0 .. inner)], i < n_i, j < n_j;
+  // `inverse`: X from Y.
+  static Kernel permute(std::int64_t n_i, std::int64_t n_j, std::int64_t inner,
+                        std::int64_t stride_i, std::int64_t stride_j, Dtype, bool inverse = false);
+  // X[part.of, batch, length, width], the parts of sequences one rank after the other, to
+  // Y[batch, part.of * length, width], each sequence in order; `inverse`: back.
+  static Kernel reorder(std::int64_t batch, std::int64_t length, std::int64_t width, Dtype,
+                        SequencePart part, bool inverse = false);
+  // C[g] = op(A[g]) op(B[g]) (+ C[g]), g < groups, matrices one behind the other.
+  static Kernel grouped_gemm(std::int64_t groups, std::int64_t m, std::int64_t n, std::int64_t k,
+                             Dtype, bool transpose_a = false, bool transpose_b = false,
+                             bool accumulate = false, const char* label = "grouped_gemm");
+  // Mixture of experts (Shazeer et al. 2017, arXiv 1701.06538; capacities as Lepikhin et al. 2020,
+  // GShard, arXiv 2006.16668). Each row of logits[rows, experts] chooses `chosen` experts, the
+  // larger logit first, the lower number among equals. An expert has `capacity` places, which rows
+  // take in order, those that chose it first before others; who comes later is dropped. weights
+  // [rows, chosen] are fp32; choices[2, rows, chosen] are int32: experts, then places (expert *
+  // capacity + …, or -1).
+  static Kernel route(std::int64_t rows, std::int64_t experts, std::int64_t chosen,
+                      std::int64_t capacity, Router, Dtype);
+  static Kernel route_backward(std::int64_t rows, std::int64_t experts, std::int64_t chosen, Router,
+                               Dtype);
+  // Between X, Y[rows, width] and D, O[places, width].
+  static Kernel dispatch(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                         std::int64_t places, Dtype);
+  static Kernel dispatch_backward(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                                  std::int64_t places, double scale, Dtype);
+  static Kernel combine(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                        std::int64_t places, Dtype);
+  static Kernel combine_backward(std::int64_t rows, std::int64_t width, std::int64_t chosen,
+                                 std::int64_t places, double scale, Dtype);
   // C[m,n] = A[m,k] B[k,n] where A and B are gathered while they are read: `read` and `written`
   // are the elements moved. Priced as a gemm.
   static Kernel implicit_gemm(const char* label, std::int64_t m, std::int64_t n, std::int64_t k,

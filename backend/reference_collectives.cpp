@@ -1,5 +1,6 @@
 #include "backend/reference_collectives.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace orrery {
@@ -34,18 +35,23 @@ void store(std::byte* to, Dtype dtype, std::int64_t i, float value) {
 }
 
 template <class T>
+T combine(T a, T b, Reduce reduce) {
+  return reduce == Reduce::max ? std::max(a, b) : static_cast<T>(a + b);
+}
+
+template <class T>
 void fold_as(std::span<const View> inputs, std::int64_t begin, std::int64_t count, Reduce reduce,
              std::byte* to) {
   T* out = reinterpret_cast<T*>(to);
   for (std::int64_t i = 0; i < count; ++i) {
     T sum = static_cast<const T*>(inputs[0].data)[begin + i];
     for (std::size_t member = 1; member < inputs.size(); ++member)
-      sum = static_cast<T>(sum + static_cast<const T*>(inputs[member].data)[begin + i]);
+      sum = combine(sum, static_cast<const T*>(inputs[member].data)[begin + i], reduce);
     out[i] = reduce == Reduce::mean ? static_cast<T>(sum / static_cast<T>(inputs.size())) : sum;
   }
 }
 
-// Elements [begin, begin + count) of the sum or mean over all inputs.
+// Elements [begin, begin + count) of the sum, mean or maximum over all inputs.
 std::vector<std::byte> fold(std::span<const View> inputs, std::int64_t begin, std::int64_t count,
                             Reduce reduce) {
   const Dtype dtype = inputs[0].dtype;
@@ -70,7 +76,7 @@ std::vector<std::byte> fold(std::span<const View> inputs, std::int64_t begin, st
   for (std::int64_t i = 0; i < count; ++i) {
     float sum = load(inputs[0], begin + i);
     for (std::size_t member = 1; member < inputs.size(); ++member)
-      sum += load(inputs[member], begin + i);
+      sum = combine(sum, load(inputs[member], begin + i), reduce);
     store(result.data(), dtype, i, reduce == Reduce::mean ? sum / scale : sum);
   }
   return result;

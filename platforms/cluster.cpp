@@ -65,7 +65,7 @@ Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) cons
     used(spec.name, "memory.achieved");
     used(spec.name, "compute.gemm.launch");
   }
-  if (kernel.op == Op::gemm || kernel.op == Op::implicit_gemm) {
+  if (kernel.op == Op::gemm || kernel.op == Op::implicit_gemm || kernel.op == Op::grouped_gemm) {
     for (const char* path : {"compute.gemm.efficiency", "compute.gemm.edge", "compute.sm"})
       used(spec.name, path);
     used(spec.name, peak_path(kernel.dtype));
@@ -78,7 +78,7 @@ Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) cons
     used(spec.name, index < std::size(rows) ? rows[index] : "compute.attention");
     used(spec.name, peak_path(kernel.dtype));
     if (row.head.value != kernel.dims[4]) note_head(spec, row, kernel.dims[4]);
-  } else if (kernel.op == Op::cross_entropy) {
+  } else if (kernel.op == Op::cross_entropy || kernel.op == Op::row_maximum) {
     used(platform_.stack.name, "loss_bytes_per_logit");
   } else if (!stated) {
     used(platform_.stack.name, "elementwise");

@@ -42,14 +42,21 @@ Seconds attention_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gp
   return std::max(compute, (cost.read + cost.written) / achieved_memory(gpu));
 }
 
+// Of the bytes that a loss over the vocabulary moves: its three steps read, read and write, read
+// and write the logits.
+double share_of_loss(Op op) {
+  if (op == Op::row_maximum) return 0.2;
+  if (op == Op::softmax_sums || op == Op::softmax_gradient) return 0.4;
+  return op == Op::cross_entropy ? 1 : 0;
+}
+
 // Bytes that the software really moves for this kernel.
 double moved(const Kernel& kernel, const Cost& cost, const StackSpec& stack) {
   const double own = d((cost.read + cost.written).value);
   if (is_elementwise(kernel.op)) return own * stack.elementwise.value;
-  if (kernel.op == Op::cross_entropy)
-    return std::max(
-        own, d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) * d(kernel.dims[1]));
-  return own;
+  const double loss = d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) *
+                      d(kernel.dims[1]) * share_of_loss(kernel.op);
+  return std::max(own, loss);
 }
 
 Seconds streaming_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
@@ -99,6 +106,18 @@ Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_by
   return c.launch + std::max(compute, moved_bytes / c.memory);
 }
 
+namespace {
+
+// Matrices of one size share the waves: as one matrix with as many tiles.
+Seconds grouped_gemm_time(const Kernel& kernel, const Cost& cost, const GemmConstants& c) {
+  const std::int64_t groups = kernel.dims[4];
+  const std::int64_t tall = (kernel.dims[0] + tile_m - 1) / tile_m * tile_m;
+  const Seconds one = gemm_time(groups * tall, kernel.dims[1], kernel.dims[2], Bytes(0), c);
+  return std::max(one, c.launch + (cost.read + cost.written) / c.memory);
+}
+
+}  // namespace
+
 const AttentionSpec& attention_row(const GpuSpec& gpu, const std::string& kernel,
                                    std::int64_t head) {
   const AttentionSpec* best = nullptr;
@@ -129,6 +148,8 @@ Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
     case Op::implicit_gemm:
       return gemm_time(kernel.dims[0], kernel.dims[1], kernel.dims[2], cost.read + cost.written,
                        gemm_constants(gpu, kernel.dtype));
+    case Op::grouped_gemm:
+      return grouped_gemm_time(kernel, cost, gemm_constants(gpu, kernel.dtype));
     case Op::attention:
     case Op::attention_backward:
       return launch + attention_time(kernel, cost, gpu, stack);

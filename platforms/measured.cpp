@@ -40,10 +40,17 @@ KernelPlace gemm_place(const Kernel& k) {
 
 KernelPlace attention_place(const Kernel& k) {
   const double sequence = d(k.dims[3]), head = d(k.dims[4]);
-  return {fmt::format("{} {} {}", name(k.op), k.dims[5] != 0 ? "causal" : "full", name(k.dtype)),
+  const auto which = static_cast<AttentionPart>(k.dims[5]);
+  // Tables are of squares of queries and keys: half of one, or a prefix, is as much of the work.
+  const bool square = which == AttentionPart::full || which == AttentionPart::causal;
+  const double keys = which == AttentionPart::prefix ? sequence * k.part.of / 2
+                      : square                       ? sequence
+                                                     : sequence / 2;
+  return {fmt::format("{} {} {}", name(k.op), which == AttentionPart::causal ? "causal" : "full",
+                      name(k.dtype)),
           {"sequence", "head"},
           {sequence, head},
-          d(k.dims[0]) * d(k.dims[1]) * sequence * sequence * head};
+          d(k.dims[0]) * d(k.dims[1]) * sequence * keys * head};
 }
 
 KernelPlace matrix_place(const Kernel& k, const std::string& kernels, double rows, double cols) {
@@ -53,13 +60,13 @@ KernelPlace matrix_place(const Kernel& k, const std::string& kernels, double row
           rows * cols};
 }
 
-KernelPlace vector_place(const Kernel& k, const std::string& kernels) {
-  return {kernels + fmt::format(" {}", name(k.dtype)), {"elements"}, {d(k.dims[0])}, d(k.dims[0])};
+KernelPlace vector_place(const Kernel& k, const std::string& kernels, double elements) {
+  return {kernels + fmt::format(" {}", name(k.dtype)), {"elements"}, {elements}, elements};
 }
 
 // A gradient of another type than the parameter's is part of an optimizer's class.
 KernelPlace optimizer_place(const Kernel& k, const std::string& kernels, std::int64_t gradient) {
-  KernelPlace place = vector_place(k, kernels);
+  KernelPlace place = vector_place(k, kernels, d(k.dims[0]));
   const auto type = static_cast<Dtype>(gradient);
   if (type != k.dtype) place.kernels += fmt::format(" gradient {}", name(type));
   return place;
@@ -184,13 +191,27 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
     case Op::adamw:
       return optimizer_place(k, op, k.dims[1]);
     case Op::cast:
-      return vector_place(k, op + " " + name(static_cast<Dtype>(k.dims[1])));
+      return vector_place(k, op + " " + name(static_cast<Dtype>(k.dims[1])), rows);
     case Op::linear_combination:
     case Op::fill:
     case Op::sum_squares:
     case Op::clip_scale:
+      return vector_place(k, op, rows);
     case Op::initialise:
-      return vector_place(k, op);
+      return vector_place(k, op, rows * cols);
+    case Op::attention_merge:
+    case Op::row_maximum:
+    case Op::softmax_sums:
+    case Op::softmax_gradient:
+    case Op::permute:
+    case Op::reorder:
+    case Op::grouped_gemm:
+    case Op::route:
+    case Op::route_backward:
+    case Op::dispatch:
+    case Op::dispatch_backward:
+    case Op::combine:
+    case Op::combine_backward:
     case Op::implicit_gemm:
     case Op::fft:
     case Op::streaming:

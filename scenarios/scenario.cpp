@@ -9,6 +9,8 @@
 #include <tuple>
 
 #include "backend/core/text.hpp"
+#include "scenarios/check_pipeline.hpp"
+#include "scenarios/replica_checks.hpp"
 
 namespace orrery {
 
@@ -19,19 +21,6 @@ namespace {
 std::string data_group(const Scenario& s) {
   return fmt::format("{} GPUs / (tensor {} x context {} x pipeline {})", s.gpus(),
                      s.parallel.tensor, s.parallel.context, s.parallel.pipeline);
-}
-
-// The divisors of n that are nearest to `wanted`, below and above.
-std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
-  std::int64_t below = 1, above = n;
-  for (std::int64_t d = 1; d <= n / d; ++d) {
-    if (n % d != 0) continue;
-    for (const std::int64_t each : {d, n / d}) {
-      if (each <= wanted) below = std::max(below, each);
-      if (each >= wanted) above = std::min(above, each);
-    }
-  }
-  return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
 }
 
 // The multiples of `unit` nearest to n, of which n is none.
@@ -73,16 +62,10 @@ std::vector<Axis> axes_of(const std::string& order) {
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
   for (const auto& [path, size, what] :
-       {std::tuple{"parallel.tensor", p.tensor, "tensor parallelism"},
-        {"parallel.context", p.context, "context parallelism"},
-        {"parallel.expert", p.expert, "expert parallelism"},
-        {"parallel.chunks", p.chunks, "several chunks per pipeline stage"}})
+       {std::tuple{"parallel.expert", p.expert, "expert parallelism"}})
     if (size != 1) refuse(problems, path, what, "use 1");
-  if (p.sequence_parallel)
-    refuse(problems, "parallel.sequence_parallel", "sequence parallelism", "use false");
-  if (p.schedule != "gpipe" && p.schedule != "1f1b")
-    refuse(problems, "parallel.schedule", fmt::format("schedule {}", p.schedule),
-           "use gpipe or 1f1b");
+  if (p.schedule == "petra")
+    refuse(problems, "parallel.schedule", "schedule petra", "use pipedream or pipedream-2bw");
   if (axes_of(p.order).empty())
     problems.add("parallel.order",
                  fmt::format("'{}' is no order of tp, cp, ep, dp and pp", p.order),
@@ -217,6 +200,9 @@ void check_values(const Scenario& s, Problems& problems) {
   if (s.data.held_out > 0 && s.parallel.pipeline > 1)
     refuse(problems, "data.held_out", "the loss on held-out text of a model in several stages",
            "leave it out, or use 1 stage");
+  if (s.data.held_out > 0 && s.parallel.context > 1)
+    refuse(problems, "data.held_out", "the loss on held-out text of divided sequences",
+           "leave it out, or use parallel.context 1");
 }
 
 // What concerns the model: sequence, text, stages.
@@ -260,11 +246,7 @@ void check_model(Scenario& s, Problems& problems) {
     refuse(problems, "algorithm",
            "divided gradients of an embedding that is tied over pipeline stages",
            "use zero with stage 1, or 1 stage");
-  if (m.layers() % s.parallel.pipeline != 0)
-    problems.add("parallel.pipeline",
-                 fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,
-                             s.parallel.pipeline),
-                 nearest_divisors(m.layers(), s.parallel.pipeline));
+  check_layers(s, problems);
 }
 
 // What divides into what.
@@ -307,6 +289,8 @@ void check_sizes(Scenario& s, Problems& problems) {
                     multiple == 1 ? "" : fmt::format(" x {} of {}", multiple, s.algorithm.name),
                     unit),
         nearest_multiples(s.data.global_batch, unit));
+  else
+    check_schedule(s, problems);
 }
 
 void resolve_text(Scenario& s, const std::string& beside, const std::string& root,
@@ -350,6 +334,13 @@ int Scenario::data_parallel() const {
 }
 int Scenario::micro_batches() const {
   return static_cast<int>(data.global_batch / (data_parallel() * data.micro_batch));
+}
+PipelineShape Scenario::pipeline_shape() const {
+  PipelineShape shape{static_cast<int>(parallel.pipeline), micro_batches()};
+  shape.chunks = static_cast<int>(parallel.chunks);
+  shape.activation_limit = static_cast<int>(parallel.activation_limit.value_or(0));
+  shape.vertical_sync = parallel.vertical_sync;
+  return shape;
 }
 Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
@@ -430,6 +421,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     resolve_text(s, beside, data_root, problems);
     s.warnings = s.model_spec.warnings;
     if (model) check_model(s, problems);
+    if (model) check_inside_replica(s, problems);
     if (machines) check_sizes(s, problems);
   }
   std::vector<ConfigMessage> all = problems.sorted();

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "algorithms/algorithm_table.hpp"
+#include "algorithms/models/transformer.hpp"
+#include "algorithms/pipeline/schedule.hpp"
 #include "backend/axes.hpp"
 #include "backend/core/config.hpp"
 #include "backend/dtype.hpp"
@@ -41,7 +43,11 @@ struct ParallelSpec {
   std::int64_t tensor = 1, pipeline = 1, context = 1, expert = 1;
   std::string schedule = "1f1b";
   std::int64_t chunks = 1;
+  std::vector<std::int64_t> layers;              // by stage; empty: evenly
+  std::optional<std::int64_t> activation_limit;  // zb-auto: micro-batches; absent: the stages
+  bool vertical_sync = false;                    // pipedream
   bool sequence_parallel = false;
+  ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
   std::string order = "tp-cp-ep-dp-pp";  // the first varies fastest over neighbouring GPUs
 };
 void describe(Fields<ParallelSpec>& f);
@@ -114,6 +120,7 @@ struct Scenario {
   int gpus() const { return static_cast<int>(*platform.gpus); }
   int data_parallel() const;  // replicas of the model
   int micro_batches() const;  // per replica and step
+  PipelineShape pipeline_shape() const;
   Flops flops_per_step() const;
   Flops executed_flops_per_step() const;  // with recomputation
   std::int64_t tokens_per_step() const;

@@ -34,6 +34,11 @@ void describe(Fields<ParallelSpec>& f) {
   f.field("context", &ParallelSpec::context)
       .between(1, many_parts)
       .doc("GPUs that share one sequence");
+  f.field("context_algorithm", &ParallelSpec::context_algorithm)
+      .one_of({{"ring", ContextAlgorithm::ring},
+               {"ulysses", ContextAlgorithm::ulysses},
+               {"all-gather", ContextAlgorithm::all_gather}})
+      .doc("how attention reaches the tokens of the other GPUs of a context group");
   f.field("expert", &ParallelSpec::expert).between(1, many_parts).doc("groups of experts");
   f.field("schedule", &ParallelSpec::schedule)
       .one_of({"gpipe", "1f1b", "interleaved-1f1b", "pipedream", "pipedream-2bw", "chimera",
@@ -43,6 +48,16 @@ void describe(Fields<ParallelSpec>& f) {
   f.field("chunks", &ParallelSpec::chunks)
       .between(1, many)
       .doc("parts of a stage, for interleaving");
+  f.field("layers", &ParallelSpec::layers)
+      .between(0, many)
+      .doc(
+          "of each stage, in order, where they are not to divide evenly; 0 at an end: the "
+          "embedding or the head alone");
+  f.field("activation_limit", &ParallelSpec::activation_limit)
+      .between(1, many)
+      .doc("micro-batches that a device may hold under zb-auto; absent: as many as stages");
+  f.field("vertical_sync", &ParallelSpec::vertical_sync)
+      .doc("of pipedream: all stages use parameters of one age");
   f.field("sequence_parallel", &ParallelSpec::sequence_parallel).doc("Megatron's, with tensor");
   f.field("order", &ParallelSpec::order).doc("of the axes over neighbouring GPUs, fastest first");
 }

@@ -54,6 +54,10 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
   shape.dtype = scenario.precision.activations;
+  shape.tensor = i(scenario.parallel.tensor);
+  shape.sequence_parallel = scenario.parallel.sequence_parallel;
+  shape.context = i(scenario.parallel.context);
+  shape.context_algorithm = scenario.parallel.context_algorithm;
   return shape;
 }
 
@@ -70,6 +74,11 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   ReplicaOptions options;
   options.micro_batches = scenario.micro_batches();
   options.schedule = scenario.parallel.schedule;
+  options.chunks = static_cast<int>(scenario.parallel.chunks);
+  options.activation_limit = static_cast<int>(scenario.parallel.activation_limit.value_or(0));
+  options.vertical_sync = scenario.parallel.vertical_sync;
+  for (const std::int64_t layers : scenario.parallel.layers)
+    options.layers.push_back(static_cast<int>(layers));
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;

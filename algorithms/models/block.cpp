@@ -1,6 +1,61 @@
 #include "algorithms/models/block.hpp"
 
+#include <algorithm>
+
 namespace orrery {
+
+namespace {
+
+// Elements [begin, end) of a part divided by columns: rows that are whole at once, the first and
+// the last one by itself where they are not.
+struct ColumnsWriter {
+  Rank& rank;
+  Stream& stream;
+  const ParameterSpec& spec;
+  std::uint64_t number;
+  const Tensor& values;
+  std::int64_t begin, index, width;
+
+  void rows(std::int64_t from, std::int64_t to, std::int64_t left, std::int64_t right) const {
+    if (from >= to) return;
+    std::int64_t at = 0;
+    for (const Division::Columns& c : spec.division.columns) {
+      const std::int64_t low = std::max(left, at), high = std::min(right, at + c.count);
+      if (low < high)
+        stream.launch(
+            rank.prepare(Kernel::initialise_columns(
+                to - from, high - low, width,
+                from * spec.division.global_columns + c.first + index * c.count + low - at,
+                spec.division.global_columns, spec.deviation, rank.seed(), number, values.dtype())),
+            {values.slice(from * width + low - begin, (to - 1) * width + high - begin)});
+      at += c.count;
+    }
+  }
+};
+
+}  // namespace
+
+void initialise(Rank& rank, Stream& stream, const ParameterSpec& spec, std::uint64_t number,
+                const Tensor& values, std::int64_t first) {
+  const std::int64_t n = values.elements(), end = first + n;
+  if (spec.deviation == 0)
+    return stream.launch(rank.prepare(Kernel::fill(n, spec.mean, values.dtype())), {values});
+  const Division& d = spec.division;
+  const std::int64_t index = d.rows > 0 && rank.computes_values() ? rank.coordinate(d.axis) : 0;
+  if (d.columns.empty())
+    return stream.launch(
+        rank.prepare(Kernel::initialise(n, index * spec.elements + first, spec.deviation,
+                                        rank.seed(), number, values.dtype())),
+        {values});
+  const std::int64_t width = spec.elements / d.rows, row = first / width, last = (end - 1) / width;
+  const ColumnsWriter write{rank, stream, spec, number, values, first, index, width};
+  if (row == last) return write.rows(row, row + 1, first - row * width, end - row * width);
+  const std::int64_t whole = first == row * width ? row : row + 1;
+  const std::int64_t behind = end == (last + 1) * width ? last + 1 : last;
+  write.rows(row, whole, first - row * width, width);
+  write.rows(whole, behind, 0, width);
+  write.rows(behind, last + 1, 0, end - last * width);
+}
 
 std::int64_t Block::parameter_elements() const {
   std::int64_t total = 0;

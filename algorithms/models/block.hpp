@@ -14,14 +14,34 @@
 
 namespace orrery {
 
+// How a parameter is divided over the ranks of one axis. As a matrix by rows: rank r holds `rows`
+// rows from r * rows on. By columns: of every row rank r holds, for each of `columns` in turn,
+// `count` columns from first + r * count on.
+struct Division {
+  struct Columns {
+    std::int64_t first = 0, count = 0;
+  };
+  Axis axis = Axis::tensor;
+  std::int64_t rows = 0;            // of this rank's part; 0: the parameter is not divided
+  std::int64_t global_columns = 0;  // of the whole parameter
+  std::vector<Columns> columns{};   // empty: by rows
+};
+
 struct ParameterSpec {
   std::string name;
-  std::int64_t elements = 0;
-  double deviation = 0;  // of the normal initial values; 0: all `mean`
+  std::int64_t elements = 0;  // on this rank
+  double deviation = 0;       // of the normal initial values; 0: all `mean`
   double mean = 0;
   bool decay = true;         // subject to weight decay
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
+  Division division{};
 };
+
+// Writes initial values of one rank's part of a parameter, whose number among all of the model is
+// `number`: the same elements whatever the division. `values` is of that part the elements from
+// `first` on. Asks for the rank's place only in a run with values.
+void initialise(Rank& rank, Stream& stream, const ParameterSpec& spec, std::uint64_t number,
+                const Tensor& values, std::int64_t first = 0);
 
 // What one pass of one block over one micro-batch works on. Tensors that the block does not use are
 // left empty.
@@ -31,10 +51,13 @@ struct BlockPass {
   Tensor shared_parameters{}, shared_gradients{};  // what it uses of another block's parameters
   Tensor input{}, output{};  // activations from the block before, to the block after
   Tensor saved{};            // kept from the forward for the backward
+  Tensor kept{};             // likewise, and by a split backward until the weight gradients
+  Tensor deferred{};         // left by backward_input for backward_weight
   Tensor d_output{}, d_input{};
   Tensor workspace{};
   Tensor tokens{}, targets{};  // of this micro-batch
   Tensor loss{};               // accumulates the mean loss of the step
+  bool paired = false;         // a forward and a backward of one device that run together
 };
 
 class Block {
@@ -44,6 +67,15 @@ class Block {
   virtual void prepare(Rank& rank) = 0;
   virtual void forward(const BlockPass& pass) const = 0;
   virtual void backward(const BlockPass& pass) const = 0;  // adds to gradients
+  // The same in two parts with the same bits: the gradient of the input, then, at any time later,
+  // those of the parameters (some may be ready with the first part). A block that does not divide
+  // its backward does all of it in the first.
+  virtual void backward_input(const BlockPass& pass) const { backward(pass); }
+  virtual void backward_weight(const BlockPass&) const {}
+  // Once the backward of a step's last micro-batch is issued: sums over ranks inside the replica
+  // what each has added a part of, where has_partial_gradients(). Uses the gradients of the pass.
+  virtual void complete_gradients(const BlockPass& /*pass*/) const {}
+  bool has_partial_gradients() const { return partial_gradients_; }
 
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
   std::int64_t parameter_elements() const;
@@ -51,8 +83,16 @@ class Block {
     return output_elements_;
   }  // per micro-batch; 0 for the last block
   std::int64_t saved_elements() const { return saved_elements_; }
+  std::int64_t kept_elements() const { return kept_elements_; }
+  std::int64_t deferred_elements() const { return deferred_elements_; }
+  // What else backward_weight reads.
+  bool weights_read_input() const { return weights_read_input_; }
+  bool weights_read_d_output() const { return weights_read_d_output_; }
   std::int64_t forward_workspace() const { return forward_workspace_; }  // elements
   std::int64_t backward_workspace() const { return backward_workspace_; }
+  std::int64_t backward_input_workspace() const {
+    return backward_input_workspace_ < 0 ? backward_workspace_ : backward_input_workspace_;
+  }
   int shares_with() const {
     return shares_with_;
   }  // global number of the block whose parameters it uses too, or -1
@@ -65,14 +105,17 @@ class Block {
     return forward_flops_;
   }  // matrix FLOPs per micro-batch; set by prepare at the latest
   Flops backward_flops() const { return backward_flops_; }
+  Flops weight_flops() const { return weight_flops_; }  // those of backward_weight
 
  protected:
   std::vector<ParameterSpec> parameters_;
   std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
-               backward_workspace_ = 0, shared_elements_ = 0;
+               backward_workspace_ = 0, shared_elements_ = 0, kept_elements_ = 0,
+               deferred_elements_ = 0, backward_input_workspace_ = -1;
+  bool weights_read_input_ = false, weights_read_d_output_ = false;
   int shares_with_ = -1;
-  bool computes_loss_ = false;
-  Flops forward_flops_{0}, backward_flops_{0};
+  bool computes_loss_ = false, partial_gradients_ = false;
+  Flops forward_flops_{0}, backward_flops_{0}, weight_flops_{0};
 };
 
 struct Model {
@@ -81,6 +124,8 @@ struct Model {
   Dtype dtype = Dtype::fp32;                   // of parameters and activations
   int micro_batch = 1;                         // samples
   std::int64_t tokens_per_sample = 1, targets_per_sample = 1;
+  // How samples are divided over the context axis; a rank's own index is its place there.
+  SequencePart part{};
   std::shared_ptr<const std::string> text;  // null in a timing model
 
   std::int64_t parameter_elements() const;

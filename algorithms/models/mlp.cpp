@@ -16,6 +16,7 @@ class Embedding : public Block {
     parameters_ = {
         {"embedding", std::int64_t{s.vocabulary} * s.embedding, 1.0, 0, false, s.embedding}};
     output_elements_ = rows_ * s.embedding;
+    weights_read_d_output_ = true;
   }
   void prepare(Rank& rank) override {
     forward_ =
@@ -29,6 +30,8 @@ class Embedding : public Block {
   void backward(const BlockPass& p) const override {
     p.stream.launch(backward_, {p.tokens, p.d_output, p.gradients});
   }
+  void backward_input(const BlockPass&) const override {}
+  void backward_weight(const BlockPass& p) const override { backward(p); }
 
  private:
   MlpShape shape_;
@@ -43,8 +46,10 @@ class Hidden : public Block {
     parameters_ = {{"weight", inputs * s.hidden, 1.0 / std::sqrt(static_cast<double>(inputs)), 0,
                     true, s.hidden},
                    {"bias", s.hidden, 0, 0, false}};
-    output_elements_ = saved_elements_ = backward_workspace_ =
+    output_elements_ = saved_elements_ = backward_workspace_ = deferred_elements_ =
         std::int64_t{s.micro_batch} * s.hidden;
+    backward_input_workspace_ = 0;
+    weights_read_input_ = true;
   }
   void prepare(Rank& rank) override {
     const std::int64_t b = shape_.micro_batch, h = shape_.hidden, weights = inputs_ * h;
@@ -58,38 +63,65 @@ class Hidden : public Block {
           s.add(rank.prepare(Kernel::bias_activation(b, h, Activation::gelu, t)),
                 {{z, 0, b * h}, {p, weights, h}, {y, 0, b * h}});
         });
-    backward_ = &rank.sequence(
-        fmt::format("mlp.hidden.backward {}x{}x{} {}", b, inputs_, h, name(t)), [&](Sequence& s) {
-          const int p = s.slot("parameters"), x = s.slot("input"), z = s.slot("saved"),
-                    dy = s.slot("d_output");
-          const int dz = s.slot("workspace"), g = s.slot("gradients"), dx = s.slot("d_input");
-          s.add(rank.prepare(Kernel::bias_activation_backward(b, h, Activation::gelu, t)),
-                {{dy, 0, b * h}, {z, 0, b * h}, {p, weights, h}, {dz, 0, b * h}});
-          s.add(rank.prepare(Kernel::gemm(b, inputs_, h, t, false, true)),
-                {{dz, 0, b * h}, {p, 0, weights}, {dx, 0, b * inputs_}});
-          s.add(rank.prepare(Kernel::gemm(inputs_, h, b, t, true, false, true)),
-                {{x, 0, b * inputs_}, {dz, 0, b * h}, {g, 0, weights}});
-          s.add(rank.prepare(Kernel::column_sum(b, h, t)), {{dz, 0, b * h}, {g, weights, h}});
-        });
+    const std::string shape = fmt::format("{}x{}x{} {}", b, inputs_, h, name(t));
+    backward_ = &rank.sequence("mlp.hidden.backward " + shape, [&](Sequence& s) {
+      const int dz = input_gradient(rank, s);
+      weight_gradient(rank, s, dz);
+    });
+    backward_input_ = &rank.sequence("mlp.hidden.backward_input " + shape,
+                                     [&](Sequence& s) { input_gradient(rank, s); });
+    backward_weight_ = &rank.sequence("mlp.hidden.backward_weight " + shape, [&](Sequence& s) {
+      weight_gradient(rank, s, s.slot("deferred"));
+    });
     forward_flops_ = forward_->cost().matrix;
     backward_flops_ = backward_->cost().matrix;
+    weight_flops_ = backward_weight_->cost().matrix;
   }
   void forward(const BlockPass& p) const override {
     p.stream.launch(*forward_, {p.parameters, p.input, p.saved, p.output});
   }
   void backward(const BlockPass& p) const override {
-    p.stream.launch(*backward_, {p.parameters, p.input, p.saved, p.d_output, p.workspace,
-                                 p.gradients, p.d_input});
+    p.stream.launch(*backward_, {p.parameters, p.saved, p.d_output, p.workspace, p.d_input, p.input,
+                                 p.gradients});
+  }
+  void backward_input(const BlockPass& p) const override {
+    p.stream.launch(*backward_input_, {p.parameters, p.saved, p.d_output, p.deferred, p.d_input});
+  }
+  void backward_weight(const BlockPass& p) const override {
+    p.stream.launch(*backward_weight_, {p.deferred, p.input, p.gradients});
   }
 
  private:
+  // Returns the slot of d Z.
+  int input_gradient(Rank& rank, Sequence& s) const {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, weights = inputs_ * h;
+    const Dtype t = shape_.dtype;
+    const int p = s.slot("parameters"), z = s.slot("saved"), dy = s.slot("d_output"),
+              dz = s.slot("d_z"), dx = s.slot("d_input");
+    s.add(rank.prepare(Kernel::bias_activation_backward(b, h, Activation::gelu, t)),
+          {{dy, 0, b * h}, {z, 0, b * h}, {p, weights, h}, {dz, 0, b * h}});
+    s.add(rank.prepare(Kernel::gemm(b, inputs_, h, t, false, true)),
+          {{dz, 0, b * h}, {p, 0, weights}, {dx, 0, b * inputs_}});
+    return dz;
+  }
+  void weight_gradient(Rank& rank, Sequence& s, int dz) const {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, weights = inputs_ * h;
+    const Dtype t = shape_.dtype;
+    const int x = s.slot("input"), g = s.slot("gradients");
+    s.add(rank.prepare(Kernel::gemm(inputs_, h, b, t, true, false, true)),
+          {{x, 0, b * inputs_}, {dz, 0, b * h}, {g, 0, weights}});
+    s.add(rank.prepare(Kernel::column_sum(b, h, t)), {{dz, 0, b * h}, {g, weights, h}});
+  }
+
   MlpShape shape_;
   std::int64_t inputs_;
   const Sequence* forward_ = nullptr;
   const Sequence* backward_ = nullptr;
+  const Sequence* backward_input_ = nullptr;
+  const Sequence* backward_weight_ = nullptr;
 };
 
-// logits = X W + b, loss = mean cross-entropy; saved: d logits, which the loss kernel leaves in
+// logits = X W + b, loss = mean cross-entropy; kept: d logits, which the loss kernel leaves in
 // their place
 class Head : public Block {
  public:
@@ -97,7 +129,8 @@ class Head : public Block {
     parameters_ = {{"weight", std::int64_t{s.hidden} * s.vocabulary,
                     1.0 / std::sqrt(static_cast<double>(s.hidden)), 0, true, s.vocabulary},
                    {"bias", s.vocabulary, 0, 0, false}};
-    saved_elements_ = forward_workspace_ = std::int64_t{s.micro_batch} * s.vocabulary;
+    kept_elements_ = forward_workspace_ = std::int64_t{s.micro_batch} * s.vocabulary;
+    weights_read_input_ = true;
     computes_loss_ = true;
   }
   void prepare(Rank& rank) override {
@@ -108,7 +141,7 @@ class Head : public Block {
     forward_ = &rank.sequence(
         fmt::format("mlp.head.forward {}x{}x{} {} {}", b, h, v, scale, name(t)), [&](Sequence& s) {
           const int p = s.slot("parameters"), x = s.slot("input"), w = s.slot("workspace"),
-                    l = s.slot("saved");
+                    l = s.slot("kept");
           const int targets = s.slot("targets"), loss = s.slot("loss");
           s.add(rank.prepare(Kernel::gemm(b, v, h, t)),
                 {{x, 0, b * h}, {p, 0, weights}, {w, 0, b * v}});
@@ -117,30 +150,54 @@ class Head : public Block {
           s.add(rank.prepare(Kernel::cross_entropy(b, v, scale, t)),
                 {{l, 0, b * v}, {targets, 0, b}, {loss, 0, 1}});
         });
-    backward_ = &rank.sequence(
-        fmt::format("mlp.head.backward {}x{}x{} {}", b, h, v, name(t)), [&](Sequence& s) {
-          const int p = s.slot("parameters"), x = s.slot("input"), dl = s.slot("saved"),
-                    g = s.slot("gradients"), dx = s.slot("d_input");
-          s.add(rank.prepare(Kernel::gemm(b, h, v, t, false, true)),
-                {{dl, 0, b * v}, {p, 0, weights}, {dx, 0, b * h}});
-          s.add(rank.prepare(Kernel::gemm(h, v, b, t, true, false, true)),
-                {{x, 0, b * h}, {dl, 0, b * v}, {g, 0, weights}});
-          s.add(rank.prepare(Kernel::column_sum(b, v, t)), {{dl, 0, b * v}, {g, weights, v}});
-        });
+    const std::string shape = fmt::format("{}x{}x{} {}", b, h, v, name(t));
+    backward_ = &rank.sequence("mlp.head.backward " + shape, [&](Sequence& s) {
+      const int dl = s.slot("kept");
+      input_gradient(rank, s, dl);
+      weight_gradient(rank, s, dl);
+    });
+    backward_input_ = &rank.sequence("mlp.head.backward_input " + shape,
+                                     [&](Sequence& s) { input_gradient(rank, s, s.slot("kept")); });
+    backward_weight_ = &rank.sequence("mlp.head.backward_weight " + shape, [&](Sequence& s) {
+      weight_gradient(rank, s, s.slot("kept"));
+    });
     forward_flops_ = forward_->cost().matrix;
     backward_flops_ = backward_->cost().matrix;
+    weight_flops_ = backward_weight_->cost().matrix;
   }
   void forward(const BlockPass& p) const override {
-    p.stream.launch(*forward_, {p.parameters, p.input, p.workspace, p.saved, p.targets, p.loss});
+    p.stream.launch(*forward_, {p.parameters, p.input, p.workspace, p.kept, p.targets, p.loss});
   }
   void backward(const BlockPass& p) const override {
-    p.stream.launch(*backward_, {p.parameters, p.input, p.saved, p.gradients, p.d_input});
+    p.stream.launch(*backward_, {p.kept, p.parameters, p.d_input, p.input, p.gradients});
+  }
+  void backward_input(const BlockPass& p) const override {
+    p.stream.launch(*backward_input_, {p.kept, p.parameters, p.d_input});
+  }
+  void backward_weight(const BlockPass& p) const override {
+    p.stream.launch(*backward_weight_, {p.kept, p.input, p.gradients});
   }
 
  private:
+  void input_gradient(Rank& rank, Sequence& s, int dl) const {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, v = shape_.vocabulary;
+    const int p = s.slot("parameters"), dx = s.slot("d_input");
+    s.add(rank.prepare(Kernel::gemm(b, h, v, shape_.dtype, false, true)),
+          {{dl, 0, b * v}, {p, 0, h * v}, {dx, 0, b * h}});
+  }
+  void weight_gradient(Rank& rank, Sequence& s, int dl) const {
+    const std::int64_t b = shape_.micro_batch, h = shape_.hidden, v = shape_.vocabulary;
+    const int x = s.slot("input"), g = s.slot("gradients");
+    s.add(rank.prepare(Kernel::gemm(h, v, b, shape_.dtype, true, false, true)),
+          {{x, 0, b * h}, {dl, 0, b * v}, {g, 0, h * v}});
+    s.add(rank.prepare(Kernel::column_sum(b, v, shape_.dtype)), {{dl, 0, b * v}, {g, h * v, v}});
+  }
+
   MlpShape shape_;
   const Sequence* forward_ = nullptr;
   const Sequence* backward_ = nullptr;
+  const Sequence* backward_input_ = nullptr;
+  const Sequence* backward_weight_ = nullptr;
 };
 
 }  // namespace

@@ -12,6 +12,9 @@
 
 namespace orrery {
 
+// How the ranks of a context group share each sequence (context_parallel.hpp).
+enum class ContextAlgorithm : std::uint8_t { ring, ulysses, all_gather };
+
 struct TransformerShape {
   int layers = 1, hidden = 1, heads = 1, kv_heads = 1, head_size = 1, ffn = 1, vocabulary = 1;
   bool gated = true;  // SwiGLU: two matrices up, one down
@@ -27,13 +30,27 @@ struct TransformerShape {
   bool causal = true;
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;
+  int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
+  bool sequence_parallel = false;  // and divide the tokens between its matrices
+  int context = 1;                 // ranks that share each sequence
+  ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
 
   Norm norm() const { return norm_bias ? Norm::layer : Norm::rms; }
+  int length() const {
+    return sequence / context;
+  }  // of a sequence, on one rank of the context axis
+  std::int64_t tokens() const { return std::int64_t{micro_batch} * length(); }
+  SequencePart part(std::int32_t index) const {
+    return {index, context, context > 1 && context_algorithm != ContextAlgorithm::ulysses};
+  }
+  // What does not divide over the ranks inside a replica; empty when all does.
+  std::vector<std::string> indivisible() const;
 };
 
 // Blocks: embedding, `layers` layers, head (final norm, logits, loss). Samples are `sequence` bytes
 // of the text, whose targets are the bytes behind each. `text` may be null in a run without values;
-// with one, Error{config} for a vocabulary below the 256 bytes there are.
+// with one, Error{config} for a vocabulary below the 256 bytes there are. Error{config} for a shape
+// that is indivisible.
 Model make_transformer(const TransformerShape& shape,
                        std::shared_ptr<const std::string> text = nullptr);
 

@@ -1,221 +1,353 @@
-#include "algorithms/models/transformer_layer.hpp"
-
+// One layer of a decoder-only transformer.
+//
+//   x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1))
+//   with parallel blocks  y = x1 + MLP(Norm(x))
+//
+// The ranks of a tensor group share heads and the MLP's width (tensor_parallel.hpp).
 #include <algorithm>
 #include <cmath>
+
+#include "algorithms/models/attention_core.hpp"
+#include "algorithms/models/transformer_blocks.hpp"
 
 namespace orrery {
 
 namespace {
 
-// x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1)); with parallel blocks y = x1 +
-// MLP(Norm(x))
-class Layer : public Block {
+class Layer : public TransformerBlock {
  public:
-  Layer(const TransformerShape& s, const std::string& key)
-      : s_(s), key_(key), rows_(std::int64_t{s.micro_batch} * s.sequence) {
-    q_ = std::int64_t{s.heads} * s.head_size;
-    kv_ = std::int64_t{s.kv_heads} * s.head_size;
-    up_ = std::int64_t{s.ffn} * (s.gated ? 2 : 1);
+  explicit Layer(const TransformerShape& s) : TransformerBlock(s) {
+    const int t = s.tensor;
+    heads_ = s.heads / t;
+    kv_heads_ = s.kv_heads / t;
+    q_ = heads_ * s.head_size;
+    kv_ = kv_heads_ * s.head_size;
+    ffn_ = s.ffn / t;
+    up_ = ffn_ * (s.gated ? 2 : 1);
+    attention_ = make_attention_core(s);
     const double out_deviation =
         0.02 / std::sqrt(2.0 * s.layers);  // GPT-2: residual projections are scaled by depth
-    norm("attention_norm", attention_norm_);
-    matrix("qkv", std::int64_t{s.hidden} * (q_ + 2 * kv_), 0.02, q_ + 2 * kv_, s.qkv_bias, qkv_);
-    matrix("out", q_ * s.hidden, out_deviation, s.hidden, s.output_bias, out_);
-    norm("mlp_norm", mlp_norm_);
-    matrix("up", s.hidden * up_, 0.02, up_, s.mlp_bias, up_matrix_);
-    matrix("down", std::int64_t{s.ffn} * s.hidden, out_deviation, s.hidden, s.mlp_bias, down_);
-    output_elements_ = rows_ * s.hidden;
+    attention_norm_ = add_norm("attention_norm");
+    qkv_ = by_columns("qkv", {{0, q_}, {t * q_, kv_}, {t * (q_ + kv_), kv_}}, s.qkv_bias);
+    out_ = by_rows("out", q_, out_deviation, s.output_bias);
+    mlp_norm_ = add_norm("mlp_norm");
+    up_matrix_ = s.gated ? by_columns("up", {{0, ffn_}, {t * ffn_, ffn_}}, s.mlp_bias)
+                         : by_columns("up", {{0, ffn_}}, s.mlp_bias);
+    down_ = by_rows("down", ffn_, out_deviation, s.mlp_bias);
+    output_elements_ = own_ * s.hidden;
     lay_out_saved();
-    forward_workspace_ = (s.parallel_blocks ? 2 : 1) * rows_ * s.hidden;
-    backward_workspace_ =
-        rows_ * (2 * s.hidden + std::max<std::int64_t>(s.ffn + up_, 2 * q_ + 2 * kv_));
+    lay_out_workspace();
+    if (!splits()) return;
+    weights_read_d_output_ = true;
+    deferred_elements_ = own_ * s.hidden + rows_ * (up_ + q_ + 2 * kv_);
+    backward_input_workspace_ =
+        rows_ * s.hidden + std::max(rows_ * ffn_, rows_ * q_ + attention_->backward_workspace());
   }
 
   void prepare(Rank& rank) override {
-    forward_ = &rank.sequence(key_ + ".forward", [&](Sequence& s) { build_forward(rank, s); });
-    backward_ = &rank.sequence(key_ + ".backward", [&](Sequence& s) { build_backward(rank, s); });
-    forward_flops_ = forward_->cost().matrix;
-    backward_flops_ = backward_->cost().matrix;
+    if (forward_.built()) return;
+    std::string key = transformer_key("layer", s_);
+    prepare_groups(rank, key);
+    attention_->open(rank);
+    key += "/" + std::to_string(part_.index);
+    build_forward(rank, forward_);
+    build_backward(rank, backward_, Part::both);
+    forward_.build(rank, key + ".forward");
+    backward_.build(rank, key + ".backward");
+    forward_flops_ = forward_.matrix_flops();
+    backward_flops_ = backward_.matrix_flops();
+    if (!splits()) return;
+    build_backward(rank, backward_input_, Part::input);
+    build_backward(rank, backward_weight_, Part::weight);
+    backward_input_.build(rank, key + ".backward_input");
+    backward_weight_.build(rank, key + ".backward_weight");
+    weight_flops_ = backward_weight_.matrix_flops();
   }
   void forward(const BlockPass& p) const override {
-    p.stream.launch(*forward_, {p.parameters, p.input, p.saved, p.workspace, p.output});
+    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output});
   }
   void backward(const BlockPass& p) const override {
-    p.stream.launch(*backward_, {p.parameters, p.input, p.saved, p.d_output, p.workspace,
-                                 p.gradients, p.d_input});
+    backward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                             p.gradients, p.d_input, p.deferred});
+  }
+  void backward_input(const BlockPass& p) const override {
+    if (!splits()) return backward(p);
+    backward_input_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                                   p.gradients, p.d_input, p.deferred});
+  }
+  void backward_weight(const BlockPass& p) const override {
+    if (splits())
+      backward_weight_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output,
+                                      p.workspace, p.gradients, p.d_input, p.deferred});
   }
 
  private:
-  // A range of the flat parameters or of the saved activations; a parameter may have a bias behind
-  // it.
-  struct Range {
-    std::int64_t begin = 0, elements = 0, bias = 0;
-    SlotView in(int slot) const { return {slot, begin, elements}; }
-    SlotView bias_in(int slot) const {
-      return bias > 0 ? SlotView{slot, begin + elements, bias} : SlotView{};
-    }
-  };
-
-  void norm(const std::string& name, Range& range) {
-    range = {parameter_elements(), s_.hidden, s_.norm_bias ? s_.hidden : 0};
-    parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false});
-    if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
+  // A matrix from `hidden` whose columns, and their bias, are divided over the tensor group.
+  Range by_columns(const std::string& name, std::vector<Division::Columns> columns, bool bias) {
+    std::int64_t width = 0;
+    for (const Division::Columns& c : columns) width += c.count;
+    const Range range{parameter_elements(), s_.hidden * width, bias ? width : 0};
+    Division division;
+    if (!tensor_.alone()) division = {Axis::tensor, s_.hidden, s_.tensor * width, columns};
+    parameters_.push_back({name + ".weight", range.elements, 0.02, 0, true, width, division});
+    if (!bias) return range;
+    if (!tensor_.alone()) division.rows = 1;
+    parameters_.push_back({name + ".bias", width, 0, 0, false, 0, division});
+    return range;
   }
-  void matrix(const std::string& name, std::int64_t elements, double deviation, std::int64_t bias,
-              bool with_bias, Range& range) {
-    range = {parameter_elements(), elements, with_bias ? bias : 0};
-    parameters_.push_back({name + ".weight", elements, deviation, 0, true});
-    if (with_bias) parameters_.push_back({name + ".bias", bias, 0, 0, false});
+  // A matrix to `hidden` whose rows are divided over the tensor group; the bias, added to the sum,
+  // is not.
+  Range by_rows(const std::string& name, std::int64_t rows, double deviation, bool bias) {
+    const Range range{parameter_elements(), rows * s_.hidden, bias ? s_.hidden : 0};
+    Division division;
+    if (!tensor_.alone()) division = {Axis::tensor, rows, s_.hidden, {}};
+    parameters_.push_back(
+        {name + ".weight", range.elements, deviation, 0, true, s_.hidden, division});
+    if (!bias) return range;
+    parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
+    whole_.push_back({range.begin + range.elements, s_.hidden, 0});
+    return range;
   }
 
-  // What the backward needs besides the input: norm outputs, q k v, attention output and its row
-  // statistics (fp32), the residual after attention where the MLP reads it, the inputs and the
-  // output of the activation function.
+  // What the backward needs besides the input. Kept are the outputs of the norms, of attention and
+  // of the activation function; saved are q k v and what attention's core keeps, the residual after
+  // attention where the MLP reads it, and the inputs of the activation function.
   void lay_out_saved() {
-    std::int64_t at = 0;
-    const auto keep = [&at](std::int64_t elements) {
-      const Range range{at, elements};
-      at += elements;
-      return range;
+    const auto range = [](std::int64_t& end, std::int64_t elements, bool kept) {
+      const Range r{end, elements, 0, kept};
+      end += elements;
+      return r;
     };
-    normed_ = keep(rows_ * s_.hidden);
-    qkv_out_ = keep(rows_ * (q_ + 2 * kv_));
+    const auto save = [&](std::int64_t n) { return range(saved_elements_, n, false); };
+    const auto keep = [&](std::int64_t n) { return range(kept_elements_, n, true); };
+    normed_ = keep(own_ * s_.hidden);
+    if (attention_->needs_qkv_again()) qkv_out_ = save(rows_ * (q_ + 2 * kv_));
     attended_ = keep(rows_ * q_);
-    statistics_ = keep(rows_ * s_.heads * 4 / size_of(s_.dtype));
-    if (!s_.parallel_blocks) residual_ = keep(rows_ * s_.hidden);
-    normed_again_ = keep(rows_ * s_.hidden);
-    before_activation_ = keep(rows_ * up_);
-    activated_ = keep(rows_ * s_.ffn);
-    saved_elements_ = at;
+    kept_ = save(attention_->kept());
+    if (!s_.parallel_blocks) residual_ = save(own_ * s_.hidden);
+    normed_again_ = keep(own_ * s_.hidden);
+    before_activation_ = save(rows_ * up_);
+    activated_ = keep(rows_ * ffn_);
   }
 
-  // The kernels of the two passes, in the words of their sequences.
-  void norm(Rank& rank, Sequence& s, const SlotView& x, const Range& range, int p,
-            const SlotView& y) const {
-    s.add(rank.prepare(Kernel::norm(rows_, s_.hidden, s_.norm(), s_.norm_epsilon, s_.dtype)),
-          {x, range.in(p), range.bias_in(p), y});
+  // Forward: a product's or a gather's result for all tokens | its sum for this rank's own | the
+  // attention's residual of parallel blocks | q k v if not saved | what attention's core needs.
+  // Backward: d residual | d norm output | that of this rank's own tokens, d output of all and a
+  // norm's output of all, with sequence parallelism | d activation and d up, later d attention
+  // output and d qkv | what attention's core needs. Where the weights' gradients come later: d norm
+  // output | d activation, later d attention output and what its core needs; and, deferred, d
+  // residual | d up | d qkv.
+  void lay_out_workspace() {
+    const std::int64_t all = rows_ * s_.hidden, own = own_ * s_.hidden;
+    const bool divided = tensor_.sequence();
+    added_ = all + (divided ? own : 0);
+    projected_ = added_ + (s_.parallel_blocks ? own : 0);
+    const std::int64_t packed = rows_ * (q_ + 2 * kv_);
+    forward_workspace_ =
+        projected_ + (attention_->needs_qkv_again() ? 0 : packed) + attention_->forward_workspace();
+    inner_ = own + all + (divided ? own + 2 * all : 0);
+    backward_workspace_ = inner_ + std::max(rows_ * (ffn_ + up_),
+                                            rows_ * q_ + packed + attention_->backward_workspace());
   }
-  void norm_backward(Rank& rank, Sequence& s, const SlotView& dy, const SlotView& x,
-                     const Range& range, int p, int g, const SlotView& skip,
-                     const SlotView& dx) const {
-    s.add(rank.prepare(
-              Kernel::norm_backward(rows_, s_.hidden, s_.norm(), s_.norm_epsilon, true, s_.dtype)),
-          {dy, x, range.in(p), skip, range.in(g), range.bias_in(g), dx});
-  }
-  void rotary(Rank& rank, Sequence& s, const SlotView& qkv, bool inverse) const {
+
+  // The kernels of the two passes.
+  void rotary(Rank& rank, PassProgram& s, const SlotView& qkv, bool inverse) const {
     if (s_.rotary)
-      s.add(rank.prepare(Kernel::rotary(s_.micro_batch, s_.sequence, s_.heads + s_.kv_heads,
-                                        s_.heads + 2 * s_.kv_heads, s_.head_size, s_.rope_theta,
-                                        s_.dtype, inverse)),
+      s.add(rank.prepare(Kernel::rotary(s_.micro_batch, s_.length(), heads_ + kv_heads_,
+                                        heads_ + 2 * kv_heads_, s_.head_size, s_.rope_theta,
+                                        s_.dtype, inverse, part_)),
             {qkv});
   }
-  void residual(Rank& rank, Sequence& s, const SlotView& x, const SlotView& y, const SlotView& bias,
-                const SlotView& z) const {
-    s.add(rank.prepare(Kernel::residual_add(rows_, s_.hidden, s_.dtype, bias.slot >= 0)),
+  void residual(Rank& rank, PassProgram& s, const SlotView& x, const SlotView& y,
+                const SlotView& bias, const SlotView& z) const {
+    s.add(rank.prepare(Kernel::residual_add(own_, s_.hidden, s_.dtype, bias.slot >= 0)),
           {x, y, bias, z});
   }
   Kernel activation() const {
-    return s_.gated ? Kernel::gated_activation(rows_, s_.ffn, s_.activation, s_.dtype, s_.mlp_bias)
-                    : Kernel::bias_activation(rows_, s_.ffn, s_.activation, s_.dtype, s_.mlp_bias);
+    return s_.gated ? Kernel::gated_activation(rows_, ffn_, s_.activation, s_.dtype, s_.mlp_bias)
+                    : Kernel::bias_activation(rows_, ffn_, s_.activation, s_.dtype, s_.mlp_bias);
   }
   Kernel activation_backward() const {
-    return s_.gated ? Kernel::gated_activation_backward(rows_, s_.ffn, s_.activation, s_.dtype,
+    return s_.gated ? Kernel::gated_activation_backward(rows_, ffn_, s_.activation, s_.dtype,
                                                         s_.mlp_bias)
-                    : Kernel::bias_activation_backward(rows_, s_.ffn, s_.activation, s_.dtype,
+                    : Kernel::bias_activation_backward(rows_, ffn_, s_.activation, s_.dtype,
                                                        s_.mlp_bias);
   }
 
-  void build_forward(Rank& rank, Sequence& s) const {
-    const std::int64_t h = s_.hidden, all = rows_ * h, n = q_ + 2 * kv_;
-    const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
-              t = s.slot("workspace"), y = s.slot("output");
-    const SlotView input{x, 0, all}, projected{t, 0, all}, qkv = qkv_out_.in(k);
-    const SlotView attention_added = s_.parallel_blocks ? SlotView{t, all, all} : residual_.in(k);
+  void build_forward(Rank& rank, PassProgram& s) const {
+    const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h, n = q_ + 2 * kv_;
+    const int p = s.tensor("parameters"), x = s.tensor("input");
+    const Activations k{s.tensor("saved"), s.tensor("kept")};
+    const int t = s.tensor("workspace"), y = s.tensor("output");
+    const SlotView input{x, 0, own}, everything{t, 0, all}, mine{t, all, own};
+    const bool keeps = attention_->needs_qkv_again();
+    const SlotView qkv = keeps ? qkv_out_.in(k) : SlotView{t, projected_, rows_ * n};
+    const SlotView core{t, forward_workspace_ - attention_->forward_workspace(),
+                        attention_->forward_workspace()};
+    const SlotView attention_added =
+        s_.parallel_blocks ? SlotView{t, added_, own} : residual_.in(k);
     const auto gemm = [&](const char* label, std::int64_t outputs, std::int64_t depth) {
       return rank.prepare(
           Kernel::gemm(rows_, outputs, depth, s_.dtype, false, false, false, label));
     };
+    // What the matrices before an activation read; what those behind it have added up to.
+    const auto gathered = [&](const SlotView& normed) {
+      const SlotView out = tensor_.gather(s, normed, everything);
+      if (tensor_.sequence()) s.wait();
+      return out;
+    };
+    const auto summed = [&] {
+      const SlotView out = tensor_.sum(s, everything, mine);
+      tensor_.wait(s);
+      return out;
+    };
     norm(rank, s, input, attention_norm_, p, normed_.in(k));
+    const SlotView attention_input = gathered(normed_.in(k));
     if (s_.qkv_bias)
       s.add(rank.prepare(Kernel::gemm_bias(rows_, n, h, s_.dtype, "qkv")),
-            {normed_.in(k), qkv_.in(p), qkv, qkv_.bias_in(p)});
+            {attention_input, qkv_.in(p), qkv, qkv_.bias_in(p)});
     else
-      s.add(gemm("qkv", n, h), {normed_.in(k), qkv_.in(p), qkv});
+      s.add(gemm("qkv", n, h), {attention_input, qkv_.in(p), qkv});
     rotary(rank, s, qkv, false);
-    s.add(rank.prepare(Kernel::attention(s_.micro_batch, s_.heads, s_.kv_heads, s_.sequence,
-                                         s_.head_size, s_.causal, s_.dtype)),
-          {qkv, {}, {}, attended_.in(k), statistics_.in(k)});
-    s.add(gemm("out", h, q_), {attended_.in(k), out_.in(p), projected});
-    residual(rank, s, input, projected, out_.bias_in(p), attention_added);
+    attention_->forward(rank, s, {qkv, attended_.in(k), kept_.in(k), core});
+    s.add(gemm("out", h, q_), {attended_.in(k), out_.in(p), everything});
+    residual(rank, s, input, summed(), out_.bias_in(p), attention_added);
     norm(rank, s, s_.parallel_blocks ? input : attention_added, mlp_norm_, p, normed_again_.in(k));
-    s.add(gemm("up", up_, h), {normed_again_.in(k), up_matrix_.in(p), before_activation_.in(k)});
+    const SlotView mlp_input = gathered(normed_again_.in(k));
+    s.add(gemm("up", up_, h), {mlp_input, up_matrix_.in(p), before_activation_.in(k)});
     s.add(rank.prepare(activation()),
           {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
-    s.add(gemm("down", h, s_.ffn), {activated_.in(k), down_.in(p), projected});
-    residual(rank, s, attention_added, projected, down_.bias_in(p), {y, 0, all});
+    s.add(gemm("down", h, ffn_), {activated_.in(k), down_.in(p), everything});
+    residual(rank, s, attention_added, summed(), down_.bias_in(p), {y, 0, own});
   }
 
-  // d x for y = x A + b: d y A^T, then the gradients x^T d y of A and, over the rows, d y of b,
-  // added to what is there.
-  void gemm_backward(Rank& rank, Sequence& s, const char* dgrad, const char* wgrad,
-                     std::int64_t inputs, std::int64_t outputs, const SlotView& x,
-                     const Range& parameter, int p, int g, const SlotView& dy,
-                     const SlotView& dx) const {
-    s.add(rank.prepare(Kernel::gemm(rows_, inputs, outputs, s_.dtype, false, true, false, dgrad)),
+  // For y = x A + b: d x = d y A^T.
+  void input_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
+                      std::int64_t outputs, const Range& parameter, int p, const SlotView& dy,
+                      const SlotView& dx) const {
+    s.add(rank.prepare(Kernel::gemm(rows_, inputs, outputs, s_.dtype, false, true, false, label)),
           {dy, parameter.in(p), dx});
-    s.add(rank.prepare(Kernel::gemm(inputs, outputs, rows_, s_.dtype, true, false, true, wgrad)),
+  }
+  // The gradients x^T d y of A and, over the rows, d y of b, added to what is there. A bias behind
+  // the sum over the tensor group has the gradient of this rank's own tokens.
+  void weight_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
+                       std::int64_t outputs, const SlotView& x, const Range& parameter, int g,
+                       const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy) const {
+    s.add(rank.prepare(Kernel::gemm(inputs, outputs, rows_, s_.dtype, true, false, true, label)),
           {x, dy, parameter.in(g)});
     if (parameter.bias > 0)
-      s.add(rank.prepare(Kernel::column_sum(rows_, outputs, s_.dtype)), {dy, parameter.bias_in(g)});
+      s.add(rank.prepare(Kernel::column_sum(bias_rows, outputs, s_.dtype)),
+            {bias_dy, parameter.bias_in(g)});
   }
 
-  void build_backward(Rank& rank, Sequence& s) const {
-    const std::int64_t h = s_.hidden, all = rows_ * h, f = s_.ffn, n = q_ + 2 * kv_;
-    const int p = s.slot("parameters"), x = s.slot("input"), k = s.slot("saved"),
-              dy = s.slot("d_output"), t = s.slot("workspace");
-    const int g = s.slot("gradients"), dx = s.slot("d_input");
-    // Workspace: d residual | d norm output | d activation and d up, later d attention output and d
-    // qkv.
-    const SlotView input{x, 0, all}, d_output{dy, 0, all}, d_residual{t, 0, all},
-        d_norm{t, all, all};
-    const SlotView d_activated{t, 2 * all, rows_ * f}, d_up{t, 2 * all + rows_ * f, rows_ * up_};
-    const SlotView d_attended{t, 2 * all, rows_ * q_}, d_qkv{t, 2 * all + rows_ * q_, rows_ * n};
-    gemm_backward(rank, s, "down.dgrad", "down.wgrad", f, h, activated_.in(k), down_, p, g,
-                  d_output, d_activated);
-    s.add(rank.prepare(activation_backward()),
-          {d_activated, before_activation_.in(k), up_matrix_.bias_in(p), d_up});
-    gemm_backward(rank, s, "up.dgrad", "up.wgrad", h, up_, normed_again_.in(k), up_matrix_, p, g,
-                  d_up, d_norm);
+  // Where the gradients of the backward are.
+  struct Gradients {
+    SlotView residual, norm, my_norm, all_output, all_normed, activated, up, attended, qkv, core;
+  };
+  Gradients lay_out_gradients(Part part, int t, int deferred) const {
+    const std::int64_t own = own_ * s_.hidden, all = rows_ * s_.hidden,
+                       packed = rows_ * (q_ + 2 * kv_);
+    const std::int64_t more = attention_->backward_workspace();
+    if (part != Part::both) {
+      const SlotView none{};
+      return {{deferred, 0, own},
+              {t, 0, all},
+              none,
+              none,
+              none,
+              {t, all, rows_ * ffn_},
+              {deferred, own, rows_ * up_},
+              {t, all, rows_ * q_},
+              {deferred, own + rows_ * up_, packed},
+              {t, all + rows_ * q_, more}};
+    }
+    return {{t, 0, own},
+            {t, own, all},
+            {t, own + all, own},
+            {t, 2 * own + all, all},
+            {t, 2 * own + 2 * all, all},
+            {t, inner_, rows_ * ffn_},
+            {t, inner_ + rows_ * ffn_, rows_ * up_},
+            {t, inner_, rows_ * q_},
+            {t, inner_ + rows_ * q_, packed},
+            {t, inner_ + rows_ * q_ + packed, more}};
+  }
+
+  void build_backward(Rank& rank, PassProgram& s, Part part) const {
+    const std::int64_t h = s_.hidden, own = own_ * h, n = q_ + 2 * kv_;
+    const int p = s.tensor("parameters"), x = s.tensor("input");
+    const Activations k{s.tensor("saved"), s.tensor("kept")};
+    const int dy = s.tensor("d_output"), t = s.tensor("workspace");
+    const int g = s.tensor("gradients"), dx = s.tensor("d_input"), later = s.tensor("deferred");
+    const SlotView input{x, 0, own}, d_output{dy, 0, own};
+    const Gradients d = lay_out_gradients(part, t, later);
+    const bool inputs = part != Part::weight, weights = part != Part::input;
+    const auto gathered_now = [&](const SlotView& mine) {
+      const SlotView out = tensor_.gather(s, mine, d.all_output);
+      if (tensor_.sequence()) s.wait();
+      return out;
+    };
+    // The sum of d norm output over the group runs beside the gradient of the matrix.
+    const auto summed_beside = [&](auto add_weight_gradient) {
+      if (tensor_.sequence()) s.wait();  // for the gathered norm output
+      const SlotView out = inputs ? tensor_.sum(s, d.norm, d.my_norm) : SlotView{};
+      if (weights) add_weight_gradient();
+      if (inputs) tensor_.wait(s);
+      return out;
+    };
+    SlotView d_sum = gathered_now(d_output);
+    const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), d.all_normed);
+    if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated);
+    if (weights)
+      weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_,
+                      d_output);
+    if (inputs) {
+      s.add(rank.prepare(activation_backward()),
+            {d.activated, before_activation_.in(k), up_matrix_.bias_in(p), d.up});
+      input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm);
+    }
+    const SlotView d_mlp_norm = summed_beside([&] {
+      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up);
+    });
     // Side by side, attention's output gets d output alone; d residual is what reaches the input
     // past attention, in either case.
-    norm_backward(rank, s, d_norm, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p, g,
-                  d_output, d_residual);
-    gemm_backward(rank, s, "out.dgrad", "out.wgrad", q_, h, attended_.in(k), out_, p, g,
-                  s_.parallel_blocks ? d_output : d_residual, d_attended);
-    s.add(rank.prepare(Kernel::attention_backward(s_.micro_batch, s_.heads, s_.kv_heads,
-                                                  s_.sequence, s_.head_size, s_.causal, s_.dtype)),
-          {d_attended, qkv_out_.in(k), {}, {}, attended_.in(k), statistics_.in(k), d_qkv, {}, {}});
-    rotary(rank, s, d_qkv, true);
-    gemm_backward(rank, s, "qkv.dgrad", "qkv.wgrad", h, n, normed_.in(k), qkv_, p, g, d_qkv,
-                  d_norm);
-    norm_backward(rank, s, d_norm, input, attention_norm_, p, g, d_residual, {dx, 0, all});
+    if (inputs)
+      norm_backward(rank, s, d_mlp_norm, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p,
+                    g, d_output, d.residual);
+    const SlotView d_added = s_.parallel_blocks ? d_output : d.residual;
+    if (!s_.parallel_blocks) d_sum = gathered_now(d_added);
+    const SlotView attention_input = tensor_.gather(s, normed_.in(k), d.all_normed);
+    if (inputs) input_gradient(rank, s, "out.dgrad", q_, h, out_, p, d_sum, d.attended);
+    if (weights)
+      weight_gradient(rank, s, "out.wgrad", q_, h, attended_.in(k), out_, g, d_sum, own_, d_added);
+    if (inputs) {
+      attention_->backward(
+          rank, s, {d.attended, qkv_out_.in(k), attended_.in(k), kept_.in(k), d.qkv, d.core});
+      rotary(rank, s, d.qkv, true);
+      input_gradient(rank, s, "qkv.dgrad", h, n, qkv_, p, d.qkv, d.norm);
+    }
+    const SlotView d_attention_norm = summed_beside([&] {
+      weight_gradient(rank, s, "qkv.wgrad", h, n, attention_input, qkv_, g, d.qkv, rows_, d.qkv);
+    });
+    if (inputs)
+      norm_backward(rank, s, d_attention_norm, input, attention_norm_, p, g, d.residual,
+                    {dx, 0, own});
   }
 
-  TransformerShape s_;
-  std::string key_;
-  std::int64_t rows_, q_ = 0, kv_ = 0, up_ = 0;
+  std::int64_t heads_ = 0, kv_heads_ = 0, q_ = 0, kv_ = 0, ffn_ = 0, up_ = 0;  // on this rank
+  // Where in the workspace the residual of parallel blocks and q k v begin, forward; and, backward,
+  // the gradients inside attention and MLP.
+  std::int64_t added_ = 0, projected_ = 0, inner_ = 0;
+  std::unique_ptr<AttentionCore> attention_;
   Range attention_norm_, qkv_, out_, mlp_norm_, up_matrix_, down_;
-  Range normed_, qkv_out_, attended_, statistics_, residual_, normed_again_, before_activation_,
+  Range normed_, qkv_out_, attended_, kept_, residual_, normed_again_, before_activation_,
       activated_;
-  const Sequence* forward_ = nullptr;
-  const Sequence* backward_ = nullptr;
 };
 
 }  // namespace
 
-std::shared_ptr<Block> make_transformer_layer(const TransformerShape& shape,
-                                              const std::string& key) {
-  return std::make_shared<Layer>(shape, key);
+std::shared_ptr<Block> make_transformer_layer(const TransformerShape& shape) {
+  return std::make_shared<Layer>(shape);
 }
 
 }  // namespace orrery

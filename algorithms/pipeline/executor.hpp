@@ -1,13 +1,16 @@
-// Runs any pipeline schedule on one stage: the one place where stages exchange activations and
+// Runs any pipeline schedule on one device: the one place where stages exchange activations and
 // gradients.
 //
-// Four channels' ends, each on a stream of its own: activations come in from the stage before and
-// go out to the stage after, gradients the other way. With one stage there are none, and the
-// schedule is plain gradient accumulation.
+// A port is one kind of traffic, activations or gradients, along one directed edge between devices;
+// what comes in and what goes out has a stream each, so transfers run beside the computation. A
+// port carries its messages in the order in which their sender's tasks make them, which the
+// receiver knows from the schedule too. With one device there are none, and the schedule is plain
+// gradient accumulation.
 #pragma once
 
 #include <deque>
-#include <string>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "algorithms/pipeline/schedule.hpp"
@@ -18,33 +21,56 @@ namespace orrery {
 
 class PipelineExecutor {
  public:
-  PipelineExecutor(Replica& replica, const std::string& schedule, int micro_batches);
-  // Issues one step's forwards and backwards.
+  PipelineExecutor(Replica& replica, int device);
+  // Issues one step's tasks; of a schedule that never drains those that its update waits for.
   void run(Progress& progress);
 
  private:
-  // One direction of the traffic of this stage.
+  using Message = std::pair<int, int>;  // chunk that takes it, micro-batch
+  struct Arrival {
+    Tensor buffer;
+    Event event;
+  };
   struct Port {
-    Stream* in = nullptr;
-    Stream* out = nullptr;
     Channel* edge = nullptr;
-    bool receives = false, sends = false;
+    Stream* in = nullptr;   // null: nothing comes in
+    Stream* out = nullptr;  // null: nothing goes out
+    int distance = 0, sender = 0;
+    std::vector<Message> order;  // of a step's incoming messages
+    std::size_t next = 0;        // in `order`
+    std::map<Message, Arrival> arrived;
     std::deque<Event> released;  // after which buffers received earlier are free again
     std::deque<Event> sent;
   };
-  void open(Port& port, const char* name, int offset, bool receives, bool sends);
-  Tensor receive(Port& port, std::int64_t elements);
-  void send(Port& port, const Tensor& tensor);
-  void release(Port& port);
-  void settle(Port& port);
-  void forward(const PipelineTask& task, Progress& progress, const Unit* next);
-  void backward(const PipelineTask& task, const Unit* next);
+  // Passes issued in this step.
+  struct Count {
+    int forward = 0, backward = 0, weights = 0;
+  };
+  void open_ports();
+  int offset(int from, int to) const;
+  Port* port_from(const Holder& sender, bool gradients);
+  Tensor take_input(const PipelineTask& task);
+  Tensor receive(Port& port, const Message& message, bool gradients);
+  TaskList tasks_of_step(int device, const Progress& progress) const;
+  std::vector<Message> messages(const Port& port, const TaskList& tasks, bool gradients) const;
+  void begin(const Progress& progress);
+  void finish(const Progress& progress);
+  Tensor compute(std::size_t i, Tensor input, const Progress& progress, const Unit* next);
+  void release(const PipelineTask& task);
+  void hand_on(const PipelineTask& task, Tensor output);
+  void issue(std::size_t first, std::size_t last, const Progress& progress);
 
   Replica& replica_;
-  std::vector<PipelineTask> tasks_;
-  int micro_batches_;
-  int forwards_ = 0, backwards_ = 0;  // issued in this step
-  Port activations_, gradients_;
+  const PipelineSchedule& schedule_;
+  int device_;
+  // Of this step, without the ends of the run; micro-batches of a schedule that never drains are
+  // numbered from the first step of the training on.
+  TaskList tasks_;
+  bool under_way_ = false;  // a schedule that never drains has begun
+  std::size_t buffers_ = 2;
+  std::map<std::pair<bool, int>, Port> ports_;              // by (gradients, offset)
+  std::map<std::pair<bool, Message>, Tensor> handed_over_;  // between chunks of this device
+  std::vector<Count> counts_;                               // by chunk
 };
 
 }  // namespace orrery

@@ -199,6 +199,32 @@ void compute(const Kernel& kernel, const Operands& operands) {
       return attention(kernel, operands);
     case Op::attention_backward:
       return attention_backward(kernel, operands);
+    case Op::attention_merge:
+      return attention_merge(kernel, operands);
+    case Op::row_maximum:
+      return row_maximum(kernel, operands);
+    case Op::softmax_sums:
+      return softmax_sums(kernel, operands);
+    case Op::softmax_gradient:
+      return softmax_gradient(kernel, operands);
+    case Op::permute:
+      return permute(kernel, operands);
+    case Op::reorder:
+      return reorder(kernel, operands);
+    case Op::grouped_gemm:
+      return grouped_gemm(kernel, operands);
+    case Op::route:
+      return route(kernel, operands);
+    case Op::route_backward:
+      return route_backward(kernel, operands);
+    case Op::dispatch:
+      return dispatch(kernel, operands);
+    case Op::dispatch_backward:
+      return dispatch_backward(kernel, operands);
+    case Op::combine:
+      return combine(kernel, operands);
+    case Op::combine_backward:
+      return combine_backward(kernel, operands);
     default:
       refuse(kernel, "timing model only, it has no values");
   }

@@ -37,7 +37,9 @@ struct Heads {
 
 struct Shape {
   std::int64_t batch, heads, kv_heads, sequence, size;
-  bool causal;
+  AttentionPart which;
+  SequencePart part;
+  std::int64_t keys;  // per sequence
   float scale;
   explicit Shape(const Kernel& kernel)
       : batch(kernel.dims[0]),
@@ -45,10 +47,27 @@ struct Shape {
         kv_heads(kernel.dims[2]),
         sequence(kernel.dims[3]),
         size(kernel.dims[4]),
-        causal(kernel.dims[5] != 0),
+        which(static_cast<AttentionPart>(kernel.dims[5])),
+        part(kernel.part),
+        keys(which == AttentionPart::prefix ? sequence * part.of : sequence),
         scale(static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)))) {}
   std::int64_t group() const { return heads / kv_heads; }
-  std::int64_t seen_by(std::int64_t position) const { return causal ? position + 1 : sequence; }
+  // The keys that the query in a row sees are the first ones.
+  std::int64_t seen_by(std::int64_t row) const {
+    switch (which) {
+      case AttentionPart::causal:
+        return row + 1;
+      case AttentionPart::early_keys:
+        return keys / 2;
+      case AttentionPart::prefix:
+        return part.position(row, sequence) + 1;
+      default:
+        return keys;
+    }
+  }
+  std::int64_t first_query() const {
+    return which == AttentionPart::late_queries ? sequence / 2 : 0;
+  }
 };
 
 // Q, K, V or their gradients: three operands from `first` on, or one that holds all.
@@ -56,16 +75,17 @@ template <class Number>
 struct Projections {
   Heads<Number> q, k, v;
   Projections(const Shape& s, const Operands& operands, std::size_t first) {
-    const std::int64_t tokens = s.batch * s.sequence;
+    const std::int64_t tokens = s.batch * s.sequence, all = s.heads + 2 * s.kv_heads;
     if (operands.has(first + 1)) {
-      q = {operands.fp32(first, tokens * s.heads * s.size), s.sequence, s.heads, s.size, 0};
-      k = {operands.fp32(first + 1, tokens * s.kv_heads * s.size), s.sequence, s.kv_heads, s.size,
-           0};
-      v = {operands.fp32(first + 2, tokens * s.kv_heads * s.size), s.sequence, s.kv_heads, s.size,
-           0};
+      const std::int64_t others = s.batch * s.keys * s.kv_heads * s.size;
+      const bool packed =
+          operands.any(first, tokens * s.heads * s.size).elements >= tokens * all * s.size;
+      q = {operands.fp32(first, tokens * s.heads * s.size), s.sequence, packed ? all : s.heads,
+           s.size, 0};
+      k = {operands.fp32(first + 1, others), s.keys, s.kv_heads, s.size, 0};
+      v = {operands.fp32(first + 2, others), s.keys, s.kv_heads, s.size, 0};
       return;
     }
-    const std::int64_t all = s.heads + 2 * s.kv_heads;
     q = {operands.fp32(first, tokens * all * s.size), s.sequence, all, s.size, 0};
     k = v = q;
     k.first = s.heads;
@@ -141,7 +161,7 @@ void add_outer(const Four& weights, const Four& x, std::int64_t rows, std::int64
 // One query: o = softmax(scale q K^T) V over the first n positions; returns log of the denominator.
 float attend(const float* q, const float* keys, Rows<const float> values, std::int64_t n,
              const Shape& s, float* __restrict__ p, float* __restrict__ o) {
-  combine_rows(q, keys, s.size, s.sequence, n, p);
+  combine_rows(q, keys, s.size, s.keys, n, p);
   float largest = -std::numeric_limits<float>::infinity();
   for (std::int64_t j = 0; j < n; ++j) largest = p[j] > largest ? p[j] : largest;
   for (std::int64_t j = 0; j < n; ++j) p[j] = exp_fp32(s.scale * (p[j] - largest));
@@ -169,8 +189,8 @@ struct QueryGradient {
 void attend_backward(const QueryGradient& query, const float* keys, const float* values,
                      Rows<const float> key_rows, std::int64_t n, const Shape& s,
                      float* __restrict__ p, float* __restrict__ ds) {
-  combine_rows(query.q, keys, s.size, s.sequence, n, p);
-  combine_rows(query.d_output, values, s.size, s.sequence, n, ds);
+  combine_rows(query.q, keys, s.size, s.keys, n, p);
+  combine_rows(query.d_output, values, s.size, s.keys, n, ds);
   const auto along = static_cast<float>(ordered_sum(s.size, [&](std::int64_t i) {
     return static_cast<double>(query.output[i]) * static_cast<double>(query.d_output[i]);
   }));
@@ -178,8 +198,8 @@ void attend_backward(const QueryGradient& query, const float* keys, const float*
     p[j] = exp_fp32(s.scale * p[j] - query.statistic);
     ds[j] = s.scale * (p[j] * (ds[j] - along));
   }
-  std::fill(p + n, p + s.sequence, 0.0F);
-  std::fill(ds + n, ds + s.sequence, 0.0F);
+  std::fill(p + n, p + s.keys, 0.0F);
+  std::fill(ds + n, ds + s.keys, 0.0F);
   combine_rows(ds, key_rows.data, n, key_rows.stride, s.size, query.dq);
 }
 
@@ -192,14 +212,14 @@ void attention(const Kernel& kernel, const Operands& operands) {
                          s.heads, s.size, 0};
   float* statistics = operands.has(4) ? operands.fp32(4, statistics_elements(kernel, s)) : nullptr;
   thread_local Scratch scratch;
-  take(scratch.p, s.sequence);
+  take(scratch.p, s.keys);
   for (std::int64_t batch = 0; batch < s.batch; ++batch)
     for (std::int64_t head = 0; head < s.heads; ++head) {
       const Rows<float> q = in.q.at(batch, head), o = out.at(batch, head);
       const Rows<const float> v = constant(in.v.at(batch, head / s.group()));
       if (head % s.group() == 0)
-        transpose(scratch.keys, constant(in.k.at(batch, head / s.group())), s.sequence, s.size);
-      for (std::int64_t row = 0; row < s.sequence; ++row) {
+        transpose(scratch.keys, constant(in.k.at(batch, head / s.group())), s.keys, s.size);
+      for (std::int64_t row = s.first_query(); row < s.sequence; ++row) {
         const float statistic =
             attend(q[row], scratch.keys.data(), v, s.seen_by(row), s, scratch.p.data(), o[row]);
         if (statistics != nullptr)
@@ -217,47 +237,74 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
   const Heads<float> out{operands.fp32(4, all), s.sequence, s.heads, s.size, 0};
   const float* statistics = operands.fp32(5, statistics_elements(kernel, s));
   thread_local Scratch scratch;
-  take(scratch.p, static_cast<std::int64_t>(together) * s.sequence);
-  take(scratch.ds, static_cast<std::int64_t>(together) * s.sequence);
+  take(scratch.p, static_cast<std::int64_t>(together) * s.keys);
+  take(scratch.ds, static_cast<std::int64_t>(together) * s.keys);
   for (std::int64_t batch = 0; batch < s.batch; ++batch)
     for (std::int64_t kv = 0; kv < s.kv_heads; ++kv) {
       const Rows<const float> k = constant(in.k.at(batch, kv));
-      const float* keys = transpose(scratch.keys, k, s.sequence, s.size);
-      const float* values =
-          transpose(scratch.values, constant(in.v.at(batch, kv)), s.sequence, s.size);
-      scratch.dk.assign(static_cast<std::size_t>(s.sequence * s.size), 0.0F);
-      scratch.dv.assign(static_cast<std::size_t>(s.sequence * s.size), 0.0F);
-      for (std::int64_t head = kv * s.group(); head < (kv + 1) * s.group(); ++head)
-        for (std::int64_t first = 0; first < s.sequence; first += together) {
+      const float* keys = transpose(scratch.keys, k, s.keys, s.size);
+      const float* values = transpose(scratch.values, constant(in.v.at(batch, kv)), s.keys, s.size);
+      scratch.dk.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
+      scratch.dv.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
+      for (std::int64_t head = kv * s.group(); head < (kv + 1) * s.group(); ++head) {
+        const Rows<float> dq = gradients.q.at(batch, head);
+        for (std::int64_t row = 0; row < s.first_query(); ++row) std::fill_n(dq[row], s.size, 0.0F);
+        for (std::int64_t first = s.first_query(); first < s.sequence; first += together) {
           const std::int64_t count = std::min<std::int64_t>(together, s.sequence - first);
           Four p{}, ds{}, q{}, d_output{};
           for (std::size_t i = 0; i < together; ++i) {
-            float* p_row = scratch.p.data() + static_cast<std::int64_t>(i) * s.sequence;
-            float* ds_row = scratch.ds.data() + static_cast<std::int64_t>(i) * s.sequence;
+            float* p_row = scratch.p.data() + static_cast<std::int64_t>(i) * s.keys;
+            float* ds_row = scratch.ds.data() + static_cast<std::int64_t>(i) * s.keys;
             const std::int64_t row = first + std::min(static_cast<std::int64_t>(i), count - 1);
             p[i] = p_row, ds[i] = ds_row;
             q[i] = in.q.at(batch, head)[row], d_output[i] = d_out.at(batch, head)[row];
             if (static_cast<std::int64_t>(i) >= count) {  // beyond the end: weights of zero
-              std::fill_n(p_row, s.sequence, 0.0F);
-              std::fill_n(ds_row, s.sequence, 0.0F);
+              std::fill_n(p_row, s.keys, 0.0F);
+              std::fill_n(ds_row, s.keys, 0.0F);
               continue;
             }
             const QueryGradient query{
                 q[i], out.at(batch, head)[row], d_output[i],
                 load_statistic(kernel, statistics, (batch * s.heads + head) * s.sequence + row),
-                gradients.q.at(batch, head)[row]};
+                dq[row]};
             attend_backward(query, keys, values, k, s.seen_by(row), s, p_row, ds_row);
           }
-          const std::int64_t seen = s.seen_by(first + count - 1);
+          std::int64_t seen = 0;  // by any of the four
+          for (std::int64_t i = 0; i < count; ++i) seen = std::max(seen, s.seen_by(first + i));
           add_outer(ds, q, seen, s.size, scratch.dk.data());
           add_outer(p, d_output, seen, s.size, scratch.dv.data());
         }
+      }
       const Rows<float> dk = gradients.k.at(batch, kv), dv = gradients.v.at(batch, kv);
-      for (std::int64_t row = 0; row < s.sequence; ++row) {
+      for (std::int64_t row = 0; row < s.keys; ++row) {
         std::copy_n(scratch.dk.data() + row * s.size, s.size, dk[row]);
         std::copy_n(scratch.dv.data() + row * s.size, s.size, dv[row]);
       }
     }
+}
+
+// With logarithms a and b of the denominators, the denominator over both sets of keys is e^a + e^b.
+void attention_merge(const Kernel& kernel, const Operands& operands) {
+  const Shape s(kernel);
+  const std::int64_t all = s.batch * s.sequence * s.heads * s.size;
+  float* out = operands.fp32(0, all);
+  float* statistics = operands.fp32(1, statistics_elements(kernel, s));
+  const float* other_out = operands.fp32(2, all);
+  const float* other_statistics = operands.fp32(3, statistics_elements(kernel, s));
+  for (std::int64_t batch = 0; batch < s.batch; ++batch)
+    for (std::int64_t head = 0; head < s.heads; ++head)
+      for (std::int64_t row = s.first_query(); row < s.sequence; ++row) {
+        const std::int64_t at = (batch * s.heads + head) * s.sequence + row;
+        const double a = static_cast<double>(load_statistic(kernel, statistics, at));
+        const double b = static_cast<double>(load_statistic(kernel, other_statistics, at));
+        const double both = std::max(a, b) + std::log1p(std::exp(-std::fabs(a - b)));
+        const auto mine = static_cast<float>(std::exp(a - both)),
+                   theirs = static_cast<float>(std::exp(b - both));
+        const std::int64_t begin = ((batch * s.sequence + row) * s.heads + head) * s.size;
+        for (std::int64_t i = begin; i < begin + s.size; ++i)
+          out[i] = mine * out[i] + theirs * other_out[i];
+        store_statistic(kernel, statistics, at, static_cast<float>(both));
+      }
 }
 
 }  // namespace orrery::cpu

@@ -1,4 +1,5 @@
 // Tokens and initial values: whatever is indexed by sample, token or global element.
+#include <algorithm>
 #include <cstring>
 
 #include "backend/core/error.hpp"
@@ -9,13 +10,15 @@ namespace orrery::cpu {
 
 namespace {
 
-std::int64_t checked_token(const char* op, std::int32_t token, std::int64_t vocabulary,
-                           std::int64_t row) {
-  if (token < 0 || token >= vocabulary)
-    throw Error(Category::invalid_program,
-                std::string(op) + ": token " + std::to_string(token) + " is outside the vocabulary")
+// The row of the table that a token has, or -1 where another part of the vocabulary has it.
+std::int64_t table_row(const Kernel& kernel, std::int32_t token, std::int64_t row) {
+  const std::int64_t vocabulary = kernel.dims[2], at = token - kernel.dims[3];
+  if (at >= 0 && at < vocabulary) return at;
+  if (kernel.dims[4] == 0)
+    throw Error(Category::invalid_program, std::string(name(kernel.op)) + ": token " +
+                                               std::to_string(token) + " is outside the vocabulary")
         .with("row", std::to_string(row));
-  return token;
+  return -1;
 }
 
 }  // namespace
@@ -25,10 +28,14 @@ void embedding(const Kernel& kernel, const Operands& operands) {
   const std::int32_t* tokens = operands.int32(0, rows);
   const float* table = operands.fp32(1, vocabulary * cols);
   float* y = operands.fp32(2, rows * cols);
-  for (std::int64_t row = 0; row < rows; ++row)
-    std::memcpy(y + row * cols,
-                table + checked_token("embedding", tokens[row], vocabulary, row) * cols,
-                static_cast<std::size_t>(cols) * sizeof(float));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t at = table_row(kernel, tokens[row], row);
+    if (at >= 0)
+      std::memcpy(y + row * cols, table + at * cols,
+                  static_cast<std::size_t>(cols) * sizeof(float));
+    else
+      std::fill_n(y + row * cols, cols, 0.0F);
+  }
 }
 
 // Rows are added in order, so a token that occurs twice has one value.
@@ -38,7 +45,9 @@ void embedding_backward(const Kernel& kernel, const Operands& operands) {
   const float* dy = operands.fp32(1, rows * cols);
   float* dtable = operands.fp32(2, vocabulary * cols);
   for (std::int64_t row = 0; row < rows; ++row) {
-    float* to = dtable + checked_token("embedding_backward", tokens[row], vocabulary, row) * cols;
+    const std::int64_t at = table_row(kernel, tokens[row], row);
+    if (at < 0) continue;
+    float* to = dtable + at * cols;
     for (std::int64_t i = 0; i < cols; ++i) to[i] += dy[row * cols + i];
   }
 }
@@ -46,23 +55,27 @@ void embedding_backward(const Kernel& kernel, const Operands& operands) {
 // Element i of tensor number t is number t * 2^40 + (global index of i) of the generator: every
 // plan draws the same values.
 void initialise(const Kernel& kernel, const Operands& operands) {
-  const std::int64_t n = kernel.dims[0];
-  float* y = operands.fp32(0, n);
+  const auto [rows, cols, number, stride, first, global_stride] = kernel.dims;
+  float* y = operands.fp32(0, (rows - 1) * stride + cols);
   const Philox numbers(kernel.seed, Purpose::initial_values);
-  const std::uint64_t first = (static_cast<std::uint64_t>(kernel.dims[2]) << 40) +
-                              static_cast<std::uint64_t>(kernel.dims[1]);
-  for (std::int64_t i = 0; i < n; ++i)
-    y[i] = static_cast<float>(kernel.scalars[0] * static_cast<double>(numbers.normal(
-                                                      first + static_cast<std::uint64_t>(i))));
+  const std::uint64_t base = static_cast<std::uint64_t>(number) << 40;
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t i = 0; i < cols; ++i)
+      y[row * stride + i] = static_cast<float>(
+          kernel.scalars[0] *
+          static_cast<double>(
+              numbers.normal(base + static_cast<std::uint64_t>(first + row * global_stride + i))));
 }
 
 // Sample s is `context` bytes of the text from a position drawn for s, or from s * stride; its
 // targets are the bytes behind them.
 void text_batch(const Kernel& kernel, const Operands& operands) {
   const auto [samples, context, per_sample, stride, unused0, unused1] = kernel.dims;
+  const SequencePart part = kernel.part;
+  const std::int64_t length = context / part.of, targets_each = per_sample / part.of;
   const auto first = static_cast<std::uint64_t>(operands.scalar(0));
-  std::int32_t* tokens = operands.int32(1, samples * context);
-  std::int32_t* targets = operands.int32(2, samples * per_sample);
+  std::int32_t* tokens = operands.int32(1, samples * length);
+  std::int32_t* targets = operands.int32(2, samples * targets_each);
   if (kernel.text == nullptr || kernel.text->size() <= static_cast<std::size_t>(context))
     throw Error(Category::invalid_program, "text_batch: the text must be longer than the context");
   const std::string& text = *kernel.text;
@@ -75,13 +88,15 @@ void text_batch(const Kernel& kernel, const Operands& operands) {
     if (from >= places)
       throw Error(Category::invalid_program,
                   "text_batch: sample " + std::to_string(number) + " lies behind the text's end");
-    for (std::int64_t i = 0; i <= context; ++i) {
-      const auto byte = static_cast<std::int32_t>(static_cast<unsigned char>(
+    const auto byte = [&text, from](std::int64_t i) {
+      return static_cast<std::int32_t>(static_cast<unsigned char>(
           text[static_cast<std::size_t>(from) + static_cast<std::size_t>(i)]));
-      if (i < context) tokens[sample * context + i] = byte;
-      const std::int64_t target = i - 1 - (context - per_sample);
-      if (target >= 0) targets[sample * per_sample + target] = byte;
-    }
+    };
+    for (std::int64_t i = 0; i < length; ++i)
+      tokens[sample * length + i] = byte(part.position(i, length));
+    for (std::int64_t i = 0; i < targets_each; ++i)
+      targets[sample * targets_each + i] =
+          byte(part.position(length - targets_each + i, length) + 1);
   }
 }
 

@@ -96,7 +96,7 @@ void sum_squares(const Kernel& kernel, const Operands& operands) {
     const auto value = static_cast<double>(x[i]);
     return value * value;
   });
-  s[0] = static_cast<float>(static_cast<double>(s[0]) + sum);
+  s[0] = static_cast<float>(static_cast<double>(s[0]) + kernel.scalars[0] * sum);
 }
 
 void clip_scale(const Kernel& kernel, const Operands& operands) {

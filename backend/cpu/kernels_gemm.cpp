@@ -69,13 +69,9 @@ void add_to_rows(float* c, const float* bias, std::int64_t rows, std::int64_t co
     for (std::int64_t i = 0; i < cols; ++i) c[row * cols + i] += bias[i];
 }
 
-}  // namespace
-
-void gemm(const Kernel& kernel, const Operands& operands) {
-  const auto [m, n, k, with_bias, unused0, unused1] = kernel.dims;
-  const float* a = operands.fp32(0, m * k);
-  const float* b = operands.fp32(1, k * n);
-  float* c = operands.fp32(2, m * n);
+// One product, with `bias` or none.
+void multiply(const Kernel& kernel, const float* a, const float* b, float* c, const float* bias) {
+  const std::int64_t m = kernel.dims[0], n = kernel.dims[1], k = kernel.dims[2];
   if (m * n == 0) return;
   thread_local Scratch scratch_a, scratch_b, scratch_c;
   if (!aligned(a)) a = scratch_a.copy(a, m * k);
@@ -89,8 +85,25 @@ void gemm(const Kernel& kernel, const Operands& operands) {
     product(result, left.transpose(), right, kernel.transpose_b, kernel.accumulate);
   else
     product(result, left, right, kernel.transpose_b, kernel.accumulate);
-  if (with_bias != 0) add_to_rows(work, operands.fp32(3, n), m, n);
+  if (bias != nullptr) add_to_rows(work, bias, m, n);
   if (work != c) std::memcpy(c, work, static_cast<std::size_t>(m * n) * sizeof(float));
+}
+
+}  // namespace
+
+void gemm(const Kernel& kernel, const Operands& operands) {
+  const auto [m, n, k, with_bias, unused0, unused1] = kernel.dims;
+  multiply(kernel, operands.fp32(0, m * k), operands.fp32(1, k * n), operands.fp32(2, m * n),
+           with_bias != 0 ? operands.fp32(3, n) : nullptr);
+}
+
+void grouped_gemm(const Kernel& kernel, const Operands& operands) {
+  const auto [m, n, k, unused0, groups, unused1] = kernel.dims;
+  const float* a = operands.fp32(0, groups * m * k);
+  const float* b = operands.fp32(1, groups * k * n);
+  float* c = operands.fp32(2, groups * m * n);
+  for (std::int64_t group = 0; group < groups; ++group)
+    multiply(kernel, a + group * m * k, b + group * k * n, c + group * m * n, nullptr);
 }
 
 }  // namespace orrery::cpu

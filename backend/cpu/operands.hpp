@@ -68,6 +68,19 @@ void add_positions(const Kernel& kernel, const Operands& operands);
 void positions_backward(const Kernel& kernel, const Operands& operands);
 void attention(const Kernel& kernel, const Operands& operands);
 void attention_backward(const Kernel& kernel, const Operands& operands);
+void attention_merge(const Kernel& kernel, const Operands& operands);
+void row_maximum(const Kernel& kernel, const Operands& operands);
+void softmax_sums(const Kernel& kernel, const Operands& operands);
+void softmax_gradient(const Kernel& kernel, const Operands& operands);
+void permute(const Kernel& kernel, const Operands& operands);
+void reorder(const Kernel& kernel, const Operands& operands);
+void grouped_gemm(const Kernel& kernel, const Operands& operands);
+void route(const Kernel& kernel, const Operands& operands);
+void route_backward(const Kernel& kernel, const Operands& operands);
+void dispatch(const Kernel& kernel, const Operands& operands);
+void dispatch_backward(const Kernel& kernel, const Operands& operands);
+void combine(const Kernel& kernel, const Operands& operands);
+void combine_backward(const Kernel& kernel, const Operands& operands);
 
 // Storage to arithmetic and back: bf16, fp16, fp64.
 void expand_to_fp32(const View& from, float* to);

@@ -44,6 +44,24 @@ std::string schedule_of(const MeasuredCase& c, const CasePlan& plan, const Alias
   return usual;
 }
 
+// Keys of `parallel` that not every plan has.
+void add_pipeline_details(const MeasuredCase& c, const CasePlan& plan, const ModelSpec& model,
+                          const std::string& schedule, Node& parallel,
+                          std::vector<Assumption>& notes) {
+  if (plan.pipeline == 1) return;
+  if (word(c.pp_schedule).starts_with("ZB-2p"))
+    parallel.add("activation_limit", count(2 * plan.pipeline));
+  const std::int64_t stages = plan.pipeline * stages_per_device(schedule, plan.chunks);
+  const std::int64_t layers = model.layers();
+  if (layers % stages == 0 || (layers + 2) % stages != 0) return;
+  note(notes, "parallel.layers", "one less in the first and the last stage",
+       "usual where the layers are two fewer than a multiple of the stages");
+  std::vector<Node> all;
+  for (std::int64_t i = 0; i < stages; ++i)
+    all.push_back(count((layers + 2) / stages - (i == 0 || i + 1 == stages ? 1 : 0)));
+  parallel.add("layers", Node::list(std::move(all)));
+}
+
 // Room enough that no device is full: what was measured did fit.
 Platform without_limit(Platform platform) {
   for (Platform::Part& part : platform.parts) part.gpu.memory.capacity.value = Bytes(1LL << 60);
@@ -86,14 +104,17 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
                                          {"global_batch", count(plan.global_batch)},
                                          {"micro_batch", count(plan.micro_batch)}})}});
   const bool sequence_parallel = plan.tensor > 1 && c.sequence_parallel.value_or(false);
-  root.add("parallel",
-           section({{"tensor", count(plan.tensor)},
-                    {"pipeline", count(plan.pipeline)},
-                    {"context", count(plan.context)},
-                    {"expert", count(plan.expert)},
-                    {"schedule", Node::scalar(schedule_of(c, plan, aliases_, notes))},
-                    {"chunks", count(plan.pipeline == 1 ? 1 : plan.chunks)},
-                    {"sequence_parallel", Node::scalar(sequence_parallel ? "true" : "false")}}));
+  const std::string schedule = schedule_of(c, plan, aliases_, notes);
+  Node parallel =
+      section({{"tensor", count(plan.tensor)},
+               {"pipeline", count(plan.pipeline)},
+               {"context", count(plan.context)},
+               {"expert", count(plan.expert)},
+               {"schedule", Node::scalar(schedule)},
+               {"chunks", count(plan.pipeline == 1 ? 1 : plan.chunks)},
+               {"sequence_parallel", Node::scalar(sequence_parallel ? "true" : "false")}});
+  add_pipeline_details(c, plan, model, schedule, parallel, notes);
+  root.add("parallel", std::move(parallel));
   root.add("algorithm", algorithm_of(sharding));
   root.add("memory", section({{"recompute", Node::scalar(recompute)}}));
   root.add("precision", section({{"parameters", Node::scalar(precision)},

@@ -20,7 +20,7 @@ const std::string planted =
     "- {id: one, kind: train_step, gpus: 1, dp: 1, global_batch: 1, iter_s: 0.01}\n"
     "- {id: same, kind: train_step, gpus: 1, dp: 1, global_batch: 1, iter_s: 0.02}\n"
     "- {id: two, kind: train_step, gpus: 2, dp: 2, global_batch: 8, iter_s: 0.01}\n"
-    "- {id: split, kind: train_step, gpus: 2, tp: 2, dp: 1, global_batch: 8, iter_s: 0.01}\n"
+    "- {id: split, kind: train_step, gpus: 3, tp: 3, dp: 1, global_batch: 8, iter_s: 0.01}\n"
     "- {id: g, kind: gemm, m: 4096, n: 4096, k: 4096, time_s: 0.001}\n"
     "- {id: h, kind: memory}\n";
 
@@ -68,7 +68,7 @@ TEST_CASE("the scoreboard's JSON has the form of its schema and the same bytes e
   CHECK(j["cases"][0]["predicted"] == j["cases"][1]["predicted"]);
   CHECK(j["cases"][3]["measured"] == 0.01);  // what was printed is told all the same
   CHECK(j["cases"][5]["measured"].is_null());
-  CHECK(j["cases"][3]["skipped"] == "not available yet: tensor parallelism");
+  CHECK(std::string(j["cases"][3]["skipped"]).starts_with("8 attention heads of "));
   CHECK(j["cases"][5]["skipped"] == "kind memory is not predicted");
   REQUIRE(j["files"].size() == 3);
   const Json& steps = j["files"][0];
@@ -106,7 +106,7 @@ TEST_CASE("the scoreboard's table has a row per file and kind, and the reasons")
   CHECK(done.exit == 0);
   CHECK(contains(done.out, "planted.yaml  train_step      4       3"));
   CHECK(contains(done.out, "4 of 6 cases scored"));
-  CHECK(contains(done.out, "     1  not available yet: tensor parallelism\n"));
+  CHECK(contains(done.out, "do not divide over 3 GPUs"));
   CHECK(contains(done.out, "     1  kind memory is not predicted\n"));
 }
 
@@ -133,19 +133,14 @@ TEST_CASE("a closed pipe ends the scoreboard quietly") {
   CHECK(done.err.empty());
 }
 
-TEST_CASE("all measured steps of vTrain without tensor parallelism are scored, a node and more") {
+TEST_CASE("all measured steps of vTrain are scored, a node and more") {
   const Json j =
       orrery_with({"scoreboard", "scenarios/published/vtrain-single.yaml", "--json"}).json<Json>();
-  std::size_t scored = 0, split = 0;
+  std::size_t scored = 0;
   for (const Json& c : j["cases"]) {
-    if (c["skipped"].is_null()) {
-      ++scored;
-      CHECK(std::abs(c["error"].get<double>()) < 1);
-    } else {
-      CHECK(c["skipped"] == "not available yet: tensor parallelism");
-      ++split;
-    }
+    REQUIRE(c["skipped"].is_null());
+    ++scored;
+    CHECK(std::abs(c["error"].get<double>()) < 1);
   }
-  CHECK(scored == 319);  // with tp = 1, of which 128 have pp = 1
-  CHECK(split == 387);
+  CHECK(scored == 706);
 }

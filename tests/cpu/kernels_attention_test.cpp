@@ -16,8 +16,11 @@ struct Shape {
   std::int64_t statistics() const { return static_cast<std::int64_t>(batch * heads * sequence); }
   Kernel kernel(bool backward, Dtype dtype = Dtype::fp32) const {
     const auto i = [](std::size_t v) { return static_cast<std::int64_t>(v); };
-    const auto make = backward ? Kernel::attention_backward : Kernel::attention;
-    return make(i(batch), i(heads), i(kv_heads), i(sequence), i(size), causal, dtype);
+    const auto which = causal ? AttentionPart::causal : AttentionPart::full;
+    return backward ? Kernel::attention_backward(i(batch), i(heads), i(kv_heads), i(sequence),
+                                                 i(size), which, dtype)
+                    : Kernel::attention(i(batch), i(heads), i(kv_heads), i(sequence), i(size),
+                                        which, dtype);
   }
 };
 

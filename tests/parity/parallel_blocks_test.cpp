@@ -55,6 +55,7 @@ std::vector<double> added(Rank& rank, const Block& layer, bool attention, bool m
   random(pass.input, 1'000'000);
   pass.output = tensor(layer.output_elements());
   pass.saved = tensor(layer.saved_elements());
+  pass.kept = tensor(layer.kept_elements());
   pass.workspace = tensor(layer.forward_workspace());
   layer.forward(pass);
   const std::vector<double> x = rank.read(pass.input);

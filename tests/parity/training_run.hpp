@@ -30,8 +30,15 @@ struct TrainingCase {
       .optimizer = {}, .clip_norm = {}, .bucket = Bytes(6000), .first_bucket = Bytes(1000)};
   std::optional<ZeroOptions> zero;  // in place of DDP
   std::int64_t steps = 50;
+  int tensor = 1, context = 1;  // of the transformer
 
-  int ranks() const { return data * pipeline; }
+  int ranks() const { return data * pipeline * tensor * context; }
+  Grid grid() const {
+    Grid g;
+    g.set(Axis::replicate, data).set(Axis::pipeline, pipeline).set(Axis::tensor, tensor);
+    g.set(Axis::context, context);
+    return g;
+  }
   std::int64_t global_batch() const {
     return std::int64_t{data} * replica.micro_batches *
            (transformer ? transformer->micro_batch : model.micro_batch);
@@ -54,6 +61,8 @@ struct TrainingCase {
     if (transformer) {
       TransformerShape shape = *transformer;
       shape.micro_batches = replica.micro_batches;
+      shape.tensor = tensor;
+      shape.context = context;
       return make_transformer(shape, std::move(text));
     }
     MlpShape shape = model;
@@ -152,17 +161,39 @@ inline std::int64_t copied_parameters(const TrainingCase& c) {
 
 // All parameters of the first model copy, in the order of the model, whatever the pipeline's cut.
 inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& trained) {
-  std::vector<float> all;
   const Grid grid = c.grid();
-  for (int stage = 0; stage < c.pipeline; ++stage) {
-    const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, stage));
+  const Model model = c.make(nullptr);
+  PipelineShape shape{c.pipeline, c.replica.micro_batches};
+  shape.chunks = c.pipeline > 1 ? c.replica.chunks : 1;
+  const auto schedule = make_schedule(c.pipeline > 1 ? c.replica.schedule : "1f1b", shape);
+  const auto blocks =
+      stage_blocks(static_cast<int>(model.blocks.size()), schedule->stages, c.replica.layers);
+  std::vector<std::vector<float>> by_stage(blocks.size());
+  for (int device = 0; device < c.pipeline; ++device) {
+    const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, device));
     const auto& bytes = trained.state[rank].fields.at("replica.parameters");
-    const std::size_t old = all.size();
-    const std::size_t skipped =
-        stage + 1 < c.pipeline ? 0 : sizeof(float) * static_cast<std::size_t>(copied_parameters(c));
-    all.resize(old + (bytes.size() - skipped) / sizeof(float));
-    std::memcpy(all.data() + old, bytes.data() + skipped, bytes.size() - skipped);
+    const auto& chunks = schedule->chunks[static_cast<std::size_t>(device)];
+    std::size_t own = 0;
+    std::vector<std::size_t> sizes;
+    for (const Chunk& chunk : chunks) {
+      std::size_t size = 0;
+      const auto [first, last] = blocks[static_cast<std::size_t>(chunk.stage)];
+      for (int b = first; b < last; ++b)
+        size += static_cast<std::size_t>(
+            model.blocks[static_cast<std::size_t>(b)]->parameter_elements());
+      sizes.push_back(size);
+      own += size;
+    }
+    // Before its own, the last device may have a copy of the first one's.
+    std::size_t at = bytes.size() / sizeof(float) - own;
+    for (std::size_t i = 0; i < chunks.size(); at += sizes[i++]) {
+      auto& stage = by_stage[static_cast<std::size_t>(chunks[i].stage)];
+      stage.resize(sizes[i]);
+      std::memcpy(stage.data(), bytes.data() + at * sizeof(float), sizes[i] * sizeof(float));
+    }
   }
+  std::vector<float> all;
+  for (const auto& stage : by_stage) all.insert(all.end(), stage.begin(), stage.end());
   return all;
 }
 

@@ -150,7 +150,7 @@ TEST_CASE("what does not divide is reported at its place with advice") {
 
 TEST_CASE("all errors come at once, in the order of the file") {
   const auto all =
-      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {tensor: 2}\n"
+      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {expert: 2}\n"
                                     "model: mlp-byte\ndata: {global_batch: 4}\n",
                                     "s.yaml"));
   REQUIRE(all.size() == 3);
@@ -182,11 +182,9 @@ TEST_CASE("what is not available yet is said, not ignored") {
     CHECK_MESSAGE(said, setting);
   };
   for (const char* setting :
-       {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
-        "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=acid",
+       {"parallel.expert=2", "parallel.schedule=petra", "algorithm.name=acid",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32",
-        "value_model=mlp-bytes"})
+        "precision.master=bf16", "precision.activations=fp32", "value_model=mlp-bytes"})
     refused(setting);
 }
 
@@ -214,6 +212,47 @@ TEST_CASE("ZeRO and FSDP divide replicas, and say what does not go together") {
     CHECK(all[0].text.find(said) != std::string::npos);
   }
   CHECK(messages(with("{name: fsdp}", "parallel.pipeline=2")).size() == 1);  // its table is tied
+}
+
+TEST_CASE("a plan that does not divide the model over tensor ranks is refused with every reason") {
+  const auto gpt = [](const char* tensor, const char* more) {
+    return messages(Document::parse_text(
+        std::string(
+            "model: gpt2-xl\ndata: {sequence: 1022, global_batch: 12}\nparallel: {tensor: ") +
+            tensor + more + "}\nplatform: {cluster: two-dgx-a100, gpus: 12}\n",
+        "s.yaml"));
+  };
+  const auto all = gpt("4", ", sequence_parallel: true");
+  REQUIRE(all.size() == 4);
+  CHECK(all[0].line == 3);
+  CHECK(all[0].text == "25 attention heads of gpt2-xl do not divide over 4 GPUs");
+  CHECK(all[0].suggestion == "use 1 or 5");
+  CHECK(all[1].text == "25 heads of keys and values of gpt2-xl do not divide over 4 GPUs");
+  CHECK(all[2].text == "50257 tokens of the vocabulary of gpt2-xl do not divide over 4 GPUs");
+  CHECK(all[2].suggestion == "pad the model's vocabulary, for instance to 50688");
+  CHECK(all[3].text == "1022 tokens of a sequence do not divide over 4 GPUs");
+  CHECK(gpt("1", ", sequence_parallel: true").size() == 1);
+  CHECK(messages(quickstart({"parallel.tensor=8", "parallel.sequence_parallel=true"})).empty());
+  expect(small("parallel", "parallel: {tensor: 2}"), 3, 12,
+         "not available yet: tensor parallelism of mlp-bytes", "use 1");
+}
+
+TEST_CASE("a plan that does not divide sequences over context ranks is refused with every reason") {
+  const auto divided = [](const char* algorithm, const char* sequence) {
+    return messages(quickstart({"parallel.context=16", std::string("data.sequence=") + sequence,
+                                std::string("parallel.context_algorithm=") + algorithm}));
+  };
+  const auto ring = divided("ring", "4080");
+  REQUIRE(ring.size() == 1);
+  CHECK(ring[0].text == "4080 tokens of a sequence do not divide into 32 parts");
+  CHECK(divided("ring", "4096").empty());
+  const auto ulysses = divided("ulysses", "4088");
+  REQUIRE(ulysses.size() == 2);
+  CHECK(ulysses[0].text == "4088 tokens of a sequence do not divide into 16 parts");
+  CHECK(ulysses[1].text == "8 heads of keys and values of llama-3.2-1b do not divide over 16 GPUs");
+  CHECK(ulysses[1].suggestion == "use 8");
+  expect(small("parallel", "parallel: {context: 2}"), 3, 12,
+         "not available yet: context parallelism of mlp-bytes", "use 1");
 }
 
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {

@@ -1,0 +1,66 @@
+#include "algorithms/models/transformer_blocks.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+namespace orrery {
+
+std::string transformer_key(const char* what, const TransformerShape& s) {
+  std::string key = fmt::format(
+      "transformer.{} {}x{} h{} a{}/{}x{} f{} v{} {}{}{}{}{}{}{}{} {} {} {} {} {}", what,
+      s.micro_batch, s.sequence, s.hidden, s.heads, s.kv_heads, s.head_size, s.ffn, s.vocabulary,
+      s.gated ? "g" : "", s.rotary ? "r" : "", s.norm_bias ? "n" : "", s.qkv_bias ? "q" : "",
+      s.output_bias ? "o" : "", s.mlp_bias ? "m" : "", s.causal ? "c" : "",
+      s.parallel_blocks ? "p" : "", s.micro_batches, static_cast<int>(s.activation), s.rope_theta,
+      s.norm_epsilon, name(s.dtype));
+  if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
+  if (s.context > 1)
+    key += fmt::format(" c{} {}", s.context, static_cast<int>(s.context_algorithm));
+  return key;
+}
+
+TransformerBlock::Range TransformerBlock::add_norm(const std::string& name) {
+  const Range range{parameter_elements(), s_.hidden, s_.norm_bias ? s_.hidden : 0};
+  parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false});
+  if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
+  whole_.push_back({range.begin, range.elements + range.bias, 0});
+  return range;
+}
+
+void TransformerBlock::prepare_groups(Rank& rank, const std::string& key) {
+  if (rank.size(Axis::context) != s_.context)
+    throw Error(Category::config, "a sequence divided over " + std::to_string(s_.context) +
+                                      " ranks runs on a context axis of " +
+                                      std::to_string(rank.size(Axis::context)));
+  part_ = s_.part(s_.context > 1 && rank.computes_values() ? rank.coordinate(Axis::context) : 0);
+  tensor_.open(rank);
+  if (!partial_gradients_) return;
+  std::sort(whole_.begin(), whole_.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  const int g = complete_.tensor("gradients");
+  for (std::size_t i = 0; i < whole_.size();) {
+    Range run = whole_[i];
+    for (++i; i < whole_.size() && whole_[i].begin == run.begin + run.elements; ++i)
+      run.elements += whole_[i].elements;
+    complete_.all_reduce(tensor_.gradients(), run.in(g));
+  }
+  complete_.wait();
+  complete_.build(rank, key + ".complete");
+}
+
+void TransformerBlock::norm(Rank& rank, PassProgram& s, const SlotView& x, const Range& range,
+                            int p, const SlotView& y) const {
+  s.add(rank.prepare(Kernel::norm(own_, s_.hidden, s_.norm(), s_.norm_epsilon, s_.dtype)),
+        {x, range.in(p), range.bias_in(p), y});
+}
+
+void TransformerBlock::norm_backward(Rank& rank, PassProgram& s, const SlotView& dy,
+                                     const SlotView& x, const Range& range, int p, int g,
+                                     const SlotView& skip, const SlotView& dx) const {
+  s.add(rank.prepare(Kernel::norm_backward(own_, s_.hidden, s_.norm(), s_.norm_epsilon,
+                                           skip.slot >= 0, s_.dtype)),
+        {dy, x, range.in(p), skip, range.in(g), range.bias_in(g), dx});
+}
+
+}  // namespace orrery

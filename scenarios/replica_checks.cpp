@@ -1,0 +1,100 @@
+#include "scenarios/replica_checks.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace orrery {
+
+namespace {
+
+class Checks {
+ public:
+  Checks(const Scenario& s, Problems& problems)
+      : p_(s.parallel), t_(s.model_spec.transformer), s_(s), problems_(problems) {}
+
+  void tensor() const {
+    const std::int64_t parts = p_.tensor;
+    divide("parallel.tensor", t_.heads, parts, "attention heads");
+    divide("parallel.tensor", t_.kv_heads, parts, "heads of keys and values");
+    divide("parallel.tensor", t_.ffn, parts, "columns of the MLP");
+    if (t_.vocabulary % parts != 0)
+      problems_.add("parallel.tensor",
+                    fmt::format("{} tokens of the vocabulary of {} do not divide over {} GPUs",
+                                t_.vocabulary, s_.model_spec.name, parts),
+                    fmt::format("pad the model's vocabulary, for instance to {}",
+                                (t_.vocabulary + 128 * parts - 1) / (128 * parts) * 128 * parts));
+  }
+  void context() const {
+    const bool ulysses = p_.context_algorithm == ContextAlgorithm::ulysses;
+    const std::int64_t parts = ulysses ? p_.context : 2 * p_.context;
+    if (s_.data.sequence && *s_.data.sequence % parts != 0)
+      problems_.add("parallel.context",
+                    fmt::format("{} tokens of a sequence do not divide into {} parts",
+                                *s_.data.sequence, parts),
+                    "use another sequence, or fewer GPUs");
+    if (!ulysses) return;
+    const std::int64_t all = p_.tensor * p_.context;
+    divide("parallel.context", t_.heads, all, "attention heads");
+    divide("parallel.context", t_.kv_heads, all, "heads of keys and values");
+  }
+  void sequence() const {
+    const std::int64_t parts = p_.tensor * p_.context;
+    if (s_.data.sequence && *s_.data.sequence % parts != 0)
+      problems_.add("parallel.sequence_parallel",
+                    fmt::format("{} tokens of a sequence do not divide over {} GPUs",
+                                *s_.data.sequence, parts),
+                    "use false, or another sequence");
+  }
+
+ private:
+  void divide(const char* path, std::int64_t size, std::int64_t parts, const char* what) const {
+    if (size % parts != 0)
+      problems_.add(path,
+                    fmt::format("{} {} of {} do not divide over {} GPUs", size, what,
+                                s_.model_spec.name, parts),
+                    nearest_divisors(size, parts));
+  }
+
+  const ParallelSpec& p_;
+  const TransformerSpec& t_;
+  const Scenario& s_;
+  Problems& problems_;
+};
+
+}  // namespace
+
+std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
+  std::int64_t below = 1, above = n;
+  for (std::int64_t d = 1; d <= n / d; ++d) {
+    if (n % d != 0) continue;
+    for (const std::int64_t each : {d, n / d}) {
+      if (each <= wanted) below = std::max(below, each);
+      if (each >= wanted) above = std::min(above, each);
+    }
+  }
+  return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
+}
+
+void check_inside_replica(const Scenario& s, Problems& problems) {
+  const ParallelSpec& p = s.parallel;
+  if (p.sequence_parallel && p.tensor == 1)
+    problems.add("parallel.sequence_parallel",
+                 "sequence parallelism divides tokens over a tensor group, but tensor is 1",
+                 "use false, or several GPUs along parallel.tensor");
+  const bool transformer = s.model_spec.kind == ModelKind::transformer;
+  for (const auto& [path, size, what] : {std::tuple{"parallel.tensor", p.tensor, "tensor"},
+                                         {"parallel.context", p.context, "context"}})
+    if (size > 1 && !transformer)
+      problems.add(path,
+                   fmt::format("not available yet: {} parallelism of {}", what, s.model_spec.name),
+                   "use 1");
+  if (!transformer) return;
+  const Checks checks(s, problems);
+  if (p.tensor > 1) checks.tensor();
+  if (p.context > 1) checks.context();
+  if (p.tensor > 1 && p.sequence_parallel) checks.sequence();
+}
+
+}  // namespace orrery

@@ -1,0 +1,104 @@
+// Small transformers whose ranks share layers or sequences, against the same model on one rank.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "tests/parity/worlds_agree.hpp"
+
+namespace orrery {
+
+// GPT-2 style, with all biases, learned positions and a tied embedding.
+inline TransformerShape small_gpt() {
+  TransformerShape s;
+  s.layers = 4;
+  s.hidden = 16;
+  s.heads = s.kv_heads = 4;
+  s.head_size = 4;
+  s.ffn = 24;
+  s.vocabulary = 256;
+  s.gated = s.rotary = false;
+  s.activation = Activation::gelu;
+  s.learned_positions = 20;  // more than a sequence uses
+  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
+  s.tied = true;
+  s.sequence = 16;
+  s.micro_batch = 2;
+  s.dtype = Dtype::fp32;
+  return s;
+}
+
+// Llama style: grouped heads, SwiGLU, rotary embedding, no biases.
+inline TransformerShape small_llama() {
+  TransformerShape s = small_gpt();
+  s.heads = 8;
+  s.gated = s.rotary = true;
+  s.activation = Activation::silu;
+  s.learned_positions = 0;
+  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = s.tied = false;
+  return s;
+}
+
+// GPT-NeoX style: attention and MLP side by side.
+inline TransformerShape small_neox() {
+  TransformerShape s = small_gpt();
+  s.rotary = s.parallel_blocks = true;
+  s.learned_positions = 0;
+  s.tied = false;
+  return s;
+}
+
+struct Plan {
+  int tensor = 1, context = 1, data = 1, pipeline = 1;
+  bool sequence_parallel = false;
+};
+
+// The global batch is 8 samples whatever the plan.
+inline TrainingCase case_of(TransformerShape shape, const Plan& plan) {
+  TrainingCase c;
+  c.tensor = plan.tensor;
+  c.context = plan.context;
+  c.data = plan.data;
+  c.pipeline = plan.pipeline;
+  shape.sequence_parallel = plan.sequence_parallel;
+  c.transformer = shape;
+  c.replica.micro_batches = 4 / plan.data;
+  c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
+  c.ddp.clip_norm = 1;
+  return c;
+}
+
+// 50 losses of every plan are those of one rank to 1e-5.
+inline void check_follows_one_rank(const TransformerShape& shape,
+                                   std::initializer_list<Plan> plans) {
+  const Trained one = train_on_cpu(case_of(shape, {}));
+  CHECK(one.losses.size() == 50);
+  CHECK(one.losses.back() < one.losses.front());
+  for (const Plan& plan : plans) {
+    CAPTURE(plan.tensor);
+    CAPTURE(plan.context);
+    CAPTURE(plan.data);
+    CAPTURE(plan.pipeline);
+    CAPTURE(plan.sequence_parallel);
+    const Trained all = train_on_cpu(case_of(shape, plan));
+    REQUIRE(all.losses.size() == one.losses.size());
+    for (std::size_t i = 0; i < one.losses.size(); ++i)
+      CHECK(std::fabs(all.losses[i] - one.losses[i]) < 1e-5 * one.losses[i]);
+  }
+}
+
+// Calls and bytes that a rank sent over one group, by lane and kind.
+using Sent = std::map<std::string, std::pair<std::int64_t, std::int64_t>>;
+inline Sent sent_over(const RankReport& rank, const std::string& group) {
+  Sent sent;
+  for (const ChannelReport& channel : rank.channels)
+    if (channel.group == group && channel.use.calls > 0)
+      sent[channel.lane + " " + name(channel.use.kind)] = {
+          static_cast<std::int64_t>(channel.use.calls), channel.use.bytes.value};
+  return sent;
+}
+
+}  // namespace orrery
