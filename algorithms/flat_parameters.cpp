@@ -15,10 +15,12 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
       copied_(copied),
       places_(model.blocks.size()) {
   parts_ = sharding_.stage > 0 ? rank.size(sharding_.over) : 1;
-  if (parts_ > 1)
-    index_ = rank.channel(sharding_.over, "parameters").index();
-  else
+  if (parts_ > 1) {
+    rank.channel(sharding_.over, "parameters");
+    index_ = rank.part(sharding_.over);
+  } else {
     sharding_ = {};
+  }
   lay_out(model, blocks, copied_block);
   allocate(home);
   if (copied > 0) add_parameters(home, model, copied_block);

@@ -11,7 +11,7 @@ Progress::Progress(Rank& rank, const RunLength& length)
   local_batch_ = length.global_batch / replicas_;
   replica_ = 0;
   for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard})
-    replica_ = replica_ * rank.size(axis) + rank.coordinate(axis);
+    replica_ = replica_ * rank.size(axis) + rank.part(axis);
 }
 
 Batch Progress::next(int samples) {

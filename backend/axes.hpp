@@ -33,6 +33,8 @@ class Axes {
   }
   constexpr bool operator==(const Axes&) const = default;
   constexpr std::uint8_t bits() const { return bits_; }
+  // The first of them in the order of `Axis`. There must be one.
+  constexpr Axis first() const { return static_cast<Axis>(__builtin_ctz(bits_)); }
   std::string to_string() const;  // "shard+replicate", in the order of `Axis`
 
  private:
@@ -75,6 +77,19 @@ class Grid {
  private:
   std::array<int, axis_count> sizes_;
   std::array<Axis, axis_count> order_;
+};
+
+// Ranks in classes of which a world runs one member each, the representative.
+struct Partition {
+  std::vector<std::uint32_t> class_of;  // by rank
+  std::vector<int> representatives;     // by class: its lowest rank
+  std::vector<int> sizes;               // by class
+
+  std::uint32_t classes() const { return static_cast<std::uint32_t>(representatives.size()); }
+  int representative_of(int rank) const {
+    return representatives[class_of[static_cast<std::size_t>(rank)]];
+  }
+  bool represents(int rank) const { return representative_of(rank) == rank; }
 };
 
 }  // namespace orrery

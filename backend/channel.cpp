@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "backend/device.hpp"
+
 namespace orrery {
 
 const char* name(Collective kind) {
@@ -75,17 +77,21 @@ std::vector<int> Rendezvous::missing() const {
     if (issued < 2) ranks.push_back(members[static_cast<std::size_t>(first.peer)]);
     return ranks;
   }
-  for (std::size_t i = 0; i < members.size(); ++i)
-    if (communicator->issued(static_cast<int>(i)) <= sequence) ranks.push_back(members[i]);
+  const auto look_at = [&](int member) {
+    if (communicator->issued(member) <= sequence)
+      ranks.push_back(members[static_cast<std::size_t>(member)]);
+  };
+  communicator->for_each_side(look_at);
   return ranks;
 }
 
 Communicator::Communicator(std::uint32_t id, std::string group, std::string lane,
-                           std::vector<int> members, bool edge)
+                           std::vector<int> members, bool edge, std::vector<int> sides)
     : id_(id),
       group_(std::move(group)),
       lane_(std::move(lane)),
       members_(std::move(members)),
+      sides_(std::move(sides)),
       edge_(edge),
       issued_(members_.size(), 0),
       streams_(members_.size(), std::int16_t{-1}) {}
@@ -128,7 +134,7 @@ Rendezvous& Communicator::issue(
     rendezvous = &find_or_open(pair.pending, pair.base, sequence, c, 2, with_parts);
   } else {
     const std::uint64_t sequence = issued_[static_cast<std::size_t>(c.member)]++;
-    rendezvous = &find_or_open(pending_, base_, sequence, c, size(), with_parts);
+    rendezvous = &find_or_open(pending_, base_, sequence, c, sides(), with_parts);
   }
   Rendezvous& r = *rendezvous;
   const int here = members_[static_cast<std::size_t>(c.member)];
@@ -192,34 +198,74 @@ std::vector<const Rendezvous*> Communicator::all_pending() const {
   return all;
 }
 
-Communicator& Communicators::group(int rank, Axes axes, const std::string& lane) {
+Communicator& Communicators::open(const std::string& key, const std::string& group,
+                                  const std::string& lane, bool edge,
+                                  const std::function<std::vector<int>()>& members) {
   const std::lock_guard lock(mutex_);
-  const std::string key =
-      axes.to_string() + "/" + lane + "@" + std::to_string(grid_.group_leader(rank, axes));
   Communicator*& found = by_key_[key];
   if (found == nullptr) {
-    all_.push_back(std::make_unique<Communicator>(static_cast<std::uint32_t>(all_.size()),
-                                                  axes.to_string(), lane, grid_.members(rank, axes),
-                                                  false));
+    const std::vector<int> ranks = members();
+    std::vector<int> sides = edge ? std::vector<int>{} : sides_of(ranks);
+    all_.push_back(std::make_unique<Communicator>(static_cast<std::uint32_t>(all_.size()), group,
+                                                  lane, ranks, edge, std::move(sides)));
     found = all_.back().get();
   }
   return *found;
 }
 
+// Group indices of the first member of each class.
+std::vector<int> Communicators::sides_of(const std::vector<int>& members) const {
+  std::vector<int> sides;
+  if (partition_ == nullptr) return sides;
+  std::vector<bool> seen(partition_->classes());
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const std::uint32_t its = partition_->class_of[static_cast<std::size_t>(members[i])];
+    if (!seen[its]) sides.push_back(static_cast<int>(i));
+    seen[its] = true;
+  }
+  return sides;
+}
+
+// All groups over the same axes that hold a class hold the same classes, so the first of these
+// names them.
+Communicator& Communicators::group(int rank, Axes axes, const std::string& lane) {
+  int leader = grid_.group_leader(rank, axes);
+  if (partition_ != nullptr) {
+    std::uint32_t first = partition_->class_of[static_cast<std::size_t>(rank)];
+    for (const int member : grid_.members(rank, axes))
+      first = std::min(first, partition_->class_of[static_cast<std::size_t>(member)]);
+    rank = partition_->representatives[first];
+    leader = grid_.group_leader(rank, axes);
+  }
+  const std::string group = axes.to_string();
+  return open(group + "/" + lane + "@" + std::to_string(leader), group, lane, false,
+              [&] { return grid_.members(rank, axes); });
+}
+
+int Communicators::index_in_group(int rank, Axes axes, const Communicator& communicator) const {
+  if (partition_ == nullptr) return grid_.index_in_group(rank, axes);
+  const auto class_of = [this](int r) { return partition_->class_of[static_cast<std::size_t>(r)]; };
+  const std::vector<int>& members = communicator.members();
+  const auto mine = std::find_if(members.begin(), members.end(),
+                                 [&](int member) { return class_of(member) == class_of(rank); });
+  ORRERY_ASSERT(mine != members.end(), "a class is among those of its group");
+  return static_cast<int>(mine - members.begin());
+}
+
 Communicator& Communicators::edge(int from, Axis axis, int offset, const std::string& lane) {
-  const std::lock_guard lock(mutex_);
+  if (partition_ != nullptr) from = partition_->representative_of(from);
   const std::string group =
       std::string(orrery::name(axis)) + (offset < 0 ? "" : "+") + std::to_string(offset);
-  Communicator*& found = by_key_[group + "/" + lane + "@" + std::to_string(from)];
-  if (found == nullptr) {
+  return open(group + "/" + lane + "@" + std::to_string(from), group, lane, true, [&] {
     const int size = grid_.size(axis);
-    const int to =
-        grid_.rank_with(from, axis, ((grid_.coordinate(from, axis) + offset) % size + size) % size);
-    all_.push_back(std::make_unique<Communicator>(static_cast<std::uint32_t>(all_.size()), group,
-                                                  lane, std::vector<int>{from, to}, true));
-    found = all_.back().get();
-  }
-  return *found;
+    const int to = (grid_.coordinate(from, axis) + offset) % size;
+    return std::vector<int>{from, grid_.rank_with(from, axis, (to + size) % size)};
+  });
+}
+
+int Channel::index(Site site) const {
+  if (device_ != nullptr) device_->asks(Identity::coordinate, axes_, site);
+  return index_;
 }
 
 ChannelUse& Channel::use(Collective kind) {

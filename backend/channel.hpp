@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,6 +37,7 @@ const char* name(Collective);
 enum class Reduce : std::uint8_t { sum, mean };
 
 class Communicator;
+class Device;
 
 // One member's side of an operation, as it is issued.
 struct Communication {
@@ -79,10 +81,14 @@ struct Rendezvous {
 };
 
 // A group of ranks that communicate on one lane. Shared by its members; guarded by the world.
+//
+// In a world that runs one rank of each class (Partition), the first member of a class stands for
+// all of it: an operation has one side for each class among the members, and groups of the same
+// classes are one communicator. An edge still has two sides, which may be of one class.
 class Communicator {
  public:
   Communicator(std::uint32_t id, std::string group, std::string lane, std::vector<int> members,
-               bool edge);
+               bool edge, std::vector<int> sides = {});
 
   std::uint32_t id() const { return id_; }
   const std::string& group() const { return group_; }  // "shard+replicate" or "pipeline+1"
@@ -91,6 +97,14 @@ class Communicator {
   const std::vector<int>& members() const { return members_; }  // global ranks in group order
   int size() const { return static_cast<int>(members_.size()); }
   bool edge() const { return edge_; }
+  // How many members take part, each for its class.
+  int sides() const { return sides_.empty() ? size() : static_cast<int>(sides_.size()); }
+  // Calls `look(group index)` for each of them.
+  template <class Look>
+  void for_each_side(const Look& look) const {
+    for (int i = 0; i < sides(); ++i)
+      look(sides_.empty() ? i : sides_[static_cast<std::size_t>(i)]);
+  }
   std::uint64_t issued(int member) const { return issued_[static_cast<std::size_t>(member)]; }
   // The stream that `member` uses this communicator on; -1 before its first operation.
   int stream(int member) const { return streams_[static_cast<std::size_t>(member)]; }
@@ -117,6 +131,7 @@ class Communicator {
   std::uint32_t id_;
   std::string group_, lane_;
   std::vector<int> members_;
+  std::vector<int> sides_;  // group indices of those that take part; empty: all
   bool edge_;
   std::vector<std::uint64_t> issued_;
   std::vector<std::int16_t> streams_;
@@ -135,13 +150,22 @@ class Communicator {
 class Communicators {
  public:
   explicit Communicators(const Grid& grid) : grid_(grid) {}
+  // From now on one rank of each class stands for it; null: each rank for itself.
+  void set_partition(const Partition* partition) { partition_ = partition; }
   Communicator& group(int rank, Axes axes, const std::string& lane);
+  // Which member of the group that `rank` has over `axes` it acts as.
+  int index_in_group(int rank, Axes axes, const Communicator& communicator) const;
   Communicator& edge(int from, Axis axis, int offset,
                      const std::string& lane);  // from -> the rank at +offset, periodic
   const std::vector<std::unique_ptr<Communicator>>& all() const { return all_; }
 
  private:
+  Communicator& open(const std::string& key, const std::string& group, const std::string& lane,
+                     bool edge, const std::function<std::vector<int>()>& members);
+  std::vector<int> sides_of(const std::vector<int>& members) const;
+
   const Grid& grid_;
+  const Partition* partition_ = nullptr;
   std::mutex mutex_;
   std::map<std::string, Communicator*> by_key_;
   std::vector<std::unique_ptr<Communicator>> all_;
@@ -165,18 +189,27 @@ Bytes wire_bytes(Collective kind, Bytes size, int members);
 class Channel {
  public:
   std::string name() const { return group_ + "/" + lane_; }
-  int size() const { return size_; }    // members of the group; 2 for an edge
-  int index() const { return index_; }  // my place in the group
-  bool edge() const { return out_ != in_; }
+  int size() const { return size_; }          // members of the group; 2 for an edge
+  int index(Site site = Site::here()) const;  // my place in the group [taint]
+  bool edge() const { return edge_; }
   Communicator& outgoing() const { return *out_; }
   Communicator& incoming() const { return *in_; }
   const std::vector<ChannelUse>& uses() const { return uses_; }
+  // What opens the same channel on another rank: a group's axes, or an edge's axis and offset.
+  const std::string& lane() const { return lane_; }
+  Axes axes() const { return named_axes_; }
+  int offset() const { return offset_; }
   ChannelUse& use(Collective kind);
 
  private:
   friend class Rank;
+  friend class Stream;
+  Device* device_ = nullptr;
   std::string group_, lane_;
-  Axes axes_;                    // of a group: those of more than one rank
+  bool edge_ = false;
+  int offset_ = 0;  // of an edge
+  // Of a group those of more than one rank; named_axes_ are those that it is called by.
+  Axes axes_, named_axes_;
   Communicator* out_ = nullptr;  // the same for a group
   Communicator* in_ = nullptr;
   int size_ = 1, index_ = 0;

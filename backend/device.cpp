@@ -1,8 +1,16 @@
 #include "backend/device.hpp"
 
+#include <array>
 #include <cstring>
 
 namespace orrery {
+
+const char* name(Identity identity) {
+  static constexpr std::array<const char*, 8> names{
+      "its number", "its coordinate", "its part",        "the time", "its own random numbers",
+      "values",     "a second flow",  "control messages"};
+  return names.at(static_cast<std::size_t>(identity));
+}
 
 namespace {
 std::byte* address(const Operand& operand) {

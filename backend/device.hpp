@@ -17,9 +17,27 @@
 
 namespace orrery {
 
+// What lets a program tell its rank from others, or learn from time.
+enum class Identity : std::uint8_t {
+  number,      // of the rank
+  coordinate,  // along an axis
+  part,        // of a tensor or of the data: no operation depends on it
+  time,
+  random,  // the rank's own random numbers
+  values,
+  flow,  // a second control flow
+  message
+};
+// "its number", "its coordinate", …: what a program asks for.
+const char* name(Identity);
+
 class Device {
  public:
   virtual ~Device() = default;
+
+  // The program is about to learn this; a coordinate or part over `axes`. A world that issues for
+  // several ranks at once throws when they would learn different things.
+  virtual void asks(Identity, Axes, Site) {}
 
   // Set-up.
   virtual void open_stream(std::uint32_t stream, const std::string& name, Place place) = 0;

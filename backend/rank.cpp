@@ -27,7 +27,18 @@ Rank::~Rank() {
     for (Storage* storage : home) refund(*storage);
 }
 
-int Rank::coordinate(Axis axis) const { return world_.options.grid.coordinate(id_, axis); }
+int Rank::id(Site site) const {
+  device_.asks(Identity::number, {}, site);
+  return id_;
+}
+int Rank::coordinate(Axis axis, Site site) const {
+  device_.asks(Identity::coordinate, axis, site);
+  return world_.options.grid.coordinate(id_, axis);
+}
+int Rank::part(Axes axes) const {
+  device_.asks(Identity::part, axes, {});
+  return world_.options.grid.index_in_group(id_, axes);
+}
 int Rank::size(Axes axes) const { return world_.options.grid.size(axes); }
 bool Rank::computes_values() const { return world_.options.real_values; }
 std::uint64_t Rank::seed() const { return world_.options.seed; }
@@ -54,10 +65,12 @@ Channel& Rank::channel(Axes axes, std::string_view lane) {
   auto fresh = std::make_unique<Channel>();
   fresh->group_ = group;
   fresh->lane_ = lane;
+  fresh->device_ = &device_;
   fresh->axes_ = present;
+  fresh->named_axes_ = axes;
   fresh->out_ = fresh->in_ = &world_.communicators.group(id_, axes, fresh->lane_);
   fresh->size_ = fresh->out_->size();
-  fresh->index_ = world_.options.grid.index_in_group(id_, axes);
+  fresh->index_ = world_.communicators.index_in_group(id_, axes, *fresh->out_);
   return *channels_.emplace_back(std::move(fresh));
 }
 
@@ -75,6 +88,10 @@ Channel& Rank::edge(Axis axis, int offset, std::string_view lane) {
   auto fresh = std::make_unique<Channel>();
   fresh->group_ = group;
   fresh->lane_ = lane;
+  fresh->device_ = &device_;
+  fresh->edge_ = true;
+  fresh->offset_ = offset;
+  fresh->named_axes_ = axis;
   const int here = world_.options.grid.coordinate(id_, axis);
   const int previous =
       world_.options.grid.rank_with(id_, axis, ((here - offset) % size + size) % size);
@@ -90,7 +107,7 @@ const std::vector<std::pair<const Communicator*, std::uint64_t>>& Rank::issued_e
   // Groups over disjoint axes have no two ranks in common, whose orders could differ.
   for (const auto& other : channels_)
     if (other.get() != &channel && !other->edge() && other->axes_.intersects(channel.axes_))
-      issued_elsewhere_.emplace_back(&other->outgoing(), other->outgoing().issued(other->index()));
+      issued_elsewhere_.emplace_back(&other->outgoing(), other->outgoing().issued(other->index_));
   return issued_elsewhere_;
 }
 
@@ -176,6 +193,7 @@ bool Rank::replay_missed(Site site) {
 }
 
 bool Rank::wait(Event event, Seconds timeout, Site site) {
+  device_.asks(Identity::time, {}, site);
   const std::uint32_t flow = device_.current_flow();
   if (decisions_.replaying()) {
     if (decisions_.next(DecisionKind::timed_wait, flow, site) == 0) return replay_missed(site);
@@ -199,6 +217,7 @@ bool Rank::wait(Event event, Seconds timeout, Site site) {
 }
 
 std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
+  device_.asks(Identity::time, {}, site);
   if (events.empty())
     throw Error(Category::invalid_program, "wait_any needs an event").with("site", to_string(site));
   const std::uint32_t flow = device_.current_flow();
@@ -227,6 +246,7 @@ std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
 }
 
 bool Rank::poll(Event event, Site site) {
+  device_.asks(Identity::time, {}, site);
   const std::uint32_t flow = device_.current_flow();
   if (decisions_.replaying()) {
     if (decisions_.next(DecisionKind::poll, flow, site) == 0) return false;
@@ -255,6 +275,7 @@ bool Rank::poll(Event event, Site site) {
 }
 
 void Rank::sleep(Seconds duration, Site site) {
+  device_.asks(Identity::time, {}, site);
   Wait wait;
   wait.kind = Wait::Kind::time;
   wait.flow = device_.current_flow();
@@ -263,12 +284,16 @@ void Rank::sleep(Seconds duration, Site site) {
   device_.block(wait);
 }
 
-Seconds Rank::now() { return device_.now().seconds(); }
+Seconds Rank::now(Site site) {
+  device_.asks(Identity::time, {}, site);
+  return device_.now().seconds();
+}
 
 // ---- Values on the host
 // -----------------------------------------------------------------------------------------------------
 
 std::vector<std::byte> Rank::read_bytes(const Tensor& tensor, Site site) {
+  device_.asks(Identity::values, {}, site);
   const Operand& operand = tensor.operand();
   const std::vector<Access> accesses =
       operand.storage->accesses;  // waiting changes nothing here, but a flow may run meanwhile
@@ -282,6 +307,7 @@ std::vector<std::byte> Rank::read_bytes(const Tensor& tensor, Site site) {
 }
 
 void Rank::write_bytes(const Tensor& tensor, std::span<const std::byte> bytes, Site site) {
+  device_.asks(Identity::values, {}, site);
   const Operand& operand = tensor.operand();
   if (bytes.size() != static_cast<std::size_t>(operand.bytes().value))
     throw Error(Category::invalid_program, "tensor '" + operand.storage->name + "' has " +
@@ -333,7 +359,8 @@ std::vector<double> Rank::read(const Tensor& tensor, Site site) {
   return values;
 }
 
-Random& Rank::rng(Purpose purpose) {
+Random& Rank::rng(Purpose purpose, Site site) {
+  device_.asks(Identity::random, {}, site);
   return rngs_.try_emplace(purpose, world_.options.seed, purpose, static_cast<std::uint32_t>(id_))
       .first->second;
 }
@@ -345,7 +372,8 @@ Philox Rank::shared_rng(Purpose purpose) const {
 // ---- Flows and messages
 // -----------------------------------------------------------------------------------------------------
 
-Task Rank::fork(std::string_view flow_name, std::function<void()> body) {
+Task Rank::fork(std::string_view flow_name, std::function<void()> body, Site site) {
+  device_.asks(Identity::flow, {}, site);
   const std::uint32_t flow = flows_++;
   device_.fork(flow, std::string(flow_name), std::move(body));
   return {flow};
@@ -366,9 +394,13 @@ Signal& Rank::signal(std::string_view signal_name) {
   return signals_.try_emplace(std::string(signal_name), std::string(signal_name)).first->second;
 }
 
-void Rank::raise(Signal& signal) { device_.raise(signal); }
+void Rank::raise(Signal& signal, Site site) {
+  device_.asks(Identity::flow, {}, site);
+  device_.raise(signal);
+}
 
 void Rank::wait(Signal& signal, Site site) {
+  device_.asks(Identity::flow, {}, site);
   Wait wait;
   wait.kind = Wait::Kind::signal;
   wait.signal = &signal;
@@ -379,6 +411,7 @@ void Rank::wait(Signal& signal, Site site) {
 }
 
 void Rank::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
+  device_.asks(Identity::message, {}, site);
   const int last = size(all_axes) + static_cast<int>(world_.services.size());
   if (to < 0 || to >= last)
     throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
@@ -393,6 +426,7 @@ void Rank::control_send(int to, Tag tag, std::initializer_list<std::int64_t> val
 }
 
 std::optional<ControlMessage> Rank::control_receive(Tag tag, int from, Seconds timeout, Site site) {
+  device_.asks(Identity::message, {}, site);
   const std::uint32_t flow = device_.current_flow();
   const bool timed = timeout < Seconds(1e6);
   const bool logged = timed || from == any_source;

@@ -1,8 +1,8 @@
 // The handle through which a rank program sees the world: the only one it gets.
 //
 // A rank program is ordinary blocking C++, run once per rank, over streams, events, tensors and
-// channels. It cannot tell which world it runs in. Calls marked [taint] let it tell ranks apart,
-// which rules out folding.
+// channels. It cannot tell which world it runs in. Calls marked [taint] let it tell ranks apart or
+// learn from time, so that no rank can be issued for together with others.
 #pragma once
 
 #include <functional>
@@ -43,8 +43,14 @@ class Rank {
   Rank& operator=(const Rank&) = delete;
 
   // Who and where.
-  int id() const { return id_; }    // [taint]
-  int coordinate(Axis axis) const;  // [taint] on a folded axis
+  int id(Site site = Site::here()) const;                     // [taint]
+  int coordinate(Axis axis, Site site = Site::here()) const;  // [taint] along this axis
+  // This rank's place in its group over `axes`, for choosing its part of a tensor or of the data.
+  // It must not decide which operations are issued, or how large they are: then it does not taint.
+  int part(Axes axes) const;
+  // Whether this rank tells the user, for all of them, how far the run is. It must decide nothing
+  // else.
+  bool speaks() const { return id_ == 0; }
   int size(Axes axes) const;
   bool computes_values() const;  // the run has values for Values::as_run tensors
   std::uint64_t seed() const;
@@ -75,34 +81,35 @@ class Rank {
   // is ordered before every later operation of the rank.
   void wait(Event event, Site site = Site::here());
   bool wait(Event event, Seconds timeout,
-            Site site = Site::here());  // false when the time passed first
-  std::size_t wait_any(std::span<const Event> events, Site site = Site::here());
+            Site site = Site::here());  // [taint] false when the time passed first
+  std::size_t wait_any(std::span<const Event> events, Site site = Site::here());  // [taint]
   // Whether the event is done. A poll that finds it done counts as a wait for it: other flows may
   // run. One that does not lets nobody run.
   bool poll(Event event,
             Site site =
                 Site::here());  // [taint] Error{livelock} after 1e6 fruitless polls at one instant
-  void sleep(Seconds duration, Site site = Site::here());
+  void sleep(Seconds duration, Site site = Site::here());  // [taint]
   // Values of a Values::always tensor (or of any tensor in a run with values), after its last
-  // writer. Error{invalid_program} when they depend on values that this run does not compute.
+  // writer [taint]. Error{invalid_program} when they depend on values that this run does not
+  // compute.
   std::vector<double> read(const Tensor& tensor, Site site = Site::here());
-  // The same as bytes, for checkpoints: empty when this run has no values for the tensor. A write
-  // waits for every use.
+  // The same as bytes [taint], for checkpoints: empty when this run has no values for the tensor. A
+  // write waits for every use.
   std::vector<std::byte> read_bytes(const Tensor& tensor, Site site = Site::here());
   void write_bytes(const Tensor& tensor, std::span<const std::byte> bytes,
                    Site site = Site::here());
-  Seconds now();  // [taint] this flow's host clock
+  Seconds now(Site site = Site::here());  // [taint] this flow's host clock
 
   // Random numbers. `rng` is this rank's own (jitter, order) [taint]; `shared_rng` is the same on
   // all ranks, indexed by global element or sample number.
-  Random& rng(Purpose purpose);
+  Random& rng(Purpose purpose, Site site = Site::here());
   Philox shared_rng(Purpose purpose) const;
 
   // Second control flows [taint]. Flows share the rank's baton and switch at waits only.
-  Task fork(std::string_view name, std::function<void()> body);
+  Task fork(std::string_view name, std::function<void()> body, Site site = Site::here());
   void join(const Task& task, Site site = Site::here());
   Signal& signal(std::string_view name);
-  void raise(Signal& signal);
+  void raise(Signal& signal, Site site = Site::here());
   void wait(Signal& signal, Site site = Site::here());
 
   // Small control messages [taint], to ranks or services. Every message must be received before the

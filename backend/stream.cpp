@@ -7,14 +7,14 @@ namespace orrery {
 
 namespace {
 
-[[noreturn]] void unordered(const Stream& stream, const Operand& operand, const Access& earlier,
-                            bool write, std::uint32_t ordinal, Site site,
+[[noreturn]] void unordered(const Stream& stream, int rank, const Operand& operand,
+                            const Access& earlier, bool write, std::uint32_t ordinal, Site site,
                             const std::string& earlier_stream) {
   const Storage& storage = *operand.storage;
   throw Error(Category::unordered_access, std::string("two operations use tensor '") +
                                               (storage.name.empty() ? "unnamed" : storage.name) +
                                               "' and no event orders them")
-      .with("rank", std::to_string(stream.rank().id()))
+      .with("rank", std::to_string(rank))
       .with("first", std::string(earlier.write ? "write" : "read") + " by operation " +
                          std::to_string(earlier.ordinal) + " of stream " + earlier_stream + " (" +
                          to_string(Site{earlier.file, earlier.line}) + ")")
@@ -86,7 +86,8 @@ void Stream::check_use(const Operand& operand, bool write, Site site) {
       const bool same_stream = x.stream == index_;
       const bool ordered = same_stream || known[x.stream] >= x.ordinal;
       if (!ordered && (write || x.write) && !x.racy && !operand.racy)
-        unordered(*this, operand, x, write, ordinal_, site, rank_.streams()[x.stream]->name());
+        unordered(*this, rank_.id_, operand, x, write, ordinal_, site,
+                  rank_.streams()[x.stream]->name());
       const bool covered = x.begin >= operand.begin && x.end <= operand.end;
       const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
       if (covered && ordered && as_strict && (write || (same_stream && !x.write)))
@@ -187,7 +188,7 @@ void Stream::mark_step(std::int64_t step) { device_.mark_step(index_, step); }
 Event Stream::communicate(Communication c, Channel& channel, Site site) {
   const bool receiving = c.kind == Collective::receive;
   c.communicator = receiving ? &channel.incoming() : &channel.outgoing();
-  c.member = channel.edge() ? (receiving ? 1 : 0) : channel.index();
+  c.member = channel.edge() ? (receiving ? 1 : 0) : channel.index_;
   c.site = site;
   if (channel.edge() != (c.kind == Collective::send || receiving))
     throw Error(
@@ -318,7 +319,7 @@ Event Stream::receive(const Tensor& tensor, Channel& edge, Site site) {
 Event Stream::exchange(const Tensor& mine, const Tensor& theirs, int peer, Channel& channel,
                        Site site) {
   if (mine.elements() != theirs.elements() || mine.dtype() != theirs.dtype() ||
-      peer == channel.index() || peer < 0 || peer >= channel.size())
+      peer == channel.index_ || peer < 0 || peer >= channel.size())
     throw Error(Category::invalid_program,
                 "an exchange needs equal buffers and another member of the group as peer")
         .with("site", to_string(site));

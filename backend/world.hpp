@@ -64,8 +64,45 @@ struct RankReport {
   std::uint64_t operations = 0;
 };
 
+// Reports by rank. Ranks of which one was simulated for all share its report.
+class RankReports {
+ public:
+  std::size_t size() const { return report_of_.empty() ? reports_.size() : report_of_.size(); }
+  RankReport& operator[](std::size_t rank) { return reports_[place(rank)]; }
+  const RankReport& operator[](std::size_t rank) const { return reports_[place(rank)]; }
+  // One report each, or one for all ranks of which `report_of` names the same.
+  void resize(std::size_t ranks) { reports_.resize(ranks); }
+  void share(std::vector<std::uint32_t> report_of, std::size_t reports) {
+    report_of_ = std::move(report_of);
+    reports_.resize(reports);
+  }
+  // How many are different.
+  std::size_t distinct() const { return reports_.size(); }
+
+  template <class Reports, class Report>
+  struct Iterator {
+    Reports* reports;
+    std::size_t rank;
+    Report& operator*() const { return (*reports)[rank]; }
+    Iterator& operator++() {
+      ++rank;
+      return *this;
+    }
+    bool operator!=(const Iterator& o) const { return rank != o.rank; }
+  };
+  auto begin() { return Iterator<RankReports, RankReport>{this, 0}; }
+  auto end() { return Iterator<RankReports, RankReport>{this, size()}; }
+  auto begin() const { return Iterator<const RankReports, const RankReport>{this, 0}; }
+  auto end() const { return Iterator<const RankReports, const RankReport>{this, size()}; }
+
+ private:
+  std::size_t place(std::size_t rank) const { return report_of_.empty() ? rank : report_of_[rank]; }
+  std::vector<RankReport> reports_;
+  std::vector<std::uint32_t> report_of_;  // by rank
+};
+
 struct RunReport {
-  std::vector<RankReport> ranks;
+  RankReports ranks;
   std::vector<DecisionLog> decisions;  // filled when recorded
   Time end;                            // of the last operation
   std::uint64_t activities = 0;        // operations completed, over all ranks

@@ -135,7 +135,6 @@ void check_precision(const PrecisionSpec& p, Problems& problems) {
 }
 
 void check_run(const Scenario& s, Problems& problems) {
-  if (s.run.folding == Folding::on) refuse(problems, "run.folding", "folding", "use auto or off");
   if (s.platform.throttle &&
       (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages))
     problems.add("platform.throttle", "throttled links are timed by a formula, not by flows",

@@ -101,7 +101,7 @@ void describe(Fields<RunSpec>& f) {
       .doc("of the network");
   f.field("folding", &RunSpec::folding)
       .one_of({{"auto", Folding::automatic}, {"off", Folding::off}, {"on", Folding::on}})
-      .doc("simulate one rank for many equal ones");
+      .doc("simulate one rank for all that do the same: auto where it is exact, on or an error");
   f.field("flop_rule", &RunSpec::flop_rule)
       .one_of({{"full", FlopRule::full},
                {"megatron-causal", FlopRule::megatron_causal},

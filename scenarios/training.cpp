@@ -169,7 +169,7 @@ void resume(Rank& rank, const TrainingHooks& hooks, const Progress& progress, st
   if (progress.step() > steps)
     throw Error(Category::config, "the checkpoint is of step " + std::to_string(progress.step()) +
                                       ", beyond run.steps = " + std::to_string(steps));
-  if (rank.id() == 0 && hooks.steps_before != nullptr) *hooks.steps_before = progress.step();
+  if (hooks.steps_before != nullptr && rank.speaks()) *hooks.steps_before = progress.step();
 }
 
 }  // namespace
@@ -189,7 +189,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     while (progress.more()) {
       algorithm->step(progress);
       const std::int64_t done = progress.step();
-      if (rank.id() == 0 && hooks.step_issued) hooks.step_issued(rank, done - 1);
+      if (hooks.step_issued && rank.speaks()) hooks.step_issued(rank, done - 1);
       if (hooks.checkpoint_every > 0 && done % hooks.checkpoint_every == 0 && progress.more()) {
         Checkpoint state;
         Saver saver(rank, state);
@@ -202,7 +202,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     if (held_out != nullptr) {
       const Flops before = rank.matrix_flops();
       const double loss = replica.loss_on(held_out);  // by all ranks, as the model may be sharded
-      if (rank.id() == 0 && hooks.held_out != nullptr)
+      if (hooks.held_out != nullptr && rank.speaks())
         *hooks.held_out = HeldOut{loss, rank.matrix_flops() - before};
     }
     if (hooks.save != nullptr) {

@@ -223,21 +223,26 @@ void Collectives::close(Transfer& transfer) {
 void Collectives::trace(const Transfer& transfer) const {
   constexpr int most_arrows = 16;  // per operation: more would hide what they show
   const Rendezvous& rendezvous = *transfer.rendezvous;
-  const std::string what =
-      std::string(name(rendezvous.first.kind)) + " " + rendezvous.communicator->name();
+  const bool edge = rendezvous.communicator->edge();
+  const auto named = [&](Collective kind) {
+    return std::string(name(kind)) + " " + rendezvous.communicator->name();
+  };
+  // Each end of an edge by what it does, whoever came first.
+  const std::string what = named(edge ? Collective::send : rendezvous.first.kind);
+  const std::string received = edge ? named(Collective::receive) : what;
   const std::string arguments =
       fmt::format(R"("bytes":{},"members":{})", rendezvous.first.size().value, rendezvous.expected);
   const Time now = core_.now;
   for (const StreamState* s : transfer.members) {
     const Track track{s->device->id(), s->index};
-    core_.trace->slice(track, "communication", what, s->began, now, arguments);
+    const bool sends = s->device->channel_place(s->queue.front().extra()).member == 0;
+    core_.trace->slice(track, "communication", sends ? what : received, s->began, now, arguments);
     core_.trace->slice(track, "communication", "transfer", transfer.start, now);
   }
   if (rendezvous.expected < 2 || rendezvous.expected > most_arrows) return;
   // From who sends, or came last, to the others.
   const StreamState* from = transfer.members.back();
-  if (rendezvous.communicator->edge() &&
-      static_cast<int>(from->device->id()) != rendezvous.communicator->members().front())
+  if (edge && static_cast<int>(from->device->id()) != rendezvous.communicator->members().front())
     from = transfer.members.front();
   for (const StreamState* s : transfer.members) {
     if (s == from) continue;

@@ -51,6 +51,9 @@ class Collectives {
   // A member's stream has come to it, for the host at `start`, which may lie ahead.
   void arrive(StreamState& stream, Transfer& transfer, Time start);
 
+  // How long it takes when nothing else goes on. The communicator's number stands for it.
+  Time alone(Communicator& communicator, const Communication& communication);
+
   void transfer_due(Transfer& transfer);
   void reads_due(Transfer& transfer);
   void writes_due(StreamState& stream);

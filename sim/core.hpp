@@ -15,7 +15,9 @@ namespace orrery::sim {
 
 class Collectives;
 class Mail;
+class SimCursor;
 class SimDevice;
+class SimRank;
 class Streams;
 
 // Who a completion is for; with the address of its object it makes the engine's payload.
@@ -53,8 +55,9 @@ struct Core {
   const Machine& machine;
   WorldState state;
   Engine engine;
-  std::vector<std::unique_ptr<Catalogue>> catalogues;  // by kind of device
-  std::vector<std::unique_ptr<SimDevice>> devices;     // by rank
+  std::vector<std::unique_ptr<SimRank>> ranks;  // by rank; when folded, by class
+  std::vector<SimDevice*> devices;              // those that run a program
+  std::vector<SimCursor*> woken;                // whose hosts go on in the next phase 2
   std::unique_ptr<Streams> streams;
   std::unique_ptr<Collectives> collectives;
   std::unique_ptr<Mail> mail;
@@ -64,10 +67,9 @@ struct Core {
   // so that nothing ends while actors run.
   bool delivering = false;
   Time now;  // the engine's, for the streams and collectives
-  std::uint64_t activities = 0;
   Time end;  // of the last operation
 
-  std::uint32_t ranks() const { return static_cast<std::uint32_t>(devices.size()); }
+  std::uint32_t rank_count() const { return static_cast<std::uint32_t>(state.options.grid.size()); }
   // A key of its own for a completion that no stream is named for.
   Key extra_key(std::uint32_t rank) { return {rank, 0xffff, ++extra_keys_}; }
   // Operands that race are written behind all other completions of the instant, in (rank, stream,

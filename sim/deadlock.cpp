@@ -3,8 +3,9 @@
 #include <algorithm>
 
 #include "sim/collectives.hpp"
-#include "sim/device.hpp"
+#include "sim/cursor.hpp"
 #include "sim/mail.hpp"
+#include "sim/sim_rank.hpp"
 
 namespace orrery::sim {
 
@@ -42,12 +43,16 @@ std::string describe_transfer(const Rendezvous& rendezvous) {
   return text + ")";
 }
 
-std::string describe_head(const SimDevice& device, const StreamState& stream) {
+std::string describe_head(const SimRank& device, const StreamState& stream) {
   const Entry entry = stream.queue.front();
   const std::string number = "operation " + std::to_string(stream.head()) + ", ";
   switch (entry.kind()) {
     case EntryKind::communication:
       return number + describe_transfer(*entry.pointer<const Transfer>()->rendezvous);
+    case EntryKind::meeting: {
+      const Communication& c = entry.pointer<const RecordedCommunication>()->communication;
+      return number + name(c.kind) + " (" + to_string(c.site) + ")";
+    }
     case EntryKind::fence:
       return number + "waits for operation " + std::to_string(entry.event().ordinal) +
              " of stream " + device.stream_name(entry.event().stream);
@@ -64,7 +69,7 @@ std::string describe_head(const SimDevice& device, const StreamState& stream) {
   return number;
 }
 
-std::string describe_flow(const SimDevice& device, const HostFlow& flow) {
+std::string describe_flow(const SimRank& device, const HostFlow& flow) {
   switch (flow.blocked) {
     case HostFlow::Blocked::wait: {
       std::string text = "waits for " + flow.wait->describe();
@@ -84,7 +89,7 @@ std::string describe_flow(const SimDevice& device, const HostFlow& flow) {
   return "";
 }
 
-void describe_rank(Error& error, const SimDevice& device) {
+void describe_rank(Error& error, const SimRank& device) {
   const std::string rank = "rank " + std::to_string(device.id());
   for (const auto& flow : device.flows()) {
     if (flow->ended) continue;
@@ -122,7 +127,7 @@ Error describe_deadlock(const Core& core) {
   Error error(Category::deadlock, "nothing can happen any more, and not all ranks have ended");
   error.with("time", time_text(core.engine.now()));
   std::size_t stuck = 0;
-  for (const auto& device : core.devices) {
+  for (const auto& device : core.ranks) {
     if (device->ended()) continue;
     if (++stuck <= most_named) describe_rank(error, *device);
   }

@@ -13,15 +13,7 @@
 
 namespace orrery::sim {
 
-SimDevice::SimDevice(Core& core, std::uint32_t id)
-    : core_(core),
-      id_(id),
-      costs_(core.machine.host(static_cast<int>(id))),
-      host_clock_(core.options.host_clock) {
-  if (!host_clock_) costs_.launch = costs_.communicate = costs_.wait = Time{};
-  flows_.push_back(std::make_unique<HostFlow>());
-  flows_[0]->device = this;
-  flows_[0]->name = "main";
+SimDevice::SimDevice(Core& core, std::uint32_t id) : SimRank(core, id) {
   host_.flow_ended.push_back(false);
 }
 
@@ -32,24 +24,12 @@ SimDevice::~SimDevice() {
 
 void SimDevice::open_stream(std::uint32_t stream, const std::string& name, Place) {
   ORRERY_ASSERT(stream == streams_.size(), "streams are opened in order");
-  if (stream % StreamState::neighbours == 0)
-    stream_blocks_.push_back(std::make_unique<StreamState[]>(StreamState::neighbours));
-  StreamState& fresh = stream_blocks_.back()[stream % StreamState::neighbours];
-  fresh.device = this;
-  fresh.rank = id_;
-  fresh.index = static_cast<std::uint16_t>(stream);
-  if (compute_ == nullptr || name == "compute") {
-    if (compute_ != nullptr) compute_->is_compute = false;
-    compute_ = &fresh;
-    compute_->is_compute = true;
-  }
-  if (core_.trace != nullptr) {
-    if (stream == 0) core_.trace->name_rank(id_);
-    core_.trace->name_stream({id_, stream}, name);
-  }
-  streams_.push_back(&fresh);
+  add_stream(name);
   host_.passed.push_back(0);
-  poison_.emplace_back();
+}
+
+const std::string& SimDevice::stream_name(std::uint32_t index) const {
+  return rank_->streams()[index]->name();
 }
 
 void* SimDevice::map(const Storage& storage) {
@@ -78,24 +58,9 @@ void SimDevice::free_unmapped() {
 }
 
 inline void SimDevice::push(StreamState& stream, const Entry& entry, Time cost) {
-  baton_->clock += cost;
-  stream.queue.push(entry);
-  ++stream.issued;
-  if (stream.phase == StreamPhase::empty) {
-    if (stream.is_compute) stream.account.host_blocked(baton_->blocked_time - baton_->at_gap);
-    core_.streams->start(stream);
-  }
-  if (&stream == compute_) compute_issuer_ = baton_;
-  if (stream.issued - stream.passed >= core_.options.launch_queue) wait_for_room(stream);
-}
-
-// Half of the queue: a host that waited for each single place would change stacks per operation.
-void SimDevice::wait_for_room(StreamState& stream) {
-  HostFlow& flow = *baton_;
-  flow.room = {stream.index, stream.issued - core_.options.launch_queue / 2};
-  flow.wait_class = stream.wait_class;
-  flow.blocked_from = flow.clock;
-  suspend(flow, HostFlow::Blocked::queue);
+  if (!enqueue(*baton_, stream, entry, cost)) return;
+  wants_room(*baton_, stream);
+  suspend(*baton_, HostFlow::Blocked::queue);
 }
 
 ValueOperation& SimDevice::with_value_operation(StreamState& stream) {
@@ -135,11 +100,7 @@ void SimDevice::launch(std::uint32_t stream, const Sequence& sequence,
 
 void SimDevice::copy(std::uint32_t stream, const Operand& from, const Operand& to) {
   StreamState& s = *streams_[stream];
-  const PreparedKernel& price =
-      *core_.state.catalogue(static_cast<int>(id_))
-           .prepare(Kernel::streaming("copy", from.elements(), to.elements(), from.storage->dtype,
-                                      {Role::read, Role::write}))
-           .kernel;
+  const PreparedKernel& price = copy_price(core_.state.catalogue(static_cast<int>(id_)), from, to);
   const Operand operands[2] = {from, to};
   std::uint32_t extra = 0;
   if (any_values(operands)) {
@@ -164,25 +125,32 @@ void SimDevice::communicate(
     std::uint32_t stream, Channel& channel, const Communication& communication,
     const std::vector<std::pair<const Communicator*, std::uint64_t>>& others) {
   StreamState& s = *streams_[stream];
-  const auto known = std::find_if(places_.begin(), places_.end(), [&](const ChannelPlace& place) {
-    return place.channel == &channel && place.kind == communication.kind;
-  });
-  const auto place = static_cast<std::uint32_t>(known - places_.begin());
-  if (known == places_.end())
-    places_.push_back({&channel, communication.kind, communication.member, Time{}, Time{}});
-  const WaitClass wait = channel.edge() ? WaitClass::edge : WaitClass::collective;
-  if (s.wait_class != WaitClass::collective) s.wait_class = wait;
+  const auto known = std::find(uses_.begin(), uses_.end(), std::pair(&channel, communication.kind));
+  const auto place = static_cast<std::uint32_t>(known - uses_.begin());
+  if (known == uses_.end()) {
+    uses_.emplace_back(&channel, communication.kind);
+    places_.push_back({communication.member, Time{}, Time{}});
+  }
+  note_wait_class(s, channel.edge() ? WaitClass::edge : WaitClass::collective);
   Transfer& transfer = core_.collectives->issue(communication, others);
   push(s, Entry(EntryKind::communication, baton_->clock + costs_.communicate, &transfer, place),
        costs_.communicate);
 }
 
 void SimDevice::mark_step(std::uint32_t stream, std::int64_t step) {
-  StreamState& s = *streams_[stream];
-  s.queue.push(Entry(EntryKind::mark, baton_->clock, static_cast<std::uint64_t>(step)));
-  if (s.phase != StreamPhase::empty) return;
-  if (s.is_compute) s.account.host_blocked(baton_->blocked_time - baton_->at_gap);
-  core_.streams->start(s);
+  enqueue_mark(*baton_, *streams_[stream], step);
+}
+
+void SimDevice::fill_report(RankReport& report) {
+  report.steps = std::move(steps_);
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    ChannelUse& use = uses_[i].first->use(uses_[i].second);
+    use.busy += places_[i].busy;
+    use.exposed += places_[i].exposed;
+  }
+  fill_from(*rank_, report);
+  decisions_ = std::move(rank_->decisions());
+  rank_->decisions() = {};
 }
 
 }  // namespace orrery::sim

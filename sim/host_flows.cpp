@@ -7,13 +7,6 @@
 
 namespace orrery::sim {
 
-BlockedTime HostFlow::blocked_until(Time now) const {
-  BlockedTime time = blocked_time;
-  const bool waits = blocked == Blocked::wait || blocked == Blocked::queue;
-  if (waits && now > blocked_from) time.add(wait_class, now - blocked_from);
-  return time;
-}
-
 // ---- Beginning and end
 
 void SimDevice::run_program(const World::Program& program, RankReport& report) {
@@ -44,7 +37,7 @@ void SimDevice::fork(std::uint32_t flow, const std::string& name, std::function<
   ORRERY_ASSERT(flow == flows_.size(), "flows are numbered in order");
   auto fresh = std::make_unique<HostFlow>();
   HostFlow& f = *fresh;
-  f.device = this;
+  f.rank = this;
   f.flow = flow;
   f.name = name;
   f.clock = baton_->clock;
@@ -142,21 +135,9 @@ HostState& SimDevice::host() {
 }
 
 bool SimDevice::can_go_on(const HostFlow& flow) const {
-  switch (flow.blocked) {
-    case HostFlow::Blocked::no:
-      return true;
-    case HostFlow::Blocked::baton:
-    case HostFlow::Blocked::wait:
-      return next_holder() == &flow;
-    case HostFlow::Blocked::clock:
-      return core_.engine.now() >= flow.clock;
-    case HostFlow::Blocked::queue:
-      return streams_[flow.room.stream]->passed >= flow.room.ordinal;
-    case HostFlow::Blocked::drain:
-      return std::all_of(streams_.begin(), streams_.end(),
-                         [](const auto& stream) { return stream->passed == stream->issued; });
-  }
-  return true;
+  const bool takes_turn =
+      flow.blocked == HostFlow::Blocked::baton || flow.blocked == HostFlow::Blocked::wait;
+  return takes_turn ? next_holder() == &flow : is_over(flow);
 }
 
 void SimDevice::reconsider() {
@@ -164,24 +145,6 @@ void SimDevice::reconsider() {
   for (const auto& flow : flows_)
     if (flow->blocked != HostFlow::Blocked::no && can_go_on(*flow))
       core_.engine.make_runnable(flow->actor);
-}
-
-// What `flow` waits for wakes it.
-void SimDevice::watch(const HostFlow& flow) {
-  const auto lower = [this](Event event) {
-    std::uint32_t& threshold = streams_[event.stream]->host_threshold;
-    threshold = std::min(threshold, static_cast<std::uint32_t>(event.ordinal));
-  };
-  if (flow.blocked == HostFlow::Blocked::queue) lower(flow.room);
-  if (flow.blocked == HostFlow::Blocked::wait)
-    for (const Event& event : flow.wait->events) lower(event);
-  if (flow.blocked == HostFlow::Blocked::drain)
-    for (const auto& stream : streams_) stream->host_threshold = stream->issued;
-}
-
-void SimDevice::update_thresholds() {
-  for (const auto& stream : streams_) stream->host_threshold = ~std::uint32_t{0};
-  for (const auto& flow : flows_) watch(*flow);
 }
 
 void SimDevice::suspend(HostFlow& flow, HostFlow::Blocked why) {
@@ -210,11 +173,7 @@ void SimDevice::suspend(HostFlow& flow, HostFlow::Blocked why) {
         core_.engine.make_runnable(next->actor);
       core_.engine.block();
     }
-    const Time now = core_.engine.now();
-    if (why != HostFlow::Blocked::clock) {
-      flow.blocked_time = flow.blocked_until(now);
-      flow.clock = std::max(flow.clock, now);
-    }
+    unblock(flow);
     if (takes_baton) take_baton(flow);
   }
   update_thresholds();
@@ -225,15 +184,6 @@ void SimDevice::catch_up(HostFlow& flow) {
   if (core_.engine.now() >= flow.clock) return;
   core_.engine.schedule(flow.clock, core_.extra_key(id_), make_payload(Due::flow_wakes, &flow));
   suspend(flow, HostFlow::Blocked::clock);
-}
-
-WaitClass SimDevice::class_of(const Wait& wait) const {
-  WaitClass result = WaitClass::idle;
-  for (const Event& event : wait.events) {
-    const WaitClass one = streams_[event.stream]->wait_class;
-    if (result != WaitClass::collective && one != WaitClass::idle) result = one;
-  }
-  return result;
 }
 
 bool SimDevice::block(const Wait& wait) {

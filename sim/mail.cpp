@@ -44,7 +44,7 @@ Random& SimService::rng(Purpose purpose) {
 }
 
 void SimService::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
-  const int addresses = static_cast<int>(core_.ranks() + core_.mail->services().size());
+  const int addresses = static_cast<int>(core_.rank_count() + core_.mail->services().size());
   if (to < 0 || to >= addresses)
     throw Error(Category::invalid_program, "control message to " + std::to_string(to) +
                                                "; addresses end at " +
@@ -77,7 +77,7 @@ std::optional<ControlMessage> SimService::control_receive(Tag tag, int from, Sec
 // ---- Messages
 
 SimService& Mail::add_service(const std::string& name) {
-  const auto address = core_.ranks() + static_cast<std::uint32_t>(services_.size());
+  const auto address = core_.rank_count() + static_cast<std::uint32_t>(services_.size());
   return *services_.emplace_back(std::make_unique<SimService>(core_, address, name));
 }
 
@@ -93,10 +93,10 @@ void Mail::send(std::uint32_t from, int to, ControlMessage message, Time latency
 
 void Mail::due(MessageInFlight& slot) {
   const auto to = static_cast<std::uint32_t>(slot.to);
-  if (to < core_.ranks())
+  if (to < core_.rank_count())
     core_.devices[to]->deliver(std::move(slot.message));
   else
-    services_[to - core_.ranks()]->deliver(std::move(slot.message));
+    services_[to - core_.rank_count()]->deliver(std::move(slot.message));
   free_.push_back(&slot);
   --in_flight_;
   stop_services_when_over();
@@ -120,7 +120,7 @@ void Mail::check_all_received() const {
       lost.push_back(describe(message, static_cast<int>(device->id())));
   for (std::size_t i = 0; i < services_.size(); ++i)
     for (const ControlMessage& message : services_[i]->mailbox())
-      lost.push_back(describe(message, static_cast<int>(core_.ranks() + i)));
+      lost.push_back(describe(message, static_cast<int>(core_.rank_count() + i)));
   if (in_flight_ > 0)
     for (const MessageInFlight& slot : messages_)
       if (std::find(free_.begin(), free_.end(), &slot) == free_.end())

@@ -28,6 +28,14 @@ Collectives::Settings& Collectives::settings(const Communicator& communicator) {
   return found;
 }
 
+Time Collectives::alone(Communicator& communicator, const Communication& communication) {
+  Rendezvous rendezvous;
+  rendezvous.communicator = &communicator;
+  rendezvous.first = communication;
+  rendezvous.expected = communicator.size();
+  return price(rendezvous).total;
+}
+
 const Collectives::Price& Collectives::price(const Rendezvous& rendezvous) {
   const Collective kind = rendezvous.first.kind;
   const Bytes size = rendezvous.first.size();

@@ -14,7 +14,7 @@
 
 namespace orrery::sim {
 
-class SimDevice;
+class SimRank;
 struct ValueOperation;
 
 enum class EntryKind : std::uint8_t {
@@ -23,7 +23,8 @@ enum class EntryKind : std::uint8_t {
   copy,           // pointer: PreparedKernel that prices it
   upload,         // takes no time
   fence,          // event
-  communication,  // pointer: Transfer; extra: index of the device's use of the channel
+  communication,  // pointer: Transfer; extra: ChannelPlace
+  meeting,        // pointer: RecordedCommunication, which becomes a communication at the head
   mark            // number: the step. Not an operation
 };
 
@@ -66,6 +67,7 @@ class EntryQueue {
   bool empty() const { return head_ == tail_; }
   std::uint32_t size() const { return tail_ - head_; }
   const Entry& front() const { return ring_[head_ & (capacity_ - 1)]; }
+  void replace_front(const Entry& entry) { ring_[head_ & (capacity_ - 1)] = entry; }
   void push(const Entry& entry) {
     if (size() == capacity_) grow();
     ring_[tail_++ & (capacity_ - 1)] = entry;
@@ -97,7 +99,7 @@ struct alignas(64) StreamState {
   std::uint32_t host_threshold = ~std::uint32_t{0};  // flows of the rank look again from here on
   Time began;                                        // of the head: start, or arrival
   StreamState* first_waiter = nullptr;               // streams whose head, a fence, waits for this
-  SimDevice* device = nullptr;
+  SimRank* device = nullptr;
   std::uint32_t rank = 0;
   std::uint16_t index = 0;
   StreamPhase phase = StreamPhase::empty;

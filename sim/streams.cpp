@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "sim/collectives.hpp"
-#include "sim/device.hpp"
+#include "sim/cursor.hpp"
 #include "sim/time_account.hpp"
 #include "sim/values.hpp"
 
@@ -106,11 +106,16 @@ void Streams::advance(StreamState& stream) {
       case EntryKind::fence:
         if (begin_fence(stream, entry, start)) return;
         break;
+      case EntryKind::meeting: {
+        const auto& recorded = *entry.pointer<const RecordedCommunication>();
+        Transfer& transfer = static_cast<SimCursor*>(stream.device)->meet(recorded);
+        stream.queue.replace_front(
+            Entry(EntryKind::communication, entry.issued(), &transfer, entry.extra()));
+        begin_communication(stream, transfer, start);
+        return;
+      }
       case EntryKind::communication:
-        stream.phase = StreamPhase::communicating;
-        stream.began = start;
-        if (stream.is_compute) stream.account.starved(start);
-        core_.collectives->arrive(stream, *entry.pointer<Transfer>(), start);
+        begin_communication(stream, *entry.pointer<Transfer>(), start);
         return;
       default:
         if (begin_operation(stream, entry, start)) return;
@@ -119,6 +124,13 @@ void Streams::advance(StreamState& stream) {
   }
   stream.phase = StreamPhase::empty;
   if (stream.is_compute) stream.device->compute_gap_begins();
+}
+
+void Streams::begin_communication(StreamState& stream, Transfer& transfer, Time start) {
+  stream.phase = StreamPhase::communicating;
+  stream.began = start;
+  if (stream.is_compute) stream.account.starved(start);
+  core_.collectives->arrive(stream, transfer, start);
 }
 
 // Whether the stream has to wait.
@@ -227,7 +239,6 @@ void Streams::communication_ended(StreamState& stream, WaitClass wait) {
 void Streams::pass(StreamState& stream) {
   stream.queue.pop();
   const std::uint32_t ordinal = ++stream.passed;
-  ++core_.activities;
   core_.end = core_.now;
   if (stream.first_waiter != nullptr) {
     StreamState** link = &stream.first_waiter;

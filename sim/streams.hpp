@@ -13,6 +13,8 @@
 
 namespace orrery::sim {
 
+struct Transfer;
+
 // Entry::extra of an operation that has values.
 inline constexpr std::uint32_t with_values = 1;
 
@@ -38,6 +40,7 @@ class Streams {
 
  private:
   void advance(StreamState& stream);
+  void begin_communication(StreamState& stream, Transfer& transfer, Time start);
   bool begin_fence(StreamState& stream, const Entry& entry, Time start);
   bool begin_operation(StreamState& stream, const Entry& entry, Time start);
   void end_operation(StreamState& stream);

@@ -3,14 +3,19 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "sim/collectives.hpp"
 #include "sim/core.hpp"
+#include "sim/cursor.hpp"
 #include "sim/deadlock.hpp"
 #include "sim/device.hpp"
+#include "sim/folding.hpp"
 #include "sim/mail.hpp"
+#include "sim/recording.hpp"
 #include "sim/streams.hpp"
 
 namespace orrery {
@@ -51,71 +56,130 @@ class SimWorld : public World, public EngineClient {
 
   RunReport run(const Program& program) override {
     ORRERY_ASSERT(core_ == nullptr, "a world runs once");
+    make_catalogues();
+    share(program);
     build();
-    report_.ranks.resize(core_->ranks());
-    for (std::uint32_t rank = 0; rank < core_->ranks(); ++rank) {
-      SimDevice& device = *core_->devices[rank];
-      device.begin(core_->engine.spawn(rank, 0, [&device, &program, this, rank] {
-        device.run_program(program, report_.ranks[rank]);
-      }));
-    }
-    for (std::size_t i = 0; i < services_.size(); ++i) {
-      SimService& service = *core_->mail->services()[i];
-      const auto actor = core_->ranks() + static_cast<std::uint32_t>(i);
-      service.begin(
-          core_->engine.spawn(actor, 0, [&service, this, i] { service.run(services_[i].second); }));
-    }
+    if (shared_)
+      start_cursors();
+    else
+      start_actors(program);
     core_->engine.run();
     core_->mail->check_all_received();
     return finish();
   }
 
  private:
+  // Records the program where that is wanted and can be.
+  void share(const Program& program) {
+    if (options_.execution == Execution::actors) return;
+    const bool wanted = must_share();
+    const auto ranks = static_cast<std::uint32_t>(world_.grid.size());
+    if (world_.real_values)
+      refusal_ = {"the run computes values, which differ by rank", {}};
+    else if (!services_.empty())
+      refusal_ = {"the run has services", {}};
+    else if (world_.decisions != DecisionMode::free)
+      refusal_ = {"the run records or replays decisions", {}};
+    else
+      try {
+        shared_ = record_program(world_, *options_.machine, catalogue_, program,
+                                 wanted ? ranks : ranks / 2, refusal_);
+      } catch (const Error&) {
+        if (wanted) throw;  // else the program meets its error in its own time
+      }
+    if (wanted && !shared_) refuse("one program cannot be issued for several ranks");
+  }
+
+  bool must_share() const {
+    return options_.execution == Execution::shared || options_.execution == Execution::folded;
+  }
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(Category::config, what + ": " + refusal_.text());
+  }
+
   void build() {
     EngineOptions engine;
     const auto ranks = static_cast<std::uint32_t>(world_.grid.size());
     engine.actors = ranks + static_cast<std::uint32_t>(services_.size());
     core_ = std::make_unique<Core>(*this, std::move(world_), options_, engine);
-    // Left to itself glibc, once a large block has been freed, takes stacks from its heap, and
-    // clears (touches) half of each: 140 KiB a rank instead of 20.
-    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
     Core& core = *core_;
     core.streams = std::make_unique<Streams>(core);
     core.collectives = std::make_unique<Collectives>(core);
     core.mail = std::make_unique<Mail>(core, ranks);
+    core.state.catalogue = catalogue_;
     if (options_.trace != nullptr) core.trace = std::make_unique<TraceWriter>(*options_.trace);
     if (needs_links(options_))
       for (const LinkSpec& link : core.machine.links()) core.engine.add_link(link.bandwidth);
-    make_catalogues(ranks);
-    core.devices.reserve(ranks);
-    for (std::uint32_t rank = 0; rank < ranks; ++rank)
-      core.devices.push_back(std::make_unique<SimDevice>(core, rank));
+  }
+
+  void start_actors(const Program& program) {
+    // Left to itself glibc, once a large block has been freed, takes stacks from its heap, and
+    // clears (touches) half of each: 140 KiB a rank instead of 20.
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+    Core& core = *core_;
+    const std::uint32_t ranks = core.rank_count();
+    core.ranks.reserve(ranks);
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+      auto device = std::make_unique<SimDevice>(core, rank);
+      core.devices.push_back(device.get());
+      core.ranks.push_back(std::move(device));
+    }
     for (const auto& [name, service] : services_) {
       core.state.services.push_back(name);
       core.mail->add_service(name);
     }
+    report_.ranks.resize(ranks);
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+      SimDevice& device = *core.devices[rank];
+      device.begin(core.engine.spawn(rank, 0, [&device, &program, this, rank] {
+        device.run_program(program, report_.ranks[rank]);
+      }));
+    }
+    for (std::size_t i = 0; i < services_.size(); ++i) {
+      SimService& service = *core.mail->services()[i];
+      const auto actor = ranks + static_cast<std::uint32_t>(i);
+      service.begin(
+          core.engine.spawn(actor, 0, [&service, this, i] { service.run(services_[i].second); }));
+    }
+  }
+
+  void start_cursors() {
+    Core& core = *core_;
+    const bool wanted = options_.execution == Execution::folded;
+    if (wanted || options_.execution == Execution::automatic) {
+      folded_ = fold(*shared_, core, refusal_);
+      if (wanted && !folded_) refuse("ranks cannot be folded");
+    }
+    if (folded_) core.state.communicators.set_partition(&*folded_);
+    for (std::uint32_t rank = 0; rank < core.rank_count(); ++rank) {
+      if (folded_ && !folded_->represents(static_cast<int>(rank))) continue;
+      const Recording& recording = shared_->recordings[shared_->classes.class_of[rank]];
+      auto cursor = std::make_unique<SimCursor>(core, rank, recording);
+      core.woken.push_back(cursor.get());
+      core.ranks.push_back(std::move(cursor));
+    }
+    hosts_left_ = core.ranks.size();
   }
 
   // One per kind of GPU.
-  void make_catalogues(std::uint32_t ranks) {
-    Core& core = *core_;
+  void make_catalogues() {
     std::map<int, Catalogue*> by_kind;
+    const int ranks = world_.grid.size();
     std::vector<Catalogue*> by_rank;
-    for (std::uint32_t rank = 0; rank < ranks; ++rank) {
-      const int kind = core.machine.kind(static_cast<int>(rank));
+    for (int rank = 0; rank < ranks; ++rank) {
+      const int kind = options_.machine->kind(rank);
       Catalogue*& catalogue = by_kind[kind];
-      if (catalogue == nullptr) {
-        core.catalogues.push_back(
-            std::make_unique<Catalogue>([&machine = core.machine, kind](PreparedKernel& kernel) {
-              kernel.duration = machine.kernel_time(kernel.kernel, kernel.cost, kind);
-            }));
-        catalogue = core.catalogues.back().get();
-      }
-      if (by_kind.size() > 1 || rank == 0) by_rank.resize(ranks, by_kind.begin()->second);
-      by_rank[rank] = catalogue;
+      if (catalogue == nullptr)
+        catalogue = catalogues_
+                        .emplace_back(std::make_unique<Catalogue>([&machine = *options_.machine,
+                                                                   kind](PreparedKernel& kernel) {
+                          kernel.duration = machine.kernel_time(kernel.kernel, kernel.cost, kind);
+                        }))
+                        .get();
+      by_rank.push_back(catalogue);
     }
     if (by_kind.size() == 1) by_rank.resize(1);
-    core.state.catalogue = [by_rank](int rank) -> Catalogue& {
+    catalogue_ = [by_rank](int rank) -> Catalogue& {
       return *by_rank[by_rank.size() == 1 ? 0 : static_cast<std::size_t>(rank)];
     };
   }
@@ -124,13 +188,43 @@ class SimWorld : public World, public EngineClient {
     Core& core = *core_;
     if (core.trace != nullptr) core.trace->finish();
     report_.end = core.end;
-    report_.activities = core.activities;
     report_.flows = core.engine.counters().flows;
+    for (std::size_t i = 0; i < core.ranks.size(); ++i) {
+      std::uint64_t operations = 0;
+      for (const StreamState* stream : core.ranks[i]->streams()) operations += stream->passed;
+      report_.activities +=
+          operations * (folded_ ? static_cast<std::uint64_t>(folded_->sizes[i]) : 1);
+    }
+    if (folded_)
+      report_.ranks.share(folded_->class_of, core.ranks.size());
+    else
+      report_.ranks.resize(core.ranks.size());
+    if (shared_) {
+      for (std::size_t i = 0; i < core.ranks.size(); ++i)
+        static_cast<SimCursor&>(*core.ranks[i]).fill_report(report_.ranks[core.ranks[i]->id()]);
+    }
     if (core.state.options.decisions == DecisionMode::record)
-      for (const auto& device : core.devices)
+      for (SimDevice* const device : core.devices)
         report_.decisions.push_back(std::move(device->decisions()));
     return std::move(report_);
   }
+
+  // Hosts that have an instant in common go on in the order of their ranks, as actors would.
+  bool run_hosts() override {
+    Core& core = *core_;
+    if (core.woken.empty()) return false;
+    std::swap(core.woken, going_on_);
+    const auto earlier = [](const SimCursor* a, const SimCursor* b) { return a->id() < b->id(); };
+    if (!std::is_sorted(going_on_.begin(), going_on_.end(), earlier))
+      std::sort(going_on_.begin(), going_on_.end(), earlier);
+    for (SimCursor* const cursor : going_on_) {
+      cursor->go_on();
+      if (cursor->ended()) --hosts_left_;
+    }
+    going_on_.clear();
+    return true;
+  }
+  bool hosts_left() const override { return hosts_left_ > 0; }
 
   void due(Time now, const Key&, std::uint64_t payload) override {
     Core& core = *core_;
@@ -165,7 +259,7 @@ class SimWorld : public World, public EngineClient {
         core.collectives->ring_receives(object_of<RingMember>(payload));
         break;
       case Due::flow_wakes:
-        object_of<HostFlow>(payload).device->reconsider();
+        object_of<HostFlow>(payload).rank->reconsider();
         break;
       case Due::service_wakes:
         object_of<SimService>(payload).wake();
@@ -190,6 +284,13 @@ class SimWorld : public World, public EngineClient {
   SimOptions options_;
   std::vector<std::pair<std::string, ServiceProgram>> services_;
   RunReport report_;
+  std::vector<std::unique_ptr<Catalogue>> catalogues_;
+  std::function<Catalogue&(int)> catalogue_;
+  Refusal refusal_;
+  std::optional<SharedProgram> shared_;
+  std::optional<Partition> folded_;
+  std::vector<SimCursor*> going_on_;
+  std::size_t hosts_left_ = 0;
   std::unique_ptr<Core> core_;
 };
 

@@ -26,6 +26,15 @@ struct GroupFidelity {
   Fidelity fidelity = Fidelity::automatic;
 };
 
+// Who issues for the ranks. All give the same times and counters, to the picosecond.
+enum class Execution : std::uint8_t {
+  actors,     // each rank's program runs, on a stack of its own
+  shared,     // a program is recorded once for all ranks that issue the same, and each replays it
+  folded,     // and one rank is simulated for all that do the same at the same times
+  unfolded,   // shared where the program allows it and ranks have it in common, else actors
+  automatic,  // folded where program and platform allow it, else unfolded
+};
+
 struct SimOptions {
   const Machine* machine = nullptr;  // must outlive the world; rank r runs on its GPU r
   Fidelity fidelity = Fidelity::automatic;
@@ -33,7 +42,10 @@ struct SimOptions {
   // Communications take at least this long, as in the CPU world. With analytic fidelity only.
   std::optional<Throttle> throttle;
   sim::Variability variability;  // of the devices; by default they are equal and steady
-  bool host_clock = false;       // issuing costs host time, by Machine::host
+  // `shared` and `folded` refuse by Error{config}, with the reason and the call site, a program or
+  // a platform that does not allow it.
+  Execution execution = Execution::actors;
+  bool host_clock = false;  // issuing costs host time, by Machine::host
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
   std::uint32_t launch_queue = 64;

@@ -113,6 +113,19 @@ void load_replay(const Scenario& scenario, WorldOptions& options) {
   options.replay = decisions_from_text(read_file(*scenario.run.replay), *scenario.run.replay);
 }
 
+// A trace shows every rank, unless it is asked to fold.
+Execution execution_of(const Scenario& scenario, bool traced) {
+  switch (scenario.run.folding) {
+    case Folding::on:
+      return Execution::folded;
+    case Folding::automatic:
+      return traced ? Execution::unfolded : Execution::automatic;
+    case Folding::off:
+      break;
+  }
+  return Execution::unfolded;
+}
+
 Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch,
                const std::optional<HeldOut>& held_out) {
   in.wall_s = watch.wall_s();
@@ -173,6 +186,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   sim.fidelity = scenario.run.fidelity;
   sim.host_clock = scenario.run.host_clock;
   sim.throttle = scenario.platform.throttle;
+  sim.execution = execution_of(scenario, !trace_path.empty());
   std::unique_ptr<GzipTraceSink> trace;
   if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
   sim.trace = trace.get();
@@ -184,6 +198,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
       make_sim_world(std::move(options), sim)->run(training_program(scenario, hooks));
   line.clear();
   ResultInput in = input_of(scenario, "sim");
+  in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
   in.peak = cluster.peak(scenario.precision.parameters);

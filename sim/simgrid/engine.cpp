@@ -146,6 +146,7 @@ class Engine::Impl {
       if (flows_.end_is_due()) return flows_.delay();  // SimGrid ends it; then it is in the heap
       deliver();
       if (failed_) return unwind();
+      if (client_.run_hosts()) continue;
       if (actors_.any_runnable()) {
         actors_.release_runnable();
         return 0;
@@ -159,7 +160,7 @@ class Engine::Impl {
       const Time next_end = flows_.next_end();
       const Time next_entry = heap_.empty() ? time_never : Time(heap_.top().time);
       if (next_entry == time_never && next_end == time_never) {
-        if (actors_.live() == 0) return end();
+        if (actors_.live() == 0 && !client_.hosts_left()) return end();
         ask_stuck();
       } else if (next_end <= next_entry) {
         now_ = next_end;

@@ -7,7 +7,7 @@
 //            EngineClient::due in (time, rank, stream, ordinal) order; due may schedule more at
 //            the same instant;
 //   phase 2  every actor that is runnable when the phase begins runs, in (rank, flow) order, until
-//            it blocks or ends.
+//            it blocks or ends. Hosts without an actor are the client's (EngineClient::run_hosts).
 // No actor runs before every completion of the instant so far has been delivered. Requested flows
 // start when the instant is over, all together. Equal calls give equal orders and equal times, bit
 // for bit.
@@ -79,8 +79,15 @@ class EngineClient {
   // What will probably be due next: time to fetch into the cache what that will touch.
   virtual void soon(std::uint64_t /*payload*/) {}
 
-  // Nothing is left to happen, yet actors are blocked. The client throws a diagnosis, or marks what
-  // failed and makes actors runnable so that they throw it. To do neither is an internal error.
+  // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
+  // did. Phase 1 follows again.
+  virtual bool run_hosts() { return false; }
+  // Whether one of them has not come to its end.
+  virtual bool hosts_left() const { return false; }
+
+  // Nothing is left to happen, yet actors are blocked or hosts are left. The client throws a
+  // diagnosis, or marks what failed and makes actors runnable so that they throw it. To do neither
+  // is an internal error.
   virtual void stuck() = 0;
 };
 
@@ -143,8 +150,8 @@ class Engine {
   std::uint32_t live_actors() const;  // spawned and not yet ended
 
   // Simulates until the last actor has ended; entries and flows still under way then are dropped.
-  // If no actor is ever spawned, until nothing is left to happen. Rethrows what failed the run. Can
-  // be called once.
+  // If no actor is ever spawned, until nothing is left to happen and no hosts are left. Rethrows
+  // what failed the run. Can be called once.
   void run();
 
   // Ends the run: keeps `error` unless the run has failed already, drops all completions and flows,

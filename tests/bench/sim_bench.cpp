@@ -9,19 +9,14 @@
 // measurement runs in a process of its own; the best of the repetitions is printed with the median
 // beside it, one JSON object per line. Time is CPU time. Exits with 1 where a budget of the design
 // is missed.
-#include <fmt/format.h>
 #include <malloc.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <optional>
-#include <queue>
 #include <string>
 #include <vector>
 
@@ -29,24 +24,13 @@
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
 #include "sim/world.hpp"
+#include "tests/bench/bench.hpp"
 
 namespace orrery {
 namespace {
 
-// Time that this process spent on a CPU: machines that run benchmarks are seldom idle.
-struct CpuClock {
-  using time_point = double;
-  static time_point now() {
-    timespec time{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-  }
-};
-
 constexpr int blocks = 200;
 constexpr int kernels_per_block = 5;
-
-double seconds_since(CpuClock::time_point start) { return CpuClock::now() - start; }
 
 // What the heap holds; a stack is a mapping of its own.
 double heap_kib(int stacks) {
@@ -54,30 +38,6 @@ double heap_kib(int stacks) {
   constexpr double stack = 256 * 1024 + 4096;
   return (static_cast<double>(all.uordblks) + static_cast<double>(all.hblkhd) - stack * stacks) /
          1024;
-}
-
-std::uint64_t staggered(std::uint64_t rank, std::uint64_t step) {
-  return 1'000'000 + (rank * 7919 + step * 104'729) % 1'000'003;
-}
-
-// Completions per second of a std::priority_queue in a loop: what no simulator of events beats.
-double bare_heap(std::uint32_t ranks, std::uint64_t events) {
-  struct Entry {
-    std::uint64_t time, rank, ordinal, payload;
-    bool operator<(const Entry& o) const {
-      if (time != o.time) return time > o.time;
-      return rank != o.rank ? rank > o.rank : ordinal > o.ordinal;
-    }
-  };
-  std::priority_queue<Entry> heap;
-  for (std::uint32_t r = 0; r < ranks; ++r) heap.push({staggered(r, 0), r, 0, 0});
-  const auto start = CpuClock::now();
-  for (std::uint64_t i = 0; i < events; ++i) {
-    const Entry e = heap.top();
-    heap.pop();
-    heap.push({e.time + staggered(e.rank, e.ordinal), e.rank, e.ordinal + 1, 0});
-  }
-  return static_cast<double>(events) / seconds_since(start);
 }
 
 UniformMachine machine_of(int ranks) {
@@ -117,11 +77,6 @@ void train(Rank& rank) {
   compute.mark_step(0);
 }
 
-struct Measured {
-  double per_second = 0;  // operations
-  double kib_per_rank = 0;
-};
-
 Measured simulate(int ranks, const World::Program& program) {
   const UniformMachine machine = machine_of(ranks);
   WorldOptions world;
@@ -135,7 +90,8 @@ Measured simulate(int ranks, const World::Program& program) {
     program(rank);
     if (rank.id() == ranks - 1) kib = (heap_kib(ranks) - before) / ranks;
   });
-  return {static_cast<double>(report.activities) / seconds_since(start), kib};
+  const double seconds = seconds_since(start);
+  return {static_cast<double>(report.activities) / seconds, kib, seconds, 0};
 }
 
 // A launch of a prepared kernel with three operands, from the call on Stream to its return; what
@@ -165,54 +121,7 @@ Measured issue_path(bool chained) {
       rank.wait(compute.record());
     }
   });
-  return {launches / 2 / seconds, 0};
-}
-
-Measured in_child(const std::function<Measured()>& measure) {
-  std::array<int, 2> ends{};
-  if (pipe(ends.data()) != 0) std::abort();
-  const pid_t child = fork();
-  if (child == 0) {
-    const Measured measured = measure();
-    _exit(write(ends[1], &measured, sizeof measured) == sizeof measured ? 0 : 1);
-  }
-  close(ends[1]);
-  Measured measured;
-  if (read(ends[0], &measured, sizeof measured) != sizeof measured) measured = {};
-  close(ends[0]);
-  waitpid(child, nullptr, 0);
-  return measured;
-}
-
-struct Options {
-  int repetitions = 3;
-  std::string prefix;
-};
-
-// Best of the repetitions; of a benchmark that was not asked for, nothing.
-std::optional<Measured> report(const std::string& name, int count, const Options& options,
-                               const std::function<Measured()>& measure) {
-  if (!name.starts_with(options.prefix)) return std::nullopt;
-  std::vector<double> rates;
-  double kib = 0;
-  for (int i = 0; i < options.repetitions; ++i) {
-    const Measured measured = in_child(measure);
-    rates.push_back(measured.per_second);
-    kib = measured.kib_per_rank;
-  }
-  std::sort(rates.begin(), rates.end());
-  fmt::print(
-      R"({{"benchmark": "{}", "count": {}, "per_second": {:.4g}, "median": {:.4g}, "ns": {:.3g}, )"
-      "\"kib_per_rank\": {:.3g}}}\n",
-      name, count, rates.back(), rates[rates.size() / 2], 1e9 / rates.back(), kib);
-  std::fflush(stdout);
-  return Measured{rates.back(), kib};
-}
-
-// What the design asks for; said on stderr where it is missed.
-bool gate(bool met, const std::string& what) {
-  if (!met) fmt::print(stderr, "missed: {}\n", what);
-  return met;
+  return {.per_second = launches / 2 / seconds, .seconds = seconds};
 }
 
 bool run_all(const Options& options) {
@@ -222,7 +131,7 @@ bool run_all(const Options& options) {
   report("issue_path_chained", 1, options, [] { return issue_path(true); });
   for (const int ranks : {1'024, 16'384}) {
     const auto bare = report("bare_heap", ranks, options, [ranks] {
-      return Measured{bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000), 0};
+      return Measured{.per_second = bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000)};
     });
     const auto ours =
         report("rank_activities", ranks, options, [ranks] { return simulate(ranks, train); });

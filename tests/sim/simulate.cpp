@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <sstream>
 
 namespace orrery {
 
@@ -57,26 +56,6 @@ std::string in_child(const std::function<std::string()>& body) {
   waitpid(child, &status, 0);
   CHECK(WIFEXITED(status));
   return text;
-}
-
-std::string to_text(const RunReport& report) {
-  std::ostringstream text;
-  text << report.end.picoseconds << ' ' << report.activities << ' ' << report.flows << '\n';
-  for (const RankReport& rank : report.ranks) {
-    for (const StepMark& step : rank.steps) {
-      const TimeParts& p = step.parts;
-      text << step.at.picoseconds << ':' << p.compute.picoseconds << ' '
-           << p.exposed_communication.picoseconds << ' ' << p.bubble.picoseconds << ' '
-           << p.overhead.picoseconds << ' ' << p.idle.picoseconds << '\n';
-    }
-    for (const ChannelReport& c : rank.channels)
-      text << c.group << '/' << c.lane << ' ' << name(c.use.kind) << ' ' << c.use.calls << ' '
-           << c.use.bytes.value << ' ' << c.use.busy.picoseconds << ' ' << c.use.exposed.picoseconds
-           << '\n';
-    text << rank.peak.value << ' ' << rank.operations << '\n';
-    for (const auto& [step, loss] : rank.losses) text << step << ' ' << loss << '\n';
-  }
-  return text.str() + to_text(report.decisions);
 }
 
 }  // namespace orrery

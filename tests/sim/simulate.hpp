@@ -8,6 +8,7 @@
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
 #include "sim/world.hpp"
+#include "tests/support/report_text.hpp"
 
 namespace orrery {
 
@@ -37,9 +38,6 @@ Error error_of(const std::function<void()>& run);
 // Runs `body` in a process of its own and returns what it returns, for cases that simulate twice.
 // Checks in `body` do not count: return what is to be checked.
 std::string in_child(const std::function<std::string()>& body);
-
-// Everything in a report, as text.
-std::string to_text(const RunReport& report);
 
 inline Prepared timed(Rank& rank, const char* label, double microseconds) {
   return rank.prepare(Kernel::timed(label, us(microseconds)));

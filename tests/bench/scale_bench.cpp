@@ -1,0 +1,181 @@
+// What large clusters cost: programs shared by up to 100,352 ranks, collectives over 16,384, and
+// platforms of 65,536 GPUs.
+//
+//   bench_scale [repetitions [prefix]]
+//
+// A shared step is that of bench_sim, 1,000 kernels and 200 collectives with their fences per rank,
+// kernels jittering by 2 %, every rank simulated by itself. `seconds` is CPU time, `mib` the peak
+// of memory above what the process had before. Exits with 1 where a budget of the design is missed.
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+#include "backend/rank.hpp"
+#include "backend/world.hpp"
+#include "platforms/cluster.hpp"
+#include "platforms/machine.hpp"
+#include "platforms/platform.hpp"
+#include "sim/world.hpp"
+#include "tests/bench/bench.hpp"
+
+namespace orrery {
+namespace {
+
+constexpr int blocks = 200;
+constexpr int kernels_per_block = 5;
+
+// All ranks issue the same; what tells them apart is how long their kernels take.
+void train(Rank& rank) {
+  Channel& tensor = rank.channel(Axis::tensor, "activations");
+  Channel& data = rank.channel(Axis::replicate, "gradients");
+  Stream& compute = rank.stream("compute");
+  Stream& comm = rank.stream("comm");
+  const Tensor weights = rank.allocate(compute, Label::parameters, 1 << 20, Dtype::bf16);
+  std::array<Tensor, 3> reduced;
+  for (Tensor& tensor_to_reduce : reduced)
+    tensor_to_reduce = rank.allocate(compute, Label::gradients, 1 << 20, Dtype::bf16);
+  std::array<Prepared, kernels_per_block> kernels;
+  for (std::size_t i = 0; i < kernels.size(); ++i)
+    kernels[i] = rank.prepare(
+        Kernel::timed("kernel", Seconds(1e-11 * static_cast<double>(staggered(0, i * 31))),
+                      {Role::read, Role::update}));
+  std::array<Event, 3> done{};
+  for (int block = 0; block < blocks; ++block) {
+    const auto turn = static_cast<std::size_t>(block) % 3;
+    compute.after(done[turn]);
+    for (const Prepared& kernel : kernels) compute.launch(kernel, {weights, reduced[turn]});
+    comm.after(compute.record());
+    done[turn] = comm.all_reduce(reduced[turn], Reduce::sum, block % 10 == 9 ? data : tensor);
+  }
+  compute.mark_step(0);
+}
+
+Measured simulate(const Machine& machine, const Grid& grid, Execution execution, double jitter,
+                  const World::Program& program) {
+  WorldOptions world;
+  world.grid = grid;
+  SimOptions options;
+  options.machine = &machine;
+  options.execution = execution;
+  if (jitter > 0) options.variability = sim::Variability({}, jitter, 1);
+  const double before = status_mib("VmRSS");
+  const auto start = CpuClock::now();
+  const RunReport report = make_sim_world(world, options)->run(program);
+  const double seconds = seconds_since(start);
+  const double mib = status_mib("VmHWM") - before;
+  return {static_cast<double>(report.activities) / seconds, mib * 1024 / grid.size(), seconds, mib};
+}
+
+UniformMachine uniform(int ranks) {
+  UniformSpec spec;
+  spec.gpus = ranks;
+  spec.alpha = Time(2'000'000);
+  spec.bandwidth = BytesPerSecond(50e9);
+  return UniformMachine(spec);
+}
+
+Measured shared_step(int ranks) {
+  const UniformMachine machine = uniform(ranks);
+  Grid grid;
+  grid.set(Axis::tensor, 8).set(Axis::replicate, ranks / 8);
+  return simulate(machine, grid, Execution::shared, 0.02, train);
+}
+
+// An actor per rank, with its stack, that issues a little and waits.
+Measured waiting_actors(int ranks) {
+  const UniformMachine machine = uniform(ranks);
+  Grid grid;
+  grid.set(Axis::replicate, ranks);
+  return simulate(machine, grid, Execution::actors, 0, [](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    Stream& comm = rank.stream("comm");
+    Channel& all = rank.channel(Axis::replicate, "gradients");
+    const Tensor x = rank.allocate(compute, Label::gradients, 1 << 20, Dtype::bf16);
+    const Prepared kernel = rank.prepare(Kernel::timed("kernel", Seconds(1e-6), {Role::update}));
+    for (int step = 0; step < 3; ++step) {
+      for (int i = 0; i < 20; ++i) compute.launch(kernel, {x});
+      comm.after(compute.record());
+      compute.after(comm.all_reduce(x, Reduce::mean, all));
+      rank.wait(compute.record());
+    }
+  });
+}
+
+Platform superpod() {
+  const PlatformFolder folder(ORRERY_SOURCE_DIR);
+  Platform platform = read_platform(folder, "meta-24k-h100", "generic");
+  platform.parts[0].count = 8192;
+  return platform;
+}
+
+Measured all_reduce_1gib(int ranks) {
+  const Cluster machine(superpod(), ranks);
+  Grid grid;
+  grid.set(Axis::replicate, ranks);
+  return simulate(machine, grid, Execution::shared, 0, [](Rank& rank) {
+    Stream& comm = rank.stream("comm");
+    const Tensor x = rank.allocate(comm, Label::gradients, 1 << 29, Dtype::bf16);
+    comm.all_reduce(x, Reduce::mean, rank.channel(Axis::replicate, "gradients"));
+  });
+}
+
+Measured platform_of(int gpus) {
+  Platform platform = superpod();
+  const double before = status_mib("VmRSS");
+  const auto start = CpuClock::now();
+  const Cluster cluster(std::move(platform), gpus);
+  const double seconds = seconds_since(start);
+  return {cluster.gpus() / seconds, 0, seconds, status_mib("VmHWM") - before};
+}
+
+bool within(const std::optional<Measured>& measured, double seconds, double mib,
+            const std::string& what) {
+  return !measured || gate(measured->seconds <= seconds && measured->mib <= mib,
+                           fmt::format("{:.3g} s and {:.4g} MiB for {}", seconds, mib, what));
+}
+
+bool run_all(const Options& options) {
+  bool met = true;
+  std::optional<Measured> at_1k;
+  for (const auto& [ranks, seconds, mib] :
+       {std::tuple{1'024, 1.0, 64.0}, {16'384, 15.0, 1'024.0}, {100'352, 60.0, 1'536.0}}) {
+    const auto bare = report("bare_heap", ranks, options, [ranks = ranks] {
+      return Measured{.per_second = bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000)};
+    });
+    const auto ours =
+        report("shared_step", ranks, options, [ranks = ranks] { return shared_step(ranks); });
+    met &= within(ours, seconds, mib, fmt::format("a shared step of {} ranks", ranks));
+    if (!ours) continue;
+    if (bare)
+      fmt::print(R"({{"benchmark": "shared_step_over_bare_heap", "count": {}, "ratio": {:.3g}}})"
+                 "\n",
+                 ranks, ours->per_second / bare->per_second);
+    if (ranks == 1'024) at_1k = ours;
+    if (ranks == 16'384 && at_1k)
+      met &= gate(ours->seconds <= 1.3 * 16 * at_1k->seconds,
+                  "growth from 1,024 to 16,384 ranks at most 1.3 times linear");
+  }
+  for (const auto& [ranks, seconds, mib] :
+       {std::tuple{1'024, 0.05, 20.0}, {4'096, 0.2, 60.0}, {16'384, 1.0, 250.0}})
+    met &= within(report("all_reduce_1gib", ranks, options,
+                         [ranks = ranks] { return all_reduce_1gib(ranks); }),
+                  seconds, mib, fmt::format("an all-reduce over {} ranks", ranks));
+  met &= within(report("platform", 65'536, options, [] { return platform_of(65'536); }), 2, 200,
+                "a platform of 65,536 GPUs");
+  for (const int ranks : {1'024, 16'384}) {
+    const auto actors = report("actors", ranks, options, [ranks] { return waiting_actors(ranks); });
+    if (actors)
+      met &= gate(actors->kib_per_rank <= 32, fmt::format("32 KiB for each of {} actors", ranks));
+  }
+  return met;
+}
+
+}  // namespace
+}  // namespace orrery
+
+int main(int argc, char** argv) {
+  orrery::Options options;
+  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
+  if (argc > 2) options.prefix = argv[2];
+  return orrery::run_all(options) ? 0 : 1;
+}
