@@ -24,6 +24,7 @@ class Streams;
 enum class Due : std::uint8_t {
   operation,        // StreamState: its head ends
   operation_reads,  // StreamState: its head takes copies of what it reads
+  stream_settles,   // StreamState: an operation within its run ends, for which somebody waits
   stream_wakes,     // StreamState: the host's past catches up with its head
   transfer,         // Transfer: its next stage
   transfer_reads,   // Transfer: takes copies of what it reads

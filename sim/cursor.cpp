@@ -91,7 +91,9 @@ void SimCursor::stop(HostFlow::Blocked why) {
 // Whether the host can go on.
 bool SimCursor::wait_for(const RecordedWait& recorded) {
   HostFlow& flow = *flows_[0];
-  if (streams_[recorded.event.stream]->passed >= recorded.event.ordinal) {
+  StreamState& stream = *streams_[recorded.event.stream];
+  core_.streams->settle(stream);
+  if (stream.passed >= recorded.event.ordinal) {
     flow.clock += costs_.wait;
     return true;
   }

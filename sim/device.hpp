@@ -69,6 +69,7 @@ class SimDevice : public SimRank, public Device {
   void free_unmapped();
 
   // Flows (host_flows.cpp).
+  HostState& as_passed();
   void run_fork(HostFlow& flow, const std::function<void()>& body);
   void end_flow(HostFlow& flow);
   void drain(HostFlow& flow);

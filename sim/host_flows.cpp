@@ -130,6 +130,11 @@ void SimDevice::release_baton(HostFlow& flow, Site site) {
 
 // Streams keep `passed` where their operations touch it; waits read this copy.
 HostState& SimDevice::host() {
+  for (StreamState* const stream : streams_) core_.streams->settle(*stream);
+  return as_passed();
+}
+
+HostState& SimDevice::as_passed() {
   for (const auto& stream : streams_) host_.passed[stream->index] = stream->passed;
   return host_;
 }
@@ -140,8 +145,9 @@ bool SimDevice::can_go_on(const HostFlow& flow) const {
   return takes_turn ? next_holder() == &flow : is_over(flow);
 }
 
+// Called as streams settle.
 void SimDevice::reconsider() {
-  host();
+  as_passed();
   for (const auto& flow : flows_)
     if (flow->blocked != HostFlow::Blocked::no && can_go_on(*flow))
       core_.engine.make_runnable(flow->actor);
@@ -209,6 +215,7 @@ bool SimDevice::block(const Wait& wait) {
 
 bool SimDevice::done(Event event) {
   catch_up(*baton_);
+  core_.streams->settle(*streams_[event.stream]);
   return streams_[event.stream]->passed >= event.ordinal;
 }
 

@@ -89,6 +89,7 @@ void SimRank::watch(const HostFlow& flow) {
   const auto lower = [this](Event event) {
     std::uint32_t& threshold = streams_[event.stream]->host_threshold;
     threshold = std::min(threshold, static_cast<std::uint32_t>(event.ordinal));
+    core_.streams->expect(*streams_[event.stream], event.ordinal);
   };
   if (flow.blocked == HostFlow::Blocked::queue) lower(flow.room);
   if (flow.blocked == HostFlow::Blocked::wait)
@@ -130,6 +131,7 @@ void SimRank::note_step(StreamState& stream, std::int64_t step, Time at) {
     stream.account.starved(at);
     compute_gap_begins();
   }
+  core_.streams->settle(*compute_);
   const auto place = static_cast<std::size_t>(step);
   if (place >= steps_.size()) steps_.resize(place + 1);
   steps_[place] = {at, time_parts(at)};

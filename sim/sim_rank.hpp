@@ -134,7 +134,10 @@ inline bool SimRank::enqueue(HostFlow& flow, StreamState& stream, const Entry& e
     core_.streams->start(stream);
   }
   if (&stream == compute_) compute_issuer_ = &flow;
-  return stream.issued - stream.passed >= core_.options.launch_queue;
+  const auto is_full = [&] { return stream.issued - stream.passed >= core_.options.launch_queue; };
+  if (!is_full()) return false;
+  core_.streams->settle(stream);
+  return is_full();
 }
 
 }  // namespace orrery::sim

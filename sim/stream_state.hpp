@@ -67,6 +67,7 @@ class EntryQueue {
   bool empty() const { return head_ == tail_; }
   std::uint32_t size() const { return tail_ - head_; }
   const Entry& front() const { return ring_[head_ & (capacity_ - 1)]; }
+  const Entry& at(std::uint32_t place) const { return ring_[(head_ + place) & (capacity_ - 1)]; }
   void replace_front(const Entry& entry) { ring_[head_ & (capacity_ - 1)] = entry; }
   void push(const Entry& entry) {
     if (size() == capacity_) grow();
@@ -84,7 +85,7 @@ class EntryQueue {
 
 enum class StreamPhase : std::uint8_t {
   empty,          // nothing in the queue
-  running,        // its head ends by an entry of the engine's heap
+  running,        // its head ends by itself, as do all operations up to `run_end`
   fence_passes,   // its head, a fence that has nothing to wait for, ends by such an entry
   fence,          // its head waits for another stream
   communicating,  // its head waits for other ranks or is being transferred
@@ -110,6 +111,7 @@ struct alignas(64) StreamState {
 
   TimeAccount account;                                 // of the compute stream
   std::uint32_t issued = 0;                            // ordinal of the last operation issued
+  std::uint32_t run_end = 0;                           // of the last operation of the run under way
   std::uint32_t poisoned_from = ~std::uint32_t{0};     // first ordinal that failed
   StreamState* waits_for = nullptr;                    // what its head, a fence, waits for
   StreamState* next_waiter = nullptr;                  // in that stream's list

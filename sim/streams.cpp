@@ -51,32 +51,33 @@ Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launc
 }  // namespace
 
 // What the durations of an operation's kernels are multiplied by.
-double Streams::factor_of(const StreamState& stream, const Entry& entry) const {
+double Streams::factor_of(const StreamState& stream, const Entry& entry,
+                          std::uint64_t ordinal) const {
   const Variability& variability = core_.options.variability;
   if (variability.none()) return 1;
   const double unevenness = entry.kind() == EntryKind::sequence && variability.jitters()
                                 ? entry.pointer<const Sequence>()->unevenness()
                                 : 1;
-  return variability.factor(stream.rank, stream.index, stream.head(), unevenness);
+  return variability.factor(stream.rank, stream.index, ordinal, unevenness);
 }
 
-// When an operation ends that began at stream.began.
-Time Streams::end_of(const StreamState& stream, const Entry& entry) const {
-  const double factor = factor_of(stream, entry);
+// When an operation ends that begins at `start`.
+Time Streams::end_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal,
+                     Time start) const {
+  const double factor = factor_of(stream, entry, ordinal);
   switch (entry.kind()) {
     case EntryKind::kernel:
     case EntryKind::copy:
-      return stream.began +
-             Variability::scaled(entry.pointer<const PreparedKernel>()->duration, factor);
+      return start + Variability::scaled(entry.pointer<const PreparedKernel>()->duration, factor);
     case EntryKind::sequence: {
       const auto& sequence = *entry.pointer<const Sequence>();
       const Time launch = stream.device->launch_cost();
-      if (launch == Time{}) return stream.began + Variability::scaled(sequence.duration(), factor);
-      return walk_sequence(sequence, stream.began, entry.issued(), launch, factor,
+      if (launch == Time{}) return start + Variability::scaled(sequence.duration(), factor);
+      return walk_sequence(sequence, start, entry.issued(), launch, factor,
                            [](const PreparedKernel&, Time, Time) {});
     }
     default:
-      return stream.began;
+      return start;
   }
 }
 
@@ -139,7 +140,9 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   if (stream.is_compute) stream.account.starved(start);
   StreamState& target = stream.sibling(entry.event().stream);
   stream.waits_for = &target;
+  if (target.passed < entry.event().ordinal) settle(target);
   if (target.passed < entry.event().ordinal) {
+    expect(target, entry.event().ordinal);
     stream.phase = StreamPhase::fence;
     stream.next_waiter = std::exchange(target.first_waiter, &stream);
     return true;
@@ -158,6 +161,7 @@ bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time star
   stream.began = start;
   if (stream.is_compute) stream.account.starved(start);
   stream.phase = StreamPhase::running;
+  stream.run_end = stream.passed + 1;
   const bool poisoned = stream.poisoned;
   stream.head_values = entry.extra() == with_values;
   if (stream.head_values && !poisoned && stream.values->front().races()) {
@@ -170,10 +174,92 @@ bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time star
     end_operation(stream);
     return false;
   }
-  core_.engine.schedule(end, {stream.rank, stream.index, stream.head()},
+  const bool alone = poisoned || stream.head_values || core_.trace != nullptr;
+  const Time run_end = alone ? end : begin_run(stream, end);
+  core_.engine.schedule(run_end, {stream.rank, stream.index, stream.run_end},
                         make_payload(Due::operation, &stream));
   return true;
 }
+
+// ---- Runs
+
+// When an operation of the queue ends that the stream comes to at `at`; time_never if that depends
+// on what is yet to happen. A fence passes when it is come to, as it does alone.
+Time Streams::foreseen_end(StreamState& stream, const Entry& entry, std::uint64_t ordinal,
+                           Time at) const {
+  switch (entry.kind()) {
+    case EntryKind::kernel:
+    case EntryKind::sequence:
+    case EntryKind::copy:
+    case EntryKind::upload:
+      if (entry.extra() == with_values) return time_never;
+      return end_of(stream, entry, ordinal, std::max(at, entry.issued()));
+    case EntryKind::fence: {
+      const StreamState& target = stream.sibling(entry.event().stream);
+      return target.passed >= entry.event().ordinal && !target.poisoned ? at : time_never;
+    }
+    default:
+      return time_never;
+  }
+}
+
+// The head ends at `end`; as many as possible of those behind it join its run, whose end is
+// returned. A run goes no further than to what somebody waits for, and its last is no fence.
+Time Streams::begin_run(StreamState& stream, Time end) {
+  std::uint64_t watched = stream.host_threshold;
+  for (const StreamState* waiter = stream.first_waiter; waiter != nullptr;
+       waiter = waiter->next_waiter)
+    watched = std::min(watched, waiter->queue.front().event().ordinal);
+  Time at = end;
+  std::uint32_t ordinal = stream.run_end;
+  for (std::uint32_t place = 1; place < stream.queue.size() && ordinal < watched; ++place) {
+    const Entry entry = stream.queue.at(place);
+    at = foreseen_end(stream, entry, ++ordinal, at);
+    if (at == time_never) break;
+    if (entry.kind() == EntryKind::fence) continue;
+    stream.run_end = ordinal;
+    end = at;
+  }
+  return end;
+}
+
+void Streams::expect(StreamState& stream, std::uint64_t ordinal) {
+  settle(stream);
+  if (stream.phase != StreamPhase::running || ordinal >= stream.run_end || ordinal <= stream.passed)
+    return;
+  Time at = end_of(stream, stream.queue.front());
+  std::uint32_t place = 0;
+  for (std::uint64_t next = stream.head() + 1; next <= ordinal; ++next) {
+    const Entry entry = stream.queue.at(++place);
+    if (entry.kind() != EntryKind::fence)
+      at = end_of(stream, entry, next, std::max(at, entry.issued()));
+  }
+  core_.engine.schedule(at, {stream.rank, stream.index, ordinal},
+                        make_payload(Due::stream_settles, &stream));
+}
+
+void Streams::catch_up(StreamState& stream) {
+  const Time now = core_.engine.now();
+  Time end = end_of(stream, stream.queue.front());
+  while (end <= now && stream.passed + 1 < stream.run_end) {
+    if (stream.is_compute && stream.queue.front().kind() != EntryKind::fence)
+      account_operation(stream, stream.queue.front(), end);
+    pass(stream, end);
+    // The next one of the run begins.
+    const Entry entry = stream.queue.front();
+    const Time start = std::max(end, entry.issued());
+    stream.began = start;
+    if (stream.is_compute) stream.account.starved(start);
+    if (entry.kind() != EntryKind::fence) end = end_of(stream, entry);
+  }
+}
+
+void Streams::settle_due(StreamState& stream) {
+  settle(stream);
+  if (!ready_.empty()) run_ready();
+}
+
+// ---- Ends
 
 void Streams::reads_due(StreamState& stream) {
   stream.values->front().take_copies();
@@ -184,10 +270,12 @@ void Streams::reads_due(StreamState& stream) {
 
 void Streams::operation_due(StreamState& stream) {
   stream.queue.prefetch_next();
-  if (stream.phase == StreamPhase::fence_passes)
+  if (stream.phase == StreamPhase::fence_passes) {
     end_fence(stream);
-  else
+  } else {
+    settle(stream);
     end_operation(stream);
+  }
   advance(stream);
   if (!ready_.empty()) run_ready();
 }
@@ -197,16 +285,17 @@ void Streams::wakes(StreamState& stream) {
   if (!ready_.empty()) run_ready();
 }
 
+void Streams::account_operation(StreamState& stream, const Entry& entry, Time end) const {
+  Time computed = end - stream.account.until();
+  if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
+    computed = std::min(computed, Variability::scaled(entry.pointer<const Sequence>()->duration(),
+                                                      factor_of(stream, entry, stream.head())));
+  stream.account.computed(computed, end);
+}
+
 // Looks at the entry only where it must: it is a miss of its own.
 void Streams::end_operation(StreamState& stream) {
-  if (stream.is_compute) {
-    Time computed = core_.now - stream.account.until();
-    const Entry entry = stream.queue.front();
-    if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
-      computed = std::min(computed, Variability::scaled(entry.pointer<const Sequence>()->duration(),
-                                                        factor_of(stream, entry)));
-    stream.account.computed(computed, core_.now);
-  }
+  if (stream.is_compute) account_operation(stream, stream.queue.front(), core_.now);
   if (core_.trace != nullptr) trace_operation(stream, stream.queue.front());
   if (stream.head_values) {
     if (!stream.poisoned) {
@@ -218,7 +307,7 @@ void Streams::end_operation(StreamState& stream) {
     }
     stream.values->pop_front();
   }
-  pass(stream);
+  pass(stream, core_.now);
 }
 
 void Streams::end_fence(StreamState& stream) {
@@ -226,20 +315,20 @@ void Streams::end_fence(StreamState& stream) {
   if (stream.is_compute) stream.account.waited(target.wait_class, core_.now);
   if (target.poisoned && target.poisoned_from <= stream.queue.front().event().ordinal)
     poison(stream, stream.head(), stream.device->poison_of(target));
-  pass(stream);
+  pass(stream, core_.now);
 }
 
 void Streams::communication_ended(StreamState& stream, WaitClass wait) {
   if (stream.is_compute) stream.account.waited(wait, core_.now);
-  pass(stream);
+  pass(stream, core_.now);
   ready_.push_back(&stream);
 }
 
 // The head has ended. Whoever waits for it is woken, but nothing starts yet.
-void Streams::pass(StreamState& stream) {
+void Streams::pass(StreamState& stream, Time at) {
   stream.queue.pop();
   const std::uint32_t ordinal = ++stream.passed;
-  core_.end = core_.now;
+  core_.end = std::max(core_.end, at);
   if (stream.first_waiter != nullptr) {
     StreamState** link = &stream.first_waiter;
     while (StreamState* waiter = *link) {
@@ -287,7 +376,7 @@ void Streams::trace_operation(const StreamState& stream, const Entry& entry) con
       core_.trace->slice(track, "sequence", sequence.name(), stream.began, end);
       if (stream.poisoned) return;
       walk_sequence(sequence, stream.began, entry.issued(), stream.device->launch_cost(),
-                    factor_of(stream, entry),
+                    factor_of(stream, entry, stream.head()),
                     [&](const PreparedKernel& kernel, Time at, Time until) {
                       core_.trace->slice(track, "kernel", kernel.kernel.label, at, until);
                     });

@@ -3,6 +3,12 @@
 // An operation starts when the one before it has ended and the host has issued it; a fence ends
 // when the stream it names has passed the event. Everything happens in the engine's phase 1, but
 // for the start of what is issued to an empty stream.
+//
+// Operations in a row whose ends are known when the first one starts (kernels without values,
+// fences that have nothing to wait for) are a run: one entry of the engine's heap for its end, and
+// others only where somebody waits for an operation within it (expect()). Between these, a stream
+// lags behind the clock: who looks at what it has passed calls settle() first. Times are those of
+// operations that end one by one.
 #pragma once
 
 #include <exception>
@@ -25,7 +31,16 @@ class Streams {
   // An entry has come to an empty stream.
   void start(StreamState& stream);
 
+  // Ends all operations of the run under way that have ended by now.
+  void settle(StreamState& stream) {
+    if (stream.passed + 1 < stream.run_end && stream.phase == StreamPhase::running)
+      catch_up(stream);
+  }
+  // settle() will be called when operation `ordinal` ends, whatever run it is in.
+  void expect(StreamState& stream, std::uint64_t ordinal);
+
   void operation_due(StreamState& stream);
+  void settle_due(StreamState& stream);
   void reads_due(StreamState& stream);
   void wakes(StreamState& stream);
 
@@ -43,12 +58,21 @@ class Streams {
   void begin_communication(StreamState& stream, Transfer& transfer, Time start);
   bool begin_fence(StreamState& stream, const Entry& entry, Time start);
   bool begin_operation(StreamState& stream, const Entry& entry, Time start);
+  void catch_up(StreamState& stream);
+  Time begin_run(StreamState& stream, Time end);
+  Time foreseen_end(StreamState& stream, const Entry& entry, std::uint64_t ordinal, Time at) const;
+  void account_operation(StreamState& stream, const Entry& entry, Time end) const;
   void end_operation(StreamState& stream);
   void end_fence(StreamState& stream);
-  void pass(StreamState& stream);
+  void pass(StreamState& stream, Time at);
   void trace_operation(const StreamState& stream, const Entry& entry) const;
-  double factor_of(const StreamState& stream, const Entry& entry) const;
-  Time end_of(const StreamState& stream, const Entry& entry) const;
+  double factor_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal) const;
+  Time end_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal,
+              Time start) const;
+  // Of its head.
+  Time end_of(const StreamState& stream, const Entry& entry) const {
+    return end_of(stream, entry, stream.head(), stream.began);
+  }
 
   Core& core_;
   std::vector<StreamState*> ready_;

@@ -237,6 +237,9 @@ class SimWorld : public World, public EngineClient {
       case Due::operation_reads:
         core.streams->reads_due(object_of<StreamState>(payload));
         break;
+      case Due::stream_settles:
+        core.streams->settle_due(object_of<StreamState>(payload));
+        break;
       case Due::stream_wakes:
         core.streams->wakes(object_of<StreamState>(payload));
         break;
