@@ -2,6 +2,7 @@
 // many, or one rank for all that are alike.
 #include <doctest/doctest.h>
 
+#include "backend/cpu/bodies.hpp"
 #include "platforms/cluster.hpp"
 #include "scenarios/training.hpp"
 #include "sim/simgrid/engine.hpp"
@@ -29,8 +30,9 @@ std::string figures(const Scenario& scenario, Execution execution, std::string& 
     options.machine = &cluster;
     options.host_clock = scenario.run.host_clock;
     options.execution = execution;
-    const RunReport report =
-        make_sim_world(world_options(scenario), options)->run(training_program(scenario));
+    WorldOptions world = world_options(scenario);
+    world.bodies = &cpu_bodies();  // of counts and norms
+    const RunReport report = make_sim_world(world, options)->run(training_program(scenario));
     return std::to_string(report.ranks.distinct()) + "\n" + to_text(report);
   });
   simulated = text.substr(0, text.find('\n'));
