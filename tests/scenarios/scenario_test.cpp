@@ -185,7 +185,8 @@ TEST_CASE("what is not available yet is said, not ignored") {
        {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
         "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=fsdp",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
+        "precision.master=bf16", "precision.activations=fp32", "cluster_conditions.jitter=0.01",
+        "value_model=mlp-bytes"})
     refused(setting);
 }
 
