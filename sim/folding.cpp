@@ -219,6 +219,10 @@ std::optional<Partition> fold(const SharedProgram& program, Core& core, Refusal&
     refusal = {"its GPUs differ or jitter (cluster_conditions)", {}};
     return std::nullopt;
   }
+  if (core.options.link_bytes != nullptr) {
+    refusal = {"the load of every link is counted (run.explain_bottleneck)", {}};
+    return std::nullopt;
+  }
   if (contended(core.options)) {
     refusal = {
         "not available yet: folding where transfers contend for links (fidelity flow or "

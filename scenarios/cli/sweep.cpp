@@ -18,6 +18,7 @@
 #include "scenarios/cli/simulation.hpp"
 #include "scenarios/cli/sweep_points.hpp"
 #include "scenarios/cli/sweep_store.hpp"
+#include "scenarios/cli/variants.hpp"
 #include "scenarios/cli/version.hpp"
 
 namespace orrery::cli {
