@@ -152,7 +152,7 @@ TEST_CASE("initial parameters over tensor ranks are those of one rank, bit for b
 }
 
 TEST_CASE("any range of a divided parameter is written as in the whole of it") {
-  const ParameterSpec spec{"m", 5 * 6, 0.5, 0, true, {Axis::tensor, 5, 12, {{0, 4}, {8, 2}}}};
+  const ParameterSpec spec{"m", 5 * 6, 0.5, 0, true, 0, {Axis::tensor, 5, 12, {{0, 4}, {8, 2}}}};
   WorldOptions options;
   options.grid.set(Axis::tensor, 2);
   options.real_values = true;

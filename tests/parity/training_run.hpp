@@ -35,18 +35,13 @@ struct TrainingCase {
   int ranks() const { return data * pipeline * tensor * context; }
   Grid grid() const {
     Grid g;
-    g.set(Axis::replicate, data).set(Axis::pipeline, pipeline).set(Axis::tensor, tensor);
-    g.set(Axis::context, context);
+    g.set(Axis::shard, shard).set(Axis::replicate, data / shard).set(Axis::pipeline, pipeline);
+    g.set(Axis::tensor, tensor).set(Axis::context, context);
     return g;
   }
   std::int64_t global_batch() const {
     return std::int64_t{data} * replica.micro_batches *
            (transformer ? transformer->micro_batch : model.micro_batch);
-  }
-  Grid grid() const {
-    Grid g;
-    g.set(Axis::shard, shard).set(Axis::replicate, data / shard).set(Axis::pipeline, pipeline);
-    return g;
   }
   ReplicaOptions replica_options() const {
     ReplicaOptions options = replica;
