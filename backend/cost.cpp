@@ -146,6 +146,28 @@ Cost activation_cost(const Kernel& k) {
   }
 }
 
+// What ranks that share a layer, its tokens or its experts do besides.
+Cost shared_layer_cost(const Kernel& k) {
+  const std::int64_t all = k.dims[0] * k.dims[1];
+  switch (k.op) {
+    case Op::grouped_gemm:
+      return grouped_gemm_cost(k);
+    case Op::attention_merge:
+      return merge_cost(k);
+    case Op::permute:
+      return elementwise(all * k.dims[2], all * k.dims[2], k.dtype, 0);
+    case Op::reorder:
+      return elementwise(all * k.dims[2] * k.part.of, all * k.dims[2] * k.part.of, k.dtype, 0);
+    case Op::row_maximum:
+      return elementwise(all, 0, k.dtype, d(all));
+    case Op::softmax_sums:
+    case Op::softmax_gradient:
+      return elementwise(all, all, k.dtype, 3.0 * d(all));
+    default:
+      return mixture_cost(k);
+  }
+}
+
 }  // namespace
 
 Cost cost(const Kernel& k) {
@@ -178,26 +200,6 @@ Cost cost(const Kernel& k) {
       return elementwise(all, all, k.dtype, 0);
     case Op::embedding_backward:
       return elementwise(2 * all, all, k.dtype, d(all));
-    case Op::grouped_gemm:
-      return grouped_gemm_cost(k);
-    case Op::route:
-    case Op::route_backward:
-    case Op::dispatch:
-    case Op::dispatch_backward:
-    case Op::combine:
-    case Op::combine_backward:
-      return mixture_cost(k);
-    case Op::attention_merge:
-      return merge_cost(k);
-    case Op::permute:
-    case Op::reorder:
-      return elementwise(all * k.dims[2] * (k.op == Op::reorder ? k.part.of : 1),
-                         all * k.dims[2] * (k.op == Op::reorder ? k.part.of : 1), k.dtype, 0);
-    case Op::row_maximum:
-      return elementwise(all, 0, k.dtype, d(all));
-    case Op::softmax_sums:
-    case Op::softmax_gradient:
-      return elementwise(all, all, k.dtype, 3.0 * d(all));
     case Op::cross_entropy:
       return elementwise(all, all, k.dtype, 6.0 * d(all));
     case Op::linear_combination:
@@ -231,8 +233,9 @@ Cost cost(const Kernel& k) {
     }
     case Op::timed:
       return {};
+    default:
+      return shared_layer_cost(k);
   }
-  return {};
 }
 
 }  // namespace orrery

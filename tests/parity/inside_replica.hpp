@@ -66,7 +66,7 @@ inline TrainingCase case_of(TransformerShape shape, const Plan& plan) {
   shape.sequence_parallel = plan.sequence_parallel;
   c.transformer = shape;
   c.replica.micro_batches = 4 / plan.data;
-  c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
+  c.replica.optimizer = {.name = "adamw", .lr = 3e-4};
   c.ddp.clip_norm = 1;
   return c;
 }
