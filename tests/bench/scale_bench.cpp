@@ -3,9 +3,10 @@
 //
 //   bench_scale [repetitions [prefix]]
 //
-// A shared step is that of bench_sim, 1,000 kernels and 200 collectives with their fences per rank,
-// kernels jittering by 2 %, every rank simulated by itself. `seconds` is CPU time, `mib` the peak
-// of memory above what the process had before. Exits with 1 where a budget of the design is missed.
+// A shared step is that of bench_sim in outline, 1,000 kernels and 200 collectives with their
+// fences per rank, kernels jittering by 2 %, every rank simulated by itself. `seconds` is CPU time,
+// `mib` the peak of memory above what the process had before. Exits with 1 where a budget of the
+// design is missed.
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -79,6 +80,48 @@ Measured shared_step(int ranks) {
   Grid grid;
   grid.set(Axis::tensor, 8).set(Axis::replicate, ranks / 8);
   return simulate(machine, grid, Execution::shared, 0.02, train);
+}
+
+// A pipeline stage of 8 layers with tensor parallelism, 8 micro-batches forward and then backward,
+// and its gradients: about 1,340 operations.
+void hybrid(Rank& rank) {
+  const int stages = rank.size(Axis::pipeline), stage = rank.coordinate(Axis::pipeline);
+  Channel& tensor = rank.channel(Axis::tensor, "activations");
+  Channel& data = rank.channel(Axis::replicate, "gradients");
+  Stream& compute = rank.stream("compute");
+  Stream& comm = rank.stream("comm");
+  Stream& in = rank.stream("in");
+  Stream& out = rank.stream("out");
+  const Tensor weights = rank.allocate(compute, Label::parameters, 1 << 20, Dtype::bf16);
+  const Tensor x = rank.allocate(in, Label::activations, 1 << 20, Dtype::bf16);
+  const Prepared kernel =
+      rank.prepare(Kernel::timed("layer", Seconds(1e-4), {Role::read, Role::update}));
+  const auto pass = [&](Channel& edge, bool receives, bool sends, int layers) {
+    if (receives) compute.after(in.receive(x, edge));
+    for (int layer = 0; layer < layers; ++layer) {
+      compute.launch(kernel, {weights, x});
+      comm.after(compute.record());
+      compute.after(comm.all_reduce(x, Reduce::sum, tensor));
+    }
+    out.after(compute.record());
+    if (sends) out.send(x, edge);
+    in.after(out.record());
+    compute.after(out.record());
+  };
+  Channel& forward = rank.edge(Axis::pipeline, +1, "activations");
+  Channel& backward = rank.edge(Axis::pipeline, -1, "gradients");
+  for (int batch = 0; batch < 8; ++batch) pass(forward, stage > 0, stage + 1 < stages, 16);
+  for (int batch = 0; batch < 8; ++batch) pass(backward, stage + 1 < stages, stage > 0, 24);
+  comm.after(compute.record());
+  comm.all_reduce(weights, Reduce::mean, data);
+  compute.mark_step(0);
+}
+
+Measured hybrid_step(int ranks) {
+  const UniformMachine machine = uniform(ranks);
+  Grid grid;
+  grid.set(Axis::tensor, 8).set(Axis::pipeline, 4).set(Axis::replicate, ranks / 32);
+  return simulate(machine, grid, Execution::shared, 0.02, hybrid);
 }
 
 // An actor per rank, with its stack, that issues a little and waits.
@@ -155,6 +198,8 @@ bool run_all(const Options& options) {
       met &= gate(ours->seconds <= 1.3 * 16 * at_1k->seconds,
                   "growth from 1,024 to 16,384 ranks at most 1.3 times linear");
   }
+  met &= within(report("hybrid_step", 1'024, options, [] { return hybrid_step(1'024); }), 1, 64,
+                "a hybrid step of 1,024 ranks");
   for (const auto& [ranks, seconds, mib] :
        {std::tuple{1'024, 0.05, 20.0}, {4'096, 0.2, 60.0}, {16'384, 1.0, 250.0}})
     met &= within(report("all_reduce_1gib", ranks, options,
