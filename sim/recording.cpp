@@ -219,6 +219,60 @@ std::vector<int> last_of_classes(const Partition& partition) {
   return last;
 }
 
+// Records programs for ranks of classes.
+class Recordings {
+ public:
+  Recordings(const WorldOptions& options, const std::function<Catalogue&(int)>& catalogue,
+             const World::Program& program, Knowledge& knowledge)
+      : options_(options), catalogue_(catalogue), program_(program), knowledge_(knowledge) {}
+
+  std::vector<Recording> of_representatives(const Partition& classes) {
+    std::vector<Recording> all;
+    WorldState state(options_);
+    prepare(state, classes);
+    for (const int rank : classes.representatives)
+      all.push_back(record(state, knowledge_, program_, rank));
+    return all;
+  }
+
+  // Of the axes along which parts were asked for, those along which ranks of a class issue
+  // different operations: seen on the last rank along each axis, and on the last of each class.
+  Axes differing_parts(const SharedProgram& shared) {
+    const Axes asked = knowledge_.parts_asked;
+    const std::vector<int> last = last_of_classes(shared.classes);
+    Axes differing;
+    for (std::uint32_t c = 0; c < shared.classes.classes(); ++c)
+      for (int i = 0; i < axis_count; ++i) {
+        const Axis axis = static_cast<Axis>(i);
+        const int first = shared.classes.representatives[c], along = options_.grid.size(axis) - 1;
+        if (asked.contains(axis) && !same(shared, c, options_.grid.rank_with(first, axis, along)))
+          differing = differing | axis;
+      }
+    for (std::uint32_t c = 0; c < shared.classes.classes() && differing.empty(); ++c)
+      if (!same(shared, c, last[c])) differing = asked;
+    return differing;
+  }
+
+ private:
+  void prepare(WorldState& state, const Partition& classes) const {
+    state.catalogue = catalogue_;
+    state.communicators.set_partition(&classes);
+  }
+  bool same(const SharedProgram& shared, std::uint32_t number, int rank) {
+    if (shared.classes.class_of[static_cast<std::size_t>(rank)] != number ||
+        shared.classes.represents(rank))
+      return true;
+    WorldState state(options_);
+    prepare(state, shared.classes);
+    return record(state, knowledge_, program_, rank).issues_the_same(shared.recordings[number]);
+  }
+
+  const WorldOptions& options_;
+  const std::function<Catalogue&(int)>& catalogue_;
+  const World::Program& program_;
+  Knowledge& knowledge_;
+};
+
 }  // namespace
 
 bool RecordedCommunication::operator==(const RecordedCommunication& o) const {
@@ -243,33 +297,19 @@ std::optional<SharedProgram> record_program(const WorldOptions& options, const M
                                             const World::Program& program,
                                             std::uint32_t most_classes, Refusal& refusal) {
   Knowledge knowledge{options.grid, {}, {}};
-  const auto state_for = [&](WorldState& state, const Partition& classes) {
-    state.catalogue = catalogue;
-    state.communicators.set_partition(&classes);
-  };
+  Recordings recordings(options, catalogue, program, knowledge);
   for (;;) {
     SharedProgram shared;
     shared.classes = classes_of(knowledge, machine);
     if (shared.classes.classes() > most_classes) return std::nullopt;
     knowledge.parts_asked = {};
     try {
-      WorldState state(options);
-      state_for(state, shared.classes);
-      for (const int rank : shared.classes.representatives)
-        shared.recordings.push_back(record(state, knowledge, program, rank));
-      if (knowledge.parts_asked.empty()) return shared;
-      WorldState others(options);
-      state_for(others, shared.classes);
-      const std::vector<int> last = last_of_classes(shared.classes);
-      bool same = true;
-      for (std::uint32_t i = 0; i < shared.classes.classes() && same; ++i)
-        same = last[i] == shared.classes.representatives[i] ||
-               record(others, knowledge, program, last[i]).issues_the_same(shared.recordings[i]);
-      if (same) return shared;
-      refusal = {"ranks issue different operations for their parts along " +
-                     knowledge.parts_asked.to_string(),
+      shared.recordings = recordings.of_representatives(shared.classes);
+      const Axes differing = recordings.differing_parts(shared);
+      if (differing.empty()) return shared;
+      refusal = {"ranks issue different operations for their parts along " + differing.to_string(),
                  {}};
-      knowledge.told_apart = knowledge.told_apart | knowledge.parts_asked;
+      knowledge.told_apart = knowledge.told_apart | differing;
     } catch (const Asked& asked) {
       refusal = {std::string("the program asks for ") + name(asked.identity) +
                      (asked.axes.empty() ? "" : " along " + asked.axes.to_string()),

@@ -12,14 +12,15 @@
 namespace orrery {
 
 struct HybridPlan {
-  int tensor = 1, context = 1, pipeline = 1, data = 1;
-  int ranks() const { return tensor * context * pipeline * data; }
+  int tensor = 1, context = 1, pipeline = 1, data = 1, shard = 1;
+  int ranks() const { return tensor * context * pipeline * data * shard; }
   Grid grid() const {
     Grid grid;
     return grid.set(Axis::tensor, tensor)
         .set(Axis::context, context)
         .set(Axis::pipeline, pipeline)
-        .set(Axis::replicate, data);
+        .set(Axis::replicate, data)
+        .set(Axis::shard, shard);
   }
 };
 

@@ -90,6 +90,18 @@ TEST_CASE("automatic execution folds, shares or runs actors as the program allow
   CHECK(c.text(Execution::automatic) == "8 ranks\n" + expected);
 }
 
+TEST_CASE("parts that cost differently along one axis tell ranks apart along that axis alone") {
+  HybridCase c{.plan = {.data = 4, .shard = 3}};
+  c.program = [](Rank& rank) {
+    Stream& stream = rank.stream("compute");
+    for (int i = 0; i <= rank.part(Axis::shard); ++i) stream.launch(timed(rank, "own part", 2));
+    for (int i = 0; i < 4 + 0 * rank.part(Axis::replicate); ++i)
+      stream.launch(timed(rank, "batch", 3));
+    stream.mark_step(0);
+  };
+  check_alike(c, "3");
+}
+
 TEST_CASE("what two classes issue is matched while it is recorded") {
   const HybridCase c{.plan = {.pipeline = 2, .data = 2}, .program = [](Rank& rank) {
                        Stream& stream = rank.stream("compute");
