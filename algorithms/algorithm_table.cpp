@@ -109,6 +109,10 @@ const std::vector<Refusal> no_company{
     {"pipeline",
      "it decides after every few micro-batches whether to take more, and a pipeline's "
      "micro-batches overlap"}};
+const std::vector<std::string> whole_layers{"pipeline", "context", "recompute"};
+const char* const compresses_parts =
+    "not available yet: ranks that hold some parameters alike would compress them differently";
+const std::vector<Refusal> no_parts{{"tensor", compresses_parts}, {"expert", compresses_parts}};
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> dividing{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{
@@ -150,36 +154,17 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        decoupled<Dpu, 1>},
       {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
        alone_in_a_replica, no_company, decoupled<WeightPrediction, 1>},
-      {"qsgd",
-       "arXiv 1610.02132",
-       "algorithms/qsgd.cpp",
-       inside,
-       {},
+      {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
-      {"topk",
-       "arXiv 1809.07599",
-       "algorithms/topk.cpp",
-       inside,
-       {},
+      {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,
        compressed<TopK, TopKOptions>},
-      {"dgc", "arXiv 1712.01887", "algorithms/dgc.cpp", inside, {}, compressed<Dgc, DgcOptions>},
-      {"powersgd",
-       "arXiv 1905.13727",
-       "algorithms/powersgd.cpp",
-       inside,
-       {},
+      {"dgc", "arXiv 1712.01887", "algorithms/dgc.cpp", whole_layers, no_parts,
+       compressed<Dgc, DgcOptions>},
+      {"powersgd", "arXiv 1905.13727", "algorithms/powersgd.cpp", whole_layers, no_parts,
        compressed<PowerSgd, PowerSgdOptions>},
-      {"onebit-adam",
-       "arXiv 2102.02888",
-       "algorithms/onebit_adam.cpp",
-       inside,
-       {},
+      {"onebit-adam", "arXiv 2102.02888", "algorithms/onebit_adam.cpp", whole_layers, no_parts,
        compressed<OnebitAdam, OnebitAdamOptions>},
-      {"demo",
-       "arXiv 2411.19870",
-       "algorithms/demo.cpp",
-       inside,
-       {},
+      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts,
        compressed<Demo, DemoOptions>},
       {"zero", "arXiv 1910.02054", "algorithms/zero.cpp", dividing, no_experts, read_zero},
       {"fsdp", "arXiv 2304.11277", "algorithms/fsdp.cpp", dividing, no_experts, read_fsdp},

@@ -183,7 +183,7 @@ TEST_CASE("shells accept their completions, and bash completes") {
   };
   CHECK(complete("orrery sim") == "simulate\n");
   CHECK(complete("orrery simulate --se") == "--set --seed\n");
-  CHECK(complete("orrery simulate scenarios/qui") == "scenarios/quickstart.yaml\n");
+  CHECK(complete("orrery simulate scenarios/quickstart.") == "scenarios/quickstart.yaml\n");
   CHECK(complete("orrery list gp") == "gpus\n");
   CHECK(complete("orrery simulate x --color al") == "always\n");
   CHECK(complete("orrery explain mf") == "mfu\n");
