@@ -214,7 +214,7 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(with(timed, "recompute: full", "recompute: selective"),
         "not available yet: selective recomputation");
   check(with(timed, "tp: 1, pp: 1, dp: 8", "tp: 1, pp: 1, dp: 8, ep: 2"),
-        "not available yet: expert parallelism");
+        "not available yet: mixture of experts");
   check(with(timed, "dp: 8", "dp: 4"), "tp x pp x cp x dp is not the number of GPUs");
   check(with(with(timed, "tp: 1, pp: 1, dp: 8, ", ""), ", sharding: ddp", ""),
         "how the GPUs share the work is not stated");

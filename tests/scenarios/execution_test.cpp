@@ -64,5 +64,5 @@ TEST_CASE("512 GPUs of a large cluster are alike whoever issues for them") {
   const std::string gpus = sim::actors_are_threads ? "32" : "512";
   check_alike({"platform.cluster=selene-a100", "platform.gpus=" + gpus, "parallel.pipeline=4",
                "data.global_batch=512", "data.micro_batch=2"},
-              "4");
+              sim::actors_are_threads ? "4" : "16");  // some peers are more switches away
 }
