@@ -12,6 +12,8 @@ namespace orrery {
 
 namespace {
 
+bool is_attention(Op op) { return op == Op::attention || op == Op::attention_backward; }
+
 // Dotted path of the peak that operands of this type use.
 const char* peak_path(Dtype dtype) {
   switch (dtype) {
@@ -69,7 +71,10 @@ Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) cons
     for (const char* path : {"compute.gemm.efficiency", "compute.gemm.edge", "compute.sm"})
       used(spec.name, path);
     used(spec.name, peak_path(kernel.dtype));
-  } else if (kernel.op == Op::attention || kernel.op == Op::attention_backward) {
+  } else if (is_attention(kernel.op) && platform_.stack.unfused_attention) {
+    used(platform_.stack.name, "unfused_attention");
+    used(spec.name, peak_path(kernel.dtype));
+  } else if (is_attention(kernel.op)) {
     const AttentionSpec& row = attention_row(spec, platform_.stack.attention, kernel.dims[4]);
     static constexpr const char* rows[]{"compute.attention[0]", "compute.attention[1]",
                                         "compute.attention[2]", "compute.attention[3]",

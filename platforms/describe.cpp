@@ -203,10 +203,23 @@ void describe(Fields<HostSpec>& f) {
   f.field("control_latency", &HostSpec::control_latency).required().doc("of a control message");
 }
 
+void describe(Fields<UnfusedAttentionSpec>& f) {
+  f.field("achieved", &UnfusedAttentionSpec::achieved)
+      .required()
+      .positive()
+      .at_most(1)
+      .doc("share of the dense peak, for whole products");
+  f.field("bytes_per_score", &UnfusedAttentionSpec::bytes_per_score)
+      .required()
+      .doc("memory traffic of a pass, forward or backward");
+}
+
 void describe(Fields<StackSpec>& f) {
   f.field("name", &StackSpec::name).required();
   f.field("aliases", &StackSpec::aliases);
   f.field("attention", &StackSpec::attention).required().doc("kernel generation, such as flash-2");
+  f.section("unfused_attention", &StackSpec::unfused_attention)
+      .doc("products and softmax as kernels of their own");
   f.section("host", &StackSpec::host).required();
   f.field("elementwise", &StackSpec::elementwise).required().at_least(0.1).at_most(20);
   f.field("loss_bytes_per_logit", &StackSpec::loss_bytes_per_logit).required();

@@ -34,8 +34,20 @@ double efficiency(const EfficiencySpec& e, Dtype dtype) {
   return e.bf16 ? e.bf16->value : 1.0;
 }
 
+// dims: batch, heads, heads of keys and values, sequence, head size.
+Seconds unfused_attention_time(const Kernel& kernel, const GpuSpec& gpu,
+                               const UnfusedAttentionSpec& unfused) {
+  const double scores =
+      d(kernel.dims[0]) * d(kernel.dims[1]) * d(kernel.dims[3]) * d(kernel.dims[3]);
+  const double passes = kernel.op == Op::attention ? 1 : 2;
+  const Flops products(4.0 * scores * d(kernel.dims[4]) * passes);
+  return products / (gpu.peak(kernel.dtype).value * unfused.achieved.value) +
+         Seconds(scores * d(unfused.bytes_per_score.value.value) / achieved_memory(gpu).value);
+}
+
 Seconds attention_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
                        const StackSpec& stack) {
+  if (stack.unfused_attention) return unfused_attention_time(kernel, gpu, *stack.unfused_attention);
   const AttentionSpec& row = attention_row(gpu, stack.attention, kernel.dims[4]);
   const double share = kernel.op == Op::attention ? row.forward.value : row.backward.value;
   const Seconds compute = cost.executed / (gpu.peak(kernel.dtype).value * share);

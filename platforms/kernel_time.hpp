@@ -22,6 +22,9 @@
 // ); a causal kernel executes half of the s^2 term and its backward pass 2.5 times the forward's
 // FLOPs (Dao 2023, arXiv 2307.08691, section 3).
 //
+// A stack without a fused kernel: launch + 4 b a s^2 d / (P achieved) + b a s^2 bytes_per_score /
+// (achieved BW) forward, twice the FLOPs and as many bytes backward.
+//
 // Everything else is a roofline: launch + max( bytes / (achieved BW), vector FLOPs / fp32 peak ).
 // The bytes of norms, activations and other elementwise kernels count `elementwise` times, those of
 // the loss at least `loss_bytes_per_logit`.

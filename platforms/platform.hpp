@@ -160,11 +160,20 @@ struct HostSpec {
 };
 void describe(Fields<HostSpec>& f);
 
+// Attention without a fused kernel: every product whole, also above the diagonal, and the scores
+// through memory between the kernels; the backward does twice the FLOPs and moves as many bytes.
+struct UnfusedAttentionSpec {
+  Sourced<double> achieved;        // of the dense peak
+  Sourced<Bytes> bytes_per_score;  // that softmax, mask, dropout and scaling move, in one pass
+};
+void describe(Fields<UnfusedAttentionSpec>& f);
+
 // The software: constants that belong to no device.
 struct StackSpec {
   std::string name;
   std::vector<std::string> aliases;
-  std::string attention;  // which rows of a GPU's attention table
+  std::string attention;                                  // which rows of a GPU's attention table
+  std::optional<UnfusedAttentionSpec> unfused_attention;  // takes the place of such a row
   HostSpec host;
   Sourced<double> elementwise{
       1};  // memory traffic of norms, activations, residuals; 1 = perfectly fused

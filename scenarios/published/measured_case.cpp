@@ -99,6 +99,7 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"vocab", &C::vocab},
                                      {"seq_len", &C::seq_len},
                                      {"experts", &C::experts},
+                                     {"tokens", &C::tokens},
                                      {"gpus", &C::gpus},
                                      {"gpus_per_node", &C::gpus_per_node},
                                      {"gpus_per_node_used", &C::gpus_per_node_used},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <map>
 
 #include "scenarios/published/not_scored.hpp"
 
@@ -60,6 +61,17 @@ void add_pipeline_details(const MeasuredCase& c, const CasePlan& plan, const Mod
   for (std::int64_t i = 0; i < stages; ++i)
     all.push_back(count((layers + 2) / stages - (i == 0 || i + 1 == stages ? 1 : 0)));
   parallel.add("layers", Node::list(std::move(all)));
+}
+
+// Kinds whose cases need no simulation.
+using KindPredictor = void (*)(const MeasuredFile&, const MeasuredCase&, const AliasTable&,
+                               const Machines&, Prediction&);
+const std::map<std::string, KindPredictor>& predicted_at_once() {
+  static const std::map<std::string, KindPredictor> kinds{{"gemm", predict_gemm},
+                                                          {"attention", predict_attention},
+                                                          {"elementwise", predict_elementwise},
+                                                          {"collective", predict_collective}};
+  return kinds;
 }
 
 // Room enough that no device is full: what was measured did fit.
@@ -135,18 +147,14 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
 Prediction Predictor::predict(const MeasuredFile& file, const MeasuredCase& c) const {
   Prediction out;
   try {
-    const bool scored = c.kind == "train_step" || c.kind == "gemm" || c.kind == "attention" ||
-                        c.kind == "collective";
-    if (!scored) throw NotScored(fmt::format("kind {} is not predicted", c.kind));
+    const auto at_once = predicted_at_once().find(c.kind);
+    if (c.kind != "train_step" && at_once == predicted_at_once().end())
+      throw NotScored(fmt::format("kind {} is not predicted", c.kind));
     if (!c.unreadable.empty()) throw NotScored("cannot be read: " + c.unreadable);
     if (c.kind == "train_step")
       step(file, c, out);
-    else if (c.kind == "gemm")
-      predict_gemm(file, c, aliases_, machines_, out);
-    else if (c.kind == "attention")
-      predict_attention(file, c, aliases_, machines_, out);
     else
-      predict_collective(file, c, aliases_, machines_, out);
+      at_once->second(file, c, aliases_, machines_, out);
   } catch (const NotScored& why) {
     out.skipped = why.reason;
   } catch (const Error& error) {

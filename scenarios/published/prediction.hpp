@@ -1,7 +1,8 @@
 // What a measured case is compared with: its own figure in its own unit, and how to predict it.
 //
-// Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention) and
-// collectives are predicted at once by the models of platforms/. All other kinds are not scored.
+// Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention,
+// elementwise) and collectives are predicted at once by the models of platforms/. All other kinds
+// are not scored.
 #pragma once
 
 #include <memory>
@@ -69,6 +70,8 @@ void predict_gemm(const MeasuredFile& file, const MeasuredCase& c, const AliasTa
                   const Machines& machines, Prediction& out);
 void predict_attention(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                        const Machines& machines, Prediction& out);
+void predict_elementwise(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
+                         const Machines& machines, Prediction& out);
 void predict_collective(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                         const Machines& machines, Prediction& out);
 

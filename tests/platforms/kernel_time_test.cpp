@@ -54,6 +54,22 @@ TEST_CASE("a product takes no longer than one with longer sides, which could be 
   }
 }
 
+TEST_CASE("attention without a fused kernel computes all scores and moves them through memory") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  StackSpec stack = folder.stack("generic");
+  stack.unfused_attention = {Sourced<double>(0.45), Sourced<Bytes>(Bytes(15))};
+  const double scores = 2.0 * 32 * 4096 * 4096;
+  const double products = 4 * scores * 128 / (312e12 * 0.45);
+  const double softmax =
+      15 * scores / (gpu.memory.bandwidth.value.value * gpu.memory.achieved.value);
+  const Kernel causal = Kernel::attention(2, 32, 8, 4096, 128, true, Dtype::bf16);
+  CHECK(kernel_time(causal, cost(causal), gpu, stack).value ==
+        doctest::Approx(4e-6 + products + softmax).epsilon(1e-12));
+  const Kernel back = Kernel::attention_backward(2, 32, 8, 4096, 128, true, Dtype::bf16);
+  CHECK(kernel_time(back, cost(back), gpu, stack).value ==
+        doctest::Approx(4e-6 + 2 * products + softmax).epsilon(1e-12));
+}
+
 TEST_CASE("waves: 4096 x 4096 takes 5 waves on A100 and 4 on H100") {
   // Tiles of 128 x 256: 512. 5 * 108 = 540 and 4 * 132 = 528 places, so 94.8 % and 97.0 % are
   // filled.

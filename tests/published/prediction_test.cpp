@@ -189,6 +189,24 @@ TEST_CASE("kinds of sharding are stages of ZeRO and FSDP") {
   }
 }
 
+TEST_CASE("elementwise operations are scored as the kernel of their shape, divided over ranks") {
+  const PlatformFolder folder(ORRERY_SOURCE_DIR);
+  const auto time_of = [&](const Kernel& kernel) {
+    return kernel_time(kernel, cost(kernel), folder.gpu("a100-sxm-80gb"), folder.stack("generic"))
+        .value;
+  };
+  const std::string shape =
+      "kind: elementwise, gpu: A100-SXM, precision: fp16, tokens: 4096, hidden: 8192, "
+      "ffn_hidden: 28672, tp: 4, time_s: 0.001, op: ";
+  CHECK(*prediction_of(shape + "input_layernorm").predicted ==
+        time_of(Kernel::norm(4096, 8192, Norm::rms, 1e-5, Dtype::fp16)));
+  CHECK(*prediction_of(shape + "add").predicted ==
+        time_of(Kernel::residual_add(4096, 8192, Dtype::fp16)));
+  CHECK(*prediction_of(shape + "mlp_act").predicted ==
+        time_of(Kernel::gated_activation(4096, 7168, Activation::silu, Dtype::fp16)));
+  CHECK(prediction_of(shape + "rope").skipped == "op 'rope' has no kernel");
+}
+
 TEST_CASE("every case that cannot be scored says why, in one sentence") {
   const std::string timed = step + ", iter_s: 1";
   const auto check = [](const std::string& keys, const std::string& reason) {
