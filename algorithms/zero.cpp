@@ -59,6 +59,7 @@ Zero::Zero(Replica& replica, const ZeroOptions& options)
 }
 
 void Zero::before(const Unit& unit, Pass pass) {
+  if (pass == Pass::backward_weight) return;  // it reads no parameters, and has its gradients
   if (gathered_) gathered_->before(unit);
   flat_.for_used(unit.block, [&](ParameterGroup& group) {
     replica_.compute().after(state_of(group).updated);
@@ -67,7 +68,7 @@ void Zero::before(const Unit& unit, Pass pass) {
 }
 
 void Zero::after(const Unit& unit, Pass pass) {
-  if (gathered_) gathered_->after(unit, pass);
+  if (gathered_ && pass != Pass::backward_weight) gathered_->after(unit, pass);
 }
 
 void Zero::open_gradients(ParameterGroup& group) {

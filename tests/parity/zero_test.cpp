@@ -164,6 +164,19 @@ TEST_CASE("50 steps of a transformer under every stage have one rank's losses to
   }
 }
 
+TEST_CASE("stages under a pipeline that divides the backward have one rank's losses to 1e-5") {
+  const std::vector<double> untied = losses_of_one_rank(false);
+  ZeroOptions freed = stage(3);
+  freed.gather.after_forward = Reshard::yes;
+  freed.gather.after_backward = true;
+  for (const ZeroOptions& zero : {stage(1), stage(2), stage(3), freed}) {
+    CAPTURE(zero.stage);
+    TrainingCase c = transformer_on(4, 2, 2, zero);
+    c.replica.schedule = "zb-h1";
+    check_near(train_on_cpu(c).losses, untied, 1e-5);
+  }
+}
+
 TEST_CASE("the global norm is the same however parameters are divided") {
   const std::vector<double> clipped = losses_of_one_rank(true, 0.05);
   CHECK(std::fabs(clipped.back() - losses_of_one_rank(true).back()) > 1e-3);  // it does clip
