@@ -136,7 +136,7 @@ Prediction Predictor::predict(const MeasuredFile& file, const MeasuredCase& c) c
   Prediction out;
   try {
     const bool scored = c.kind == "train_step" || c.kind == "gemm" || c.kind == "attention" ||
-                        c.kind == "collective";
+                        c.kind == "collective" || c.kind == "bubble";
     if (!scored) throw NotScored(fmt::format("kind {} is not predicted", c.kind));
     if (!c.unreadable.empty()) throw NotScored("cannot be read: " + c.unreadable);
     if (c.kind == "train_step")
@@ -145,6 +145,8 @@ Prediction Predictor::predict(const MeasuredFile& file, const MeasuredCase& c) c
       predict_gemm(file, c, aliases_, machines_, out);
     else if (c.kind == "attention")
       predict_attention(file, c, aliases_, machines_, out);
+    else if (c.kind == "bubble")
+      predict_bubble(file, c, aliases_, out);
     else
       predict_collective(file, c, aliases_, machines_, out);
   } catch (const NotScored& why) {
