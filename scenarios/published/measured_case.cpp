@@ -137,7 +137,12 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"time_s", &C::time_s},
                                      {"efficiency", &C::efficiency},
                                      {"busbw_gb_s", &C::busbw_gb_s},
-                                     {"algbw_gb_s", &C::algbw_gb_s}})
+                                     {"algbw_gb_s", &C::algbw_gb_s},
+                                     {"bubble_rate", &C::bubble_rate},
+                                     {"t_fwd_s", &C::t_fwd_s},
+                                     {"t_bwd_input_s", &C::t_bwd_input_s},
+                                     {"t_bwd_weight_s", &C::t_bwd_weight_s},
+                                     {"t_comm_s", &C::t_comm_s}})
     f.field(name, member).at_least(0);
   f.rest(&C::rest);
 }

@@ -37,6 +37,7 @@ struct MeasuredCase {
   // Measured.
   Figure iter_s, iter_s_derived, tokens_s, tokens_s_gpu, samples_s_gpu, tflops_gpu, mfu;
   Figure time_s, efficiency, busbw_gb_s, algbw_gb_s;
+  Figure bubble_rate, t_fwd_s, t_bwd_input_s, t_bwd_weight_s, t_comm_s;  // of a pipeline, a stage
   Node rest;
 
   std::string unreadable;  // what is wrong with a value, with its place; "" when nothing is

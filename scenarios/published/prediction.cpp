@@ -70,7 +70,8 @@ const std::map<std::string, KindPredictor>& predicted_at_once() {
   static const std::map<std::string, KindPredictor> kinds{{"gemm", predict_gemm},
                                                           {"attention", predict_attention},
                                                           {"elementwise", predict_elementwise},
-                                                          {"collective", predict_collective}};
+                                                          {"collective", predict_collective},
+                                                          {"bubble", predict_bubble}};
   return kinds;
 }
 

@@ -1,8 +1,8 @@
 // What a measured case is compared with: its own figure in its own unit, and how to predict it.
 //
 // Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention,
-// elementwise) and collectives are predicted at once by the models of platforms/. All other kinds
-// are not scored.
+// elementwise) and collectives are predicted at once by the models of platforms/, bubble rates
+// (bubble) by laying out the schedule. All other kinds are not scored.
 #pragma once
 
 #include <memory>
@@ -17,10 +17,10 @@
 namespace orrery {
 
 struct Prediction {
-  std::string skipped;              // why there is none; "" when there is
-  std::string unit;                 // "s", "GB/s", "TFLOP/s", "share of peak"; "" when not known
-  double measured = 0;              // in that unit
-  std::optional<double> predicted;  // absent for a step: its scenario's step time
+  std::string skipped;  // why there is none; "" when there is
+  std::string unit;     // "s", "GB/s", "TFLOP/s", "share of peak", …; "" when not known
+  double measured = 0;  // in that unit
+  std::optional<double> predicted;           // absent for a step: its scenario's step time
   std::shared_ptr<const Scenario> scenario;  // of a step
   Bytes capacity;                            // of the step's GPUs; its scenario has no limit
   std::string same;                          // equal for equal scenarios
@@ -74,6 +74,10 @@ void predict_elementwise(const MeasuredFile& file, const MeasuredCase& c, const 
                          const Machines& machines, Prediction& out);
 void predict_collective(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                         const Machines& machines, Prediction& out);
+
+// bubble_case.cpp: by the stage times (stage_time) that the same file has of the case's model.
+void predict_bubble(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
+                    const Machines&, Prediction& out);
 
 // What a word means by the table; notes what the row assumes. NotScored("<key> '<text>' has no
 // alias") when no row fits.
