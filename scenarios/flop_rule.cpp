@@ -9,14 +9,12 @@ double d(std::int64_t v) { return static_cast<double>(v); }
 // Multiply-adds of attention's two products for one token, in all layers, with the whole s^2.
 double attention_multiply_adds(const ModelSpec& m, std::int64_t sequence) {
   if (m.kind != ModelKind::transformer) return 0;
-  const TransformerSpec& t = m.transformer;
-  return 2.0 * d(t.layers) * d(t.heads * t.head_size) * d(sequence);
+  return d(m.transformer.attention_multiply_adds()) * d(sequence);
 }
 
 double layer_multiply_adds(const ModelSpec& m) {
   if (m.timing_only()) return 0;
-  if (m.kind == ModelKind::transformer)
-    return d(m.transformer.layers) * d(m.transformer.layer_multiply_adds());
+  if (m.kind == ModelKind::transformer) return d(m.transformer.layer_multiply_adds());
   return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
 }
 
@@ -57,7 +55,7 @@ Flops flops_per_token(const ModelSpec& m, std::int64_t sequence, FlopRule rule) 
   }
   const double attention = 6.0 * attention_multiply_adds(m, sequence);
   const double gemms = 6.0 * (layer_multiply_adds(m) + head_multiply_adds(m));
-  const double six_n = 6.0 * d(m.parameters());
+  const double six_n = 6.0 * d(m.active_parameters());
   switch (rule) {
     case FlopRule::full:
       return Flops(gemms + attention);

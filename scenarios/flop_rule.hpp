@@ -12,11 +12,12 @@
 //   palm             6 N + 12 L a d s                                               (Chowdhery et
 //   al. 2022, appendix B) 6n               6 N (Kaplan et al. 2020)
 //
-// N counts every parameter once, the embedding included. Embedding look-ups and recomputation count
-// in no rule; `executed` adds what recomputation runs, for HFU. A window of attention does not
-// change a rule. Residual networks and Fourier operators count per sample: full (and
-// megatron-causal) is every product, three times the forward's but for the first layer, which
-// passes no gradient on; Fourier transforms do not count.
+// N counts every parameter once, the embedding included, but of a mixture's experts as many as a
+// token passes; their GEMMs and the router's count likewise, and latent attention's by its ranks.
+// Embedding look-ups and recomputation count in no rule; `executed` adds what recomputation runs,
+// for HFU. A window of attention does not change a rule. Residual networks and Fourier operators
+// count per sample: full (and megatron-causal) is every product, three times the forward's but for
+// the first layer, which passes no gradient on; Fourier transforms do not count.
 #pragma once
 
 #include <cstdint>

@@ -28,6 +28,11 @@ struct HuggingFace {
   std::optional<bool> tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window,
       use_parallel_residual;
   Count num_local_experts, num_experts, n_routed_experts;
+  Count num_experts_per_tok, moe_intermediate_size, n_shared_experts, first_k_dense_replace;
+  Count shared_expert_intermediate_size, moe_layer_freq, decoder_sparse_step;
+  Count q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
+  std::optional<bool> norm_topk_prob;
+  std::optional<std::string> scoring_func;
   std::optional<double> rope_theta, rotary_emb_base, rms_norm_eps, layer_norm_epsilon,
       layer_norm_eps;
 };
@@ -67,9 +72,26 @@ void describe(Fields<HuggingFace>& f) {
                               {"layer_norm_epsilon", &H::layer_norm_epsilon},
                               {"layer_norm_eps", &H::layer_norm_eps}})
     f.field(name, member).positive();
-  f.field("num_local_experts", &H::num_local_experts).at_least(0);
-  f.field("num_experts", &H::num_experts).at_least(0);
-  f.field("n_routed_experts", &H::n_routed_experts).at_least(0);
+  for (auto [name, member] : {std::pair{"num_local_experts", &H::num_local_experts},
+                              {"num_experts", &H::num_experts},
+                              {"n_routed_experts", &H::n_routed_experts},
+                              {"num_experts_per_tok", &H::num_experts_per_tok},
+                              {"n_shared_experts", &H::n_shared_experts},
+                              {"first_k_dense_replace", &H::first_k_dense_replace},
+                              {"moe_layer_freq", &H::moe_layer_freq},
+                              {"decoder_sparse_step", &H::decoder_sparse_step},
+                              {"qk_nope_head_dim", &H::qk_nope_head_dim},
+                              {"qk_rope_head_dim", &H::qk_rope_head_dim},
+                              {"v_head_dim", &H::v_head_dim}})
+    f.field(name, member).between(0, 100'000);
+  for (auto [name, member] :
+       {std::pair{"moe_intermediate_size", &H::moe_intermediate_size},
+        {"shared_expert_intermediate_size", &H::shared_expert_intermediate_size},
+        {"q_lora_rank", &H::q_lora_rank},
+        {"kv_lora_rank", &H::kv_lora_rank}})
+    f.field(name, member).between(0, 10'000'000);
+  f.field("norm_topk_prob", &H::norm_topk_prob);
+  f.field("scoring_func", &H::scoring_func);
 }
 
 // Takes values by any of their spellings and remembers which were used.
@@ -108,7 +130,10 @@ std::string activation_of(const HuggingFace& h, const std::string& fallback) {
 // Norms, biases and ties of a family: defaults of its configuration and model code. False for an
 // unknown family, which is taken for a llama.
 bool apply_family(const std::string& type, const HuggingFace& h, TransformerSpec& t) {
-  const bool llama = type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3";
+  const bool qwen3 = type == "qwen3" || type == "qwen3_moe";
+  const bool qwen2 = type == "qwen2" || type == "qwen2_moe";
+  const bool llama = type == "llama" || type == "mistral" || type == "mixtral" ||
+                     type == "deepseek_v2" || type == "deepseek_v3" || qwen2 || qwen3;
   const bool gpt = type == "gpt2" || type == "gpt_neo" || type == "gpt_neox";
   t.activation = activation_of(h, gpt ? "gelu" : "silu");
   t.tied = h.tie_word_embeddings.value_or(type == "gpt2" || type == "gpt_neo");
@@ -127,13 +152,56 @@ bool apply_family(const std::string& type, const HuggingFace& h, TransformerSpec
   }
   // In Llama's code attention_bias covers the output projection too; Qwen 2 always has biases on Q,
   // K and V alone.
-  t.qkv_bias = type == "qwen2" || h.attention_bias.value_or(false);
-  t.output_bias = type != "qwen2" && h.attention_bias.value_or(false);
+  t.qkv_bias = qwen2 || h.attention_bias.value_or(false);
+  t.output_bias = !qwen2 && h.attention_bias.value_or(false);
   t.mlp_bias = h.mlp_bias.value_or(false);
-  t.qk_norm = type == "qwen3";
-  const bool windowed = type == "mistral" || h.use_sliding_window.value_or(false);
+  t.qk_norm = qwen3;
+  const bool windowed =
+      type == "mistral" || type == "mixtral" || h.use_sliding_window.value_or(false);
   t.window = windowed ? h.sliding_window.value_or(0) : 0;
   return llama;
+}
+
+// A mixture of experts, by the names of Mixtral, of Qwen and of DeepSeek.
+void apply_experts(const std::string& type, const HuggingFace& h, Picker& pick, Problems& problems,
+                   TransformerSpec& t) {
+  t.experts = pick.maybe({{"num_local_experts", &h.num_local_experts},
+                          {"num_experts", &h.num_experts},
+                          {"n_routed_experts", &h.n_routed_experts}})
+                  .value_or(0);
+  if (t.experts <= 1) {
+    t.experts = 0;
+    return;
+  }
+  for (const auto& [key, every] : {std::pair{"moe_layer_freq", h.moe_layer_freq},
+                                   {"decoder_sparse_step", h.decoder_sparse_step}})
+    if (every.value_or(1) != 1)
+      problems.add(key, "not available yet: mixtures of experts in some layers between others");
+  t.experts_per_token = pick.need("the experts that a token passes",
+                                  {{"num_experts_per_tok", &h.num_experts_per_tok}});
+  if (t.experts_per_token > t.experts)
+    problems.add("num_experts_per_tok",
+                 fmt::format("{} of {} experts", t.experts_per_token, t.experts));
+  t.expert_ffn = h.moe_intermediate_size.value_or(t.ffn);
+  t.shared_ffn =
+      h.shared_expert_intermediate_size.value_or(h.n_shared_experts.value_or(0) * t.expert_ffn);
+  t.shared_gate = type == "qwen2_moe";
+  t.dense_layers = std::min(h.first_k_dense_replace.value_or(0), t.layers);
+  const bool sigmoid = h.scoring_func.value_or("") == "sigmoid";
+  const bool normalised = h.norm_topk_prob.value_or(type == "mixtral");
+  t.router = sigmoid ? "sigmoid" : normalised ? "softmax" : "softmax-all";
+}
+
+void apply_latent_attention(const HuggingFace& h, Problems& problems, TransformerSpec& t) {
+  t.kv_rank = h.kv_lora_rank.value_or(0);
+  if (t.kv_rank == 0) return;
+  t.q_rank = h.q_lora_rank.value_or(0);
+  t.rope_head = h.qk_rope_head_dim.value_or(0);
+  t.v_head = h.v_head_dim.value_or(0);
+  t.head_size = h.qk_nope_head_dim.value_or(0) + t.rope_head;
+  if (t.rope_head == 0 || t.v_head == 0 || t.head_size == t.rope_head)
+    problems.add("kv_lora_rank", "config.json does not say the sizes of a head",
+                 "they are called qk_nope_head_dim, qk_rope_head_dim and v_head_dim");
 }
 
 }  // namespace
@@ -142,10 +210,6 @@ ModelSpec model_from_hugging_face(const Document& document) {
   Problems problems(document);
   const auto h = read<HuggingFace>(document, problems, {Sources::optional, UnknownKeys::ignore});
   problems.throw_if_any();
-  for (const auto& [key, experts] : {std::pair{"num_local_experts", h.num_local_experts},
-                                     {"num_experts", h.num_experts},
-                                     {"n_routed_experts", h.n_routed_experts}})
-    if (experts.value_or(0) > 1) problems.add(key, "not available yet: mixtures of experts");
   Picker pick(problems);
   ModelSpec model;
   TransformerSpec& t = model.transformer;
@@ -169,7 +233,9 @@ ModelSpec model_from_hugging_face(const Document& document) {
   if (!apply_family(type, h, t))
     model.warnings.push_back(fmt::format(
         "model_type '{}' is not known and was taken for a llama; used were {}", type, pick.used()));
-  if (!h.head_dim && t.hidden % t.heads != 0)
+  apply_experts(type, h, pick, problems, t);
+  apply_latent_attention(h, problems, t);
+  if (!h.head_dim && !t.latent() && t.hidden % t.heads != 0)
     problems.add(
         "", fmt::format("{} attention heads do not divide the hidden size {}", t.heads, t.hidden),
         "head_dim would say how large they are");

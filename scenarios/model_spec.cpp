@@ -55,18 +55,53 @@ std::int64_t TransformerSpec::embedding_parameters() const {
   return vocabulary * hidden + (learned_positions ? max_positions * hidden : 0);
 }
 
+namespace {
+
+// Multiply-adds of one layer's attention, and of an MLP of this width; each is a parameter.
+std::int64_t attention_weights(const TransformerSpec& t) {
+  const std::int64_t q = t.heads * t.head_size;
+  if (!t.latent()) return t.hidden * t.head_size * (t.heads + 2 * t.kv_heads) + q * t.hidden;
+  const std::int64_t queries = t.q_rank > 0 ? (t.hidden + q) * t.q_rank : t.hidden * q;
+  return queries + t.hidden * (t.kv_rank + t.rope_head) +
+         t.kv_rank * t.heads * (t.head_size - t.rope_head + t.v_head) +
+         t.heads * t.v_head * t.hidden;
+}
+std::int64_t mlp_weights(const TransformerSpec& t, std::int64_t width) {
+  return (t.gated ? 3 : 2) * t.hidden * width;
+}
+
+// What a token passes, or all of it, of one mixture layer besides attention.
+std::int64_t mixture_weights(const TransformerSpec& t, std::int64_t experts) {
+  return t.hidden * t.experts + experts * mlp_weights(t, t.expert_ffn) +
+         mlp_weights(t, t.shared_ffn) + (t.shared_gate ? t.hidden : 0);
+}
+
+}  // namespace
+
 std::int64_t TransformerSpec::layer_multiply_adds() const {
-  return hidden * head_size * (heads + 2 * kv_heads) + heads * head_size * hidden +
-         (gated ? 3 : 2) * hidden * ffn;
+  return layers * attention_weights(*this) + (layers - mixture_layers()) * mlp_weights(*this, ffn) +
+         mixture_layers() * mixture_weights(*this, experts_per_token);
+}
+
+std::int64_t TransformerSpec::attention_multiply_adds() const {
+  return layers * heads * (head_size + (latent() ? v_head : head_size));
 }
 
 std::int64_t TransformerSpec::layer_parameters() const {
-  std::int64_t n = layer_multiply_adds() + 2 * norm_elements(*this);
-  if (qkv_bias) n += head_size * (heads + 2 * kv_heads);
-  if (output_bias) n += hidden;
-  if (mlp_bias) n += (gated ? 2 : 1) * ffn + hidden;
-  if (qk_norm) n += 2 * head_size;
-  return n;
+  std::int64_t each = attention_weights(*this) + 2 * norm_elements(*this);
+  if (qkv_bias) each += head_size * (heads + 2 * kv_heads);
+  if (output_bias) each += hidden;
+  if (qk_norm) each += 2 * head_size;
+  if (latent()) each += kv_rank + q_rank;  // norms of the vectors
+  const std::int64_t mlp_biases = mlp_bias ? (gated ? 2 : 1) * ffn + hidden : 0;
+  const std::int64_t router_bias = router == "sigmoid" ? experts : 0;
+  return layers * each + (layers - mixture_layers()) * (mlp_weights(*this, ffn) + mlp_biases) +
+         mixture_layers() * (mixture_weights(*this, experts) + router_bias);
+}
+
+std::int64_t TransformerSpec::active_parameters() const {
+  return parameters() -
+         mixture_layers() * (experts - experts_per_token) * mlp_weights(*this, expert_ffn);
 }
 
 std::int64_t TransformerSpec::head_parameters() const {
@@ -74,14 +109,16 @@ std::int64_t TransformerSpec::head_parameters() const {
 }
 
 std::int64_t TransformerSpec::parameters() const {
-  return embedding_parameters() + layers * layer_parameters() + head_parameters();
+  return embedding_parameters() + layer_parameters() + head_parameters();
 }
 
 std::string TransformerSpec::too_large() const {
   const auto d = [](std::int64_t v) { return static_cast<double>(v); };
   const double layer =
       d(hidden) * (2 * d(head_size) * d(heads) + 2 * d(head_size) * d(kv_heads) + 3 * d(ffn));
-  const double all = d(layers) * layer + d(hidden) * (2 * d(vocabulary) + d(max_positions));
+  const double mixture = 3 * d(hidden) * (d(experts) * d(expert_ffn) + d(shared_ffn) + d(experts));
+  const double all =
+      d(layers) * (layer + mixture) + d(hidden) * (2 * d(vocabulary) + d(max_positions));
   return all <= 1e15 ? "" : fmt::format("about {:.0e} parameters are more than any model has", all);
 }
 
@@ -114,6 +151,27 @@ void describe(Fields<TransformerSpec>& f) {
       .positive()
       .doc("base of the rotary embedding");
   f.field("norm_epsilon", &TransformerSpec::norm_epsilon).positive();
+  f.field("experts", &TransformerSpec::experts).between(0, 100'000).doc("0: no mixture");
+  f.field("experts_per_token", &TransformerSpec::experts_per_token).between(1, 100'000);
+  f.field("expert_ffn", &TransformerSpec::expert_ffn).between(0, 10'000'000).doc("0: ffn");
+  f.field("shared_ffn", &TransformerSpec::shared_ffn)
+      .between(0, 10'000'000)
+      .doc("width of the experts that all tokens pass");
+  f.field("dense_layers", &TransformerSpec::dense_layers)
+      .between(0, 100'000)
+      .doc("first layers without a mixture");
+  f.field("shared_gate", &TransformerSpec::shared_gate).doc("scales the shared experts' output");
+  f.field("router", &TransformerSpec::router)
+      .one_of({"softmax", "softmax-all", "sigmoid"})
+      .doc("weights of the chosen: a softmax over them, over all, or sigmoids made to sum to one");
+  f.field("kv_rank", &TransformerSpec::kv_rank)
+      .between(0, 1'000'000)
+      .doc("of latent attention; 0: none");
+  f.field("q_rank", &TransformerSpec::q_rank).between(0, 1'000'000);
+  f.field("rope_head", &TransformerSpec::rope_head)
+      .between(0, 100'000)
+      .doc("part of head_size that turns");
+  f.field("v_head", &TransformerSpec::v_head).between(0, 100'000).doc("size of a value's head");
   f.check([](const TransformerSpec& t, const SectionProblems& p) {
     if (t.head_size == 0 && t.hidden % t.heads != 0)
       p.add("heads", fmt::format("{} heads do not divide hidden = {}", t.heads, t.hidden),
@@ -122,6 +180,12 @@ void describe(Fields<TransformerSpec>& f) {
       p.add("kv_heads", fmt::format("{} does not divide heads = {}", t.kv_heads, t.heads));
     if (t.learned_positions && t.max_positions == 0)
       p.add("learned_positions", "a table of positions needs max_positions");
+    if (t.experts > 0 && t.experts_per_token > t.experts)
+      p.add("experts_per_token", fmt::format("{} of {} experts", t.experts_per_token, t.experts));
+    if (t.dense_layers > t.layers)
+      p.add("dense_layers", fmt::format("{} of {} layers", t.dense_layers, t.layers));
+    if (t.kv_rank > 0 && (t.head_size <= t.rope_head || t.v_head == 0 || t.rope_head == 0))
+      p.add("kv_rank", "latent attention needs head_size, and rope_head below it, and v_head");
   });
 }
 
@@ -194,6 +258,10 @@ std::int64_t ModelSpec::parameters() const {
   return 0;
 }
 
+std::int64_t ModelSpec::active_parameters() const {
+  return kind == ModelKind::transformer ? transformer.active_parameters() : parameters();
+}
+
 std::int64_t ModelSpec::layers() const {
   switch (kind) {
     case ModelKind::transformer:
@@ -213,8 +281,9 @@ double ModelSpec::widest_activations() const {
   switch (kind) {
     case ModelKind::transformer: {
       const TransformerSpec& t = transformer;
+      const double experts = d(t.experts_per_token) * (d(t.hidden) + 3 * d(t.expert_ffn));
       return 6 * d(t.hidden) + 3 * d(t.heads + t.kv_heads) * d(t.head_size) + 3 * d(t.ffn) +
-             d(t.vocabulary);
+             experts + 3 * d(t.shared_ffn) + d(t.vocabulary);
     }
     case ModelKind::mlp:
       return d(mlp.context * mlp.embedding) + d(mlp.hidden) + d(mlp.vocabulary);
@@ -268,6 +337,7 @@ ModelSpec model_from_yaml(const Document& document) {
     if (t.kv_heads == 0) t.kv_heads = t.heads;
     if (t.head_size == 0 && t.heads > 0) t.head_size = t.hidden / t.heads;
     if (t.ffn == 0) t.ffn = 4 * t.hidden;
+    if (t.experts > 0 && t.expert_ffn == 0) t.expert_ffn = t.ffn;
     if (const std::string text = t.too_large(); problems.empty() && !text.empty())
       problems.add("layers", text);
     model.transformer = t;

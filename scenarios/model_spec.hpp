@@ -34,13 +34,31 @@ struct TransformerSpec {
   std::int64_t window = 0;       // tokens that attention looks back; 0: all
   double rope_theta = 10'000;    // base of the rotary embedding; concerns values only, as does
   double norm_epsilon = 1e-5;
+  // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`.
+  std::int64_t experts = 0;            // 0: none
+  std::int64_t experts_per_token = 1;  // that the router chooses
+  std::int64_t expert_ffn = 0;         // 0 in a file: ffn
+  std::int64_t shared_ffn = 0;         // width of the MLP that all tokens pass besides
+  std::int64_t dense_layers = 0;
+  bool shared_gate = false;        // the shared MLP's output is scaled by a gate of its own
+  std::string router = "softmax";  // softmax over the chosen; softmax-all over all; sigmoid
+  // Latent attention (DeepSeek-AI 2024, arXiv 2405.04434): queries, keys and values come from
+  // vectors of these ranks; head_size is that of queries and keys, of which `rope_head` turn.
+  std::int64_t kv_rank = 0;  // 0: none
+  std::int64_t q_rank = 0;   // 0: queries come from the hidden vector
+  std::int64_t rope_head = 0, v_head = 0;
 
   std::int64_t embedding_parameters() const;  // table and learned positions
-  std::int64_t layer_parameters() const;
+  std::int64_t layer_parameters() const;      // all layers together
+  std::int64_t active_parameters() const;     // those that one token passes
+  bool latent() const { return kv_rank > 0; }
+  std::int64_t mixture_layers() const { return experts > 0 ? layers - dense_layers : 0; }
   std::int64_t head_parameters() const;  // final norm, and the output matrix unless tied
   std::int64_t parameters() const;       // shared ones once
-  // Multiply-adds per token of the GEMMs of one layer, and of the head.
+  // Multiply-adds per token of the GEMMs of all layers, and of the head; and of attention's two
+  // products per token and token that it sees, in all layers.
   std::int64_t layer_multiply_adds() const;
+  std::int64_t attention_multiply_adds() const;
   std::int64_t head_multiply_adds() const { return hidden * vocabulary; }
   // What is wrong with a model of more than 1e15 parameters, whose counts could overflow; else "".
   std::string too_large() const;
@@ -75,6 +93,7 @@ struct ModelSpec {
 
   bool timing_only() const { return kind == ModelKind::resnet || kind == ModelKind::fno; }
   std::int64_t parameters() const;
+  std::int64_t active_parameters() const;
   std::int64_t layers() const;  // what pipeline stages divide
   // Roughly the activations that a layer, or the head, keeps of one token (transformer) or sample.
   double widest_activations() const;

@@ -27,6 +27,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   };
   refuse(spec.head_bias, "a bias in the output head");
   refuse(spec.qk_norm, "norms of queries and keys");
+  refuse(spec.experts > 0, "mixtures of experts");
+  refuse(spec.latent(), "latent attention");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };

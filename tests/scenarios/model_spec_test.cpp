@@ -98,7 +98,7 @@ TEST_CASE("an unknown model_type is taken for a llama and says which keys were u
   CHECK(m.transformer.ffn == 256);
 }
 
-TEST_CASE("a config.json that lacks dimensions, or is a mixture of experts, is refused") {
+TEST_CASE("a config.json that lacks dimensions, or has experts in every other layer, is refused") {
   CHECK(
       message(
           R"({"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 10})") ==
@@ -112,7 +112,12 @@ TEST_CASE("a config.json that lacks dimensions, or is a mixture of experts, is r
       message(
           R"({"model_type": "mixtral", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
       "vocab_size": 10, "num_local_experts": 8})")
-          .find("not available yet: mixtures of experts") == 0);
+          .find("config.json does not say the experts that a token passes") == 0);
+  CHECK(
+      message(
+          R"({"model_type": "qwen3_moe", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "vocab_size": 10, "num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 2})")
+          .find("not available yet: mixtures of experts in some layers between others") == 0);
   CHECK(message(R"({"hidden_size": "many"})").find("hidden_size: expected a whole number") == 0);
 }
 

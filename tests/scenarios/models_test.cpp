@@ -27,22 +27,44 @@ TEST_CASE("every model of the folder reads without a guess and has parameters an
 TEST_CASE("models that people know have exactly the published number of parameters") {
   // Of published weights; embeddings that are shared count once.
   const std::map<std::string, std::int64_t> counts{
-      {"gpt2", 124'439'808},
-      {"gpt2-xl", 1'557'611'200},
-      {"gpt-neox-20b", 20'554'567'680},
-      {"llama-2-7b", 6'738'415'616},
-      {"llama-3-70b", 70'553'706'496},
-      {"llama-3-8b", 8'030'261'248},
-      {"llama-3.1-405b", 405'853'388'800},
-      {"llama-3.2-1b", 1'235'814'400},
-      {"mistral-7b", 7'241'732'096},
-      {"pythia-1b", 1'011'781'632},
-      {"qwen2.5-7b", 7'615'616'512},
+      {"deepseek-v3", 671'026'419'200}, {"gpt2", 124'439'808},
+      {"gpt2-xl", 1'557'611'200},       {"gpt-neox-20b", 20'554'567'680},
+      {"llama-2-7b", 6'738'415'616},    {"llama-3-70b", 70'553'706'496},
+      {"llama-3-8b", 8'030'261'248},    {"llama-3.1-405b", 405'853'388'800},
+      {"llama-3.2-1b", 1'235'814'400},  {"mistral-7b", 7'241'732'096},
+      {"mixtral-8x7b", 46'702'792'704}, {"pythia-1b", 1'011'781'632},
+      {"qwen2.5-7b", 7'615'616'512},    {"qwen3-30b-a3b", 30'532'122'624},
   };
   for (const auto& [name, parameters] : counts) {
     CAPTURE(name);
     CHECK(read_model(name, root).parameters() == parameters);
   }
+}
+
+TEST_CASE("a token passes as many parameters of a mixture as its authors say") {
+  // 12.9 B (arXiv 2401.04088), 37 B (arXiv 2412.19437), 3.3 B (arXiv 2505.09388).
+  const std::map<std::string, std::int64_t> counts{{"mixtral-8x7b", 12'879'925'248},
+                                                   {"deepseek-v3", 37'552'297'472},
+                                                   {"qwen3-30b-a3b", 3'353'032'704}};
+  for (const auto& [name, parameters] : counts) {
+    CAPTURE(name);
+    CHECK(read_model(name, root).active_parameters() == parameters);
+  }
+  const ModelSpec dense = read_model("llama-3-8b", root);
+  CHECK(dense.active_parameters() == dense.parameters());
+}
+
+TEST_CASE("latent attention and experts count as DeepSeek-V3's report says") {
+  const TransformerSpec t = read_model("deepseek-v3", root).transformer;
+  const std::int64_t h = 7168, heads = 128;
+  const std::int64_t attention =
+      h * 1536 + 1536 * heads * 192 + h * (512 + 64) + 512 * heads * (128 + 128) + heads * 128 * h;
+  const std::int64_t expert = 3 * h * 2048;
+  CHECK(t.layer_multiply_adds() ==
+        61 * attention + 3 * 3 * h * 18432 + 58 * (h * 256 + 9 * expert));
+  CHECK(t.attention_multiply_adds() == 61 * heads * (192 + 128));
+  CHECK(t.layer_parameters() == 61 * (attention + 1536 + 512 + 2 * h) + 3 * 3 * h * 18432 +
+                                    58 * (h * 256 + 256 + 257 * expert));
 }
 
 TEST_CASE(
