@@ -122,18 +122,19 @@ void predict_attention(const MeasuredFile& file, const MeasuredCase& c, const Al
 
 void predict_elementwise(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                          const Machines& machines, Prediction& out) {
-  if (!c.tokens || !c.hidden) throw NotScored("the shape of the operation is not stated");
+  const auto tokens = size_of(c.tokens, c);
+  if (!tokens || !c.hidden) throw NotScored("the shape of the operation is not stated");
   const Dtype type = dtype_of(c, aliases, out.assumptions);
   const std::string op = word(c.op);
   Kernel kernel;
   if (op == "input_layernorm") {
-    kernel = Kernel::norm(*c.tokens, *c.hidden, Norm::rms, 1e-5, type);
+    kernel = Kernel::norm(*tokens, *c.hidden, Norm::rms, 1e-5, type);
   } else if (op == "add") {
-    kernel = Kernel::residual_add(*c.tokens, *c.hidden, type);
+    kernel = Kernel::residual_add(*tokens, *c.hidden, type);
   } else if (op == "mlp_act") {
     const auto ffn = size_of(c.ffn_hidden, c);
     if (!ffn) throw NotScored("the shape of the operation is not stated");
-    kernel = Kernel::gated_activation(*c.tokens, *ffn / c.tp.value_or(1), Activation::silu, type);
+    kernel = Kernel::gated_activation(*tokens, *ffn / c.tp.value_or(1), Activation::silu, type);
   } else {
     throw NotScored(fmt::format("op '{}' has no kernel", op));
   }

@@ -90,6 +90,7 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"stage", &C::stage},
                                      {"tflops_def", &C::tflops_def},
                                      {"attention", &C::attention},
+                                     {"tokens", &C::tokens},
                                      {"ffn_hidden", &C::ffn_hidden},
                                      {"kv_heads", &C::kv_heads}})
     f.open(name, member);
@@ -99,7 +100,6 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"vocab", &C::vocab},
                                      {"seq_len", &C::seq_len},
                                      {"experts", &C::experts},
-                                     {"tokens", &C::tokens},
                                      {"gpus", &C::gpus},
                                      {"gpus_per_node", &C::gpus_per_node},
                                      {"gpus_per_node_used", &C::gpus_per_node_used},

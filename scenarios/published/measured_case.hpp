@@ -27,7 +27,8 @@ struct MeasuredCase {
   Node model, gpu, interconnect, scale_up_domain, precision, recompute, sharding, pp_schedule;
   Node framework, stack, op, stage, tflops_def, attention;
   Node ffn_hidden, kv_heads;  // a number, or a product such as 4*hidden
-  Count layers, hidden, heads, vocab, seq_len, experts, tokens;
+  Node tokens;                // of an elementwise operation, a number; of a run, any text
+  Count layers, hidden, heads, vocab, seq_len, experts;
   std::optional<bool> swiglu, sequence_parallel;
   Count gpus, gpus_per_node, gpus_per_node_used, nodes;
   Count tp, pp, dp, cp, ep, vpp;
