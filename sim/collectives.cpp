@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "sim/device.hpp"
+#include "sim/recording.hpp"
 #include "sim/streams.hpp"
 
 namespace orrery::sim {
@@ -46,6 +47,35 @@ Transfer& Collectives::issue(
     transfer.values->join(part, communication.in, communication.out);
   }
   return transfer;
+}
+
+Meeting& Collectives::meeting_of(Communicator& communicator) {
+  if (communicator.id() >= meeting_of_.size()) meeting_of_.resize(communicator.id() + 1);
+  Meeting*& found = meeting_of_[communicator.id()];
+  if (found != nullptr) return *found;
+  Meeting& fresh = meetings_.emplace_back();
+  fresh.rendezvous.communicator = &communicator;
+  fresh.rendezvous.expected = communicator.sides();
+  fresh.rendezvous.world = reinterpret_cast<std::uint64_t>(&fresh.transfer);
+  fresh.transfer.rendezvous = &fresh.rendezvous;
+  fresh.transfer.of_meeting = true;
+  found = &fresh;
+  return fresh;
+}
+
+Transfer& Collectives::meet(Meeting& meeting, const RecordedCommunication& recorded, int member) {
+  Rendezvous& rendezvous = meeting.rendezvous;
+  if (rendezvous.arrived == 0 && meeting.recorded != &recorded) {
+    meeting.recorded = &recorded;
+    rendezvous.first = recorded.communication;
+    rendezvous.first.communicator = rendezvous.communicator;
+    meeting.transfer.sites = {};
+  }
+  ORRERY_ASSERT(rendezvous.first.elements == recorded.communication.elements,
+                "members of a group meet for the same operation");
+  if (is_pair(recorded.communication.kind))
+    meeting.transfer.sites[static_cast<std::size_t>(member)] = recorded.communication.site;
+  return meeting.transfer;
 }
 
 void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
@@ -218,7 +248,16 @@ void Collectives::end_member(Transfer& transfer, StreamState& stream) {
 }
 
 void Collectives::close(Transfer& transfer) {
-  transfer.rendezvous->communicator->retire(*transfer.rendezvous);
+  Rendezvous& rendezvous = *transfer.rendezvous;
+  if (transfer.of_meeting) {
+    transfer.members.clear();
+    transfer.ring_ranks.clear();
+    transfer.start = {};
+    rendezvous.arrived = 0;
+    ++rendezvous.sequence;
+    return;
+  }
+  rendezvous.communicator->retire(rendezvous);
   std::vector<StreamState*> members = std::move(transfer.members);
   members.clear();
   transfer = Transfer{};

@@ -41,11 +41,28 @@ struct Transfer {
   Bytes ring_chunk;
   Time ring_alpha;
   std::exception_ptr poison;
+  bool of_meeting = false;
+};
+
+struct RecordedCommunication;
+
+// Where the members of a communicator meet whose operations have been matched as they were
+// recorded: one operation after the other, each under way from its first member's arrival to its
+// end.
+struct Meeting {
+  Rendezvous rendezvous;
+  Transfer transfer;
+  const RecordedCommunication* recorded = nullptr;  // what `rendezvous` was filled in from
 };
 
 class Collectives {
  public:
   explicit Collectives(Core& core) : core_(core) {}
+
+  Meeting& meeting_of(Communicator& communicator);
+  // A member's stream has come to its next operation; arrive() must follow.
+  static Transfer& meet(Meeting& meeting, const RecordedCommunication& recorded, int member);
+  const std::deque<Meeting>& meetings() const { return meetings_; }
 
   // A member issues its next operation. Throws what Communicator::issue throws.
   Transfer& issue(const Communication& communication,
@@ -110,6 +127,8 @@ class Collectives {
   Price pair_price_;
   std::deque<Transfer> transfers_;
   std::vector<Transfer*> free_;
+  std::deque<Meeting> meetings_;
+  std::vector<Meeting*> meeting_of_;  // by communicator
   std::vector<std::uint32_t> path_;
   std::vector<LinkId> links_;
 };

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "sim/collectives.hpp"
-
 namespace orrery::sim {
 
 SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording)
@@ -21,19 +19,22 @@ SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording)
 
 SimCursor::Ends SimCursor::open(const RecordedChannel& channel) const {
   Communicators& all = core_.state.communicators;
+  const auto meeting = [this](Communicator& communicator) {
+    return &core_.collectives->meeting_of(communicator);
+  };
   const Grid& grid = core_.state.options.grid;
   const int rank = static_cast<int>(id_);
   if (!channel.edge) {
     Communicator& group = all.group(rank, channel.axes, channel.lane);
-    return {&group, &group, all.index_in_group(rank, channel.axes, group)};
+    Meeting* const both = meeting(group);
+    return {both, both, all.index_in_group(rank, channel.axes, group), false};
   }
   const Axis axis = channel.axes.first();
   const int size = grid.size(axis);
-  const int previous = (grid.coordinate(rank, axis) - channel.offset) % size;
-  return {&all.edge(rank, axis, channel.offset, channel.lane),
-          &all.edge(grid.rank_with(rank, axis, (previous + size) % size), axis, channel.offset,
-                    channel.lane),
-          0};
+  const int before = (grid.coordinate(rank, axis) - channel.offset) % size;
+  const int previous = grid.rank_with(rank, axis, (before + size) % size);
+  return {meeting(all.edge(rank, axis, channel.offset, channel.lane)),
+          meeting(all.edge(previous, axis, channel.offset, channel.lane)), 0, true};
 }
 
 void SimCursor::reconsider() {
@@ -150,14 +151,19 @@ bool SimCursor::issue(const Record& record) {
   return false;
 }
 
+// Several pairs of a group may exchange at once: these find each other as those of programs do.
 Transfer& SimCursor::meet(const RecordedCommunication& recorded) {
   const Ends& ends = ends_[recorded.channel];
-  Communication mine = recorded.communication;
-  const bool receiving = mine.kind == Collective::receive;
-  mine.communicator = receiving ? ends.in : ends.out;
-  mine.member = mine.communicator->edge() ? (receiving ? 1 : 0) : ends.index;
-  static const std::vector<std::pair<const Communicator*, std::uint64_t>> checked_before;
-  return core_.collectives->issue(mine, checked_before);
+  const Collective kind = recorded.communication.kind;
+  if (kind == Collective::exchange) {
+    Communication mine = recorded.communication;
+    mine.communicator = ends.out->rendezvous.communicator;
+    mine.member = ends.index;
+    return core_.collectives->issue(mine, {});
+  }
+  if (!ends.edge) return Collectives::meet(*ends.out, recorded, ends.index);
+  const bool receives = kind == Collective::receive;
+  return Collectives::meet(receives ? *ends.in : *ends.out, recorded, receives ? 1 : 0);
 }
 
 void SimCursor::fill_report(RankReport& report) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/collectives.hpp"
 #include "sim/recording.hpp"
 #include "sim/sim_rank.hpp"
 
@@ -31,9 +32,10 @@ class SimCursor : public SimRank {
  private:
   // What opened channels lead to.
   struct Ends {
-    Communicator* out = nullptr;
-    Communicator* in = nullptr;
+    Meeting* out = nullptr;
+    Meeting* in = nullptr;  // of an edge; else as `out`
     int index = 0;
+    bool edge = false;
   };
   bool issue(const Record& record);
   bool wait_for(const RecordedWait& recorded);

@@ -117,6 +117,13 @@ void describe_communications(Error& error, const Core& core) {
       error.with("pending", text);
     }
   }
+  for (const Meeting& meeting : core.collectives->meetings()) {
+    const Rendezvous& rendezvous = meeting.rendezvous;
+    if (rendezvous.arrived == 0 || ++pending > most_named) continue;
+    error.with("pending", describe_transfer(rendezvous) + " has been reached by " +
+                              std::to_string(rendezvous.arrived) + " of " +
+                              std::to_string(rendezvous.expected) + " streams");
+  }
   if (pending > most_named)
     error.with("pending", "and " + std::to_string(pending - most_named) + " more");
 }

@@ -281,6 +281,7 @@ class SimWorld : public World, public EngineClient {
     const auto* const object = &object_of<const char>(payload);
     __builtin_prefetch(object);
     __builtin_prefetch(object + 64);
+    __builtin_prefetch(object + sizeof(StreamState));
   }
 
   void stuck() override { throw describe_deadlock(*core_); }
