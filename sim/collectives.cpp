@@ -251,6 +251,7 @@ void Collectives::close(Transfer& transfer) {
   Rendezvous& rendezvous = *transfer.rendezvous;
   if (transfer.of_meeting) {
     transfer.members.clear();
+    transfer.ring_ranks.clear();
     transfer.start = {};
     rendezvous.arrived = 0;
     ++rendezvous.sequence;
