@@ -106,6 +106,7 @@ struct HybridCase {
   bool host_clock = true;
   std::uint32_t launch_queue = 64;
   sim::Variability variability{};
+  Fidelity fidelity = Fidelity::automatic;
   World::Program program = hybrid_program;
 
   // In this process, once.
@@ -124,6 +125,7 @@ struct HybridCase {
     options.host_clock = host_clock;
     options.launch_queue = launch_queue;
     options.variability = variability;
+    options.fidelity = fidelity;
     options.trace = trace;
     return make_sim_world(world, options)->run(program);
   }

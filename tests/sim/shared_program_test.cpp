@@ -64,6 +64,17 @@ TEST_CASE("a shared program follows jitter and slow ranks as an actor per rank d
   CHECK(c.text(Execution::actors) != HybridCase{.plan = c.plan}.text(Execution::actors));
 }
 
+TEST_CASE("transfers of a shared program contend for links as those of actors do") {
+  HybridCase c{.plan = {.tensor = 2, .context = 3, .pipeline = 2, .data = 2}, .per_node = 4};
+  const std::string alone = c.text(Execution::actors);
+  for (const Fidelity fidelity : {Fidelity::flow, Fidelity::messages}) {
+    c.fidelity = fidelity;
+    const std::string actors = c.text(Execution::actors);
+    CHECK(actors == c.text(Execution::shared));
+    CHECK(actors != alone);
+  }
+}
+
 TEST_CASE("the trace of a shared program is that of an actor per rank, byte for byte") {
   const HybridCase c{.plan = {.tensor = 2, .context = 2, .pipeline = 2, .data = 2}};
   const auto traced = [&](Execution execution) {
