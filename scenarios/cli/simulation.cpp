@@ -114,6 +114,11 @@ void load_replay(const Scenario& scenario, WorldOptions& options) {
   options.replay = decisions_from_text(read_file(*scenario.run.replay), *scenario.run.replay);
 }
 
+// What a host can launch ahead of a stream before it waits: as deep as CUDA's queues are found to
+// be. With far less, a host with many slow all-reduces of gradients to issue would come late with
+// the backward pass behind them.
+constexpr std::uint32_t launches_ahead = 1024;
+
 // A trace shows every rank, unless it is asked to fold.
 Execution execution_of(const Scenario& scenario, bool traced) {
   switch (scenario.run.folding) {
@@ -225,6 +230,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   std::vector<double> link_bytes;
   if (scenario.run.explain_bottleneck) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
+  sim.launch_queue = launches_ahead;
   sim.throttle = scenario.platform.throttle;
   sim.execution = execution_of(scenario, !trace_path.empty());
   std::unique_ptr<GzipTraceSink> trace;
