@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <tuple>
 
+#include "algorithms/ddp.hpp"
 #include "backend/core/text.hpp"
 #include "scenarios/check_pipeline.hpp"
 #include "scenarios/replica_checks.hpp"
@@ -177,8 +179,6 @@ void check_run(Scenario& s, Problems& problems) {
   if (s.run.replicas > 1 && s.cluster_conditions.perfect())
     problems.add("run.replicas", "all replicas of a perfect cluster are equal",
                  "give cluster_conditions, or leave it out");
-  if (!s.value_model.is_null())
-    refuse(problems, "value_model", "a model of values", "leave it out");
 }
 
 // What learning from a text asks for.
@@ -313,6 +313,49 @@ void resolve_text(Scenario& s, const std::string& beside, const std::string& roo
       near.empty() ? fmt::format("known are {}; or give a path", join(known, ", ")) : near);
 }
 
+// The same training of the value model, where one is asked for.
+void add_twin(Scenario& s, const std::string& beside, const std::string& root, const Mark& mark,
+              Problems& problems) {
+  if (!s.value_model) return;
+  const ParallelSpec& p = s.parallel;
+  if (p.tensor * p.context * p.pipeline * p.expert > 1)
+    return refuse(problems, "value_model", "a value model beside one that is divided over GPUs",
+                  "use data parallelism alone");
+  if (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages ||
+      !s.run.group_fidelity.empty())
+    return refuse(problems, "value_model", "a value model over contended links",
+                  "set run.fidelity to auto or analytic");
+  if (s.run.values == RunValues::real)
+    return problems.add("run.values", "the values are those of value_model", "use virtual");
+  if (s.algorithm.plan.sharding.stage > 0)
+    return refuse(problems, "value_model", "a value model whose state is divided over ranks",
+                  "use an algorithm that keeps parameters whole");
+  const ValueModelSpec& v = *s.value_model;
+  auto twin = std::make_shared<Scenario>(s);
+  twin->value_model.reset();
+  twin->model = v.model;
+  twin->model_spec = read_model(v.model, root, beside, mark);
+  twin->data = {v.sequence, s.data_parallel() * s.micro_batches() * v.micro_batch, v.micro_batch,
+                v.text, v.held_out};
+  twin->run.values = RunValues::real;
+  if (s.algorithm.name == "ddp") {  // as many buckets as the timed model has
+    auto ddp = read<DdpOptions>(s.algorithm.options, problems);
+    const double share = static_cast<double>(twin->model_spec.parameters()) /
+                         static_cast<double>(s.model_spec.parameters());
+    for (Bytes* size : {&ddp.bucket, &ddp.first_bucket})
+      *size =
+          Bytes(std::max<std::int64_t>(1, std::llround(share * static_cast<double>(size->value))));
+    twin->algorithm.options = to_node(ddp);
+    read_algorithm(twin->algorithm, "algorithm.name", problems);
+  }
+  Problems own;  // they speak of `data`
+  resolve_text(*twin, beside, root, own);
+  check_model(*twin, own);
+  for (const ConfigMessage& message : own.sorted())
+    problems.add("value_model", message.text, message.suggestion);
+  s.twin = std::move(twin);
+}
+
 // Runs what may throw ConfigError and keeps its messages. False when it threw.
 template <class Action>
 bool collect(std::vector<ConfigMessage>& messages, Action action) {
@@ -423,6 +466,8 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     if (model) check_model(s, problems);
     if (model) check_inside_replica(s, problems);
     if (machines) check_sizes(s, problems);
+    if (model && machines && problems.empty())
+      collect(found, [&] { add_twin(s, beside, data_root, mark("value_model.model"), problems); });
   }
   std::vector<ConfigMessage> all = problems.sorted();
   all.insert(all.end(), found.begin(), found.end());

@@ -65,6 +65,7 @@ void scale_to_executed(ResultInput& in, const RunReport& report) {
   in.tokens_per_step = std::llround(static_cast<double>(in.tokens_per_step) * scale);
   in.flops_per_step = in.flops_per_step * scale;
   in.full_flops_per_step = in.full_flops_per_step * scale;
+  in.executed_flops_per_step = in.executed_flops_per_step * scale;
 }
 
 void fill_busy(Result& result, const RunReport& report) {
@@ -91,7 +92,8 @@ void fill_rates(Result& result, const RunReport& report) {
   if (in.flops_per_step.value > 0)
     result.tflops_per_gpu = in.flops_per_step.value / result.step_time_s / in.ranks * 1e-12;
   if (!in.peak) return;
-  const double executed = executed_flops_per_step(in, report);
+  const double executed =
+      in.twin_scale > 0 ? in.executed_flops_per_step.value : executed_flops_per_step(in, report);
   const double recomputed = executed - in.full_flops_per_step.value;
   result.peak_tflops = in.peak->value / in.ranks * 1e-12;
   result.mfu = in.flops_per_step.value / (in.peak->value * result.step_time_s);
@@ -102,11 +104,13 @@ void fill_communication(Result& result, const RankReport& rank) {
   const double steps = static_cast<double>(result.input.subject.steps);
   for (const ChannelReport& channel : rank.channels) {
     if (channel.use.calls == 0) continue;
-    result.communication.push_back({channel.group, name(channel.use.kind), channel.lane,
-                                    static_cast<double>(channel.use.calls) / steps,
-                                    static_cast<double>(channel.use.bytes.value) / steps,
-                                    seconds(channel.use.busy) / steps,
-                                    seconds(channel.use.exposed) / steps});
+    const auto calls = static_cast<double>(channel.use.calls);
+    const auto sent = static_cast<double>(channel.use.bytes.value);
+    const bool vector = sent > 64 * calls;  // no count, norm or loss
+    const double scale = result.input.twin_scale > 0 && vector ? result.input.twin_scale : 1;
+    result.communication.push_back(
+        {channel.group, name(channel.use.kind), channel.lane, calls / steps, sent * scale / steps,
+         seconds(channel.use.busy) / steps, seconds(channel.use.exposed) / steps});
   }
 }
 
@@ -166,6 +170,11 @@ Result make_result(ResultInput input, const RunReport& report) {
     result.memory_rank = static_cast<int>(r);
     result.peak_bytes = report.ranks[r].peak;
     result.by_label = report.ranks[r].peak_by_label;
+  }
+  if (result.input.twin_scale > 0) {
+    result.memory_rank = 0;
+    result.peak_bytes = result.input.twin_peak;
+    result.by_label = result.input.twin_by_label;
   }
   result.activities = report.activities;
   result.flows = report.flows;

@@ -56,6 +56,12 @@ struct ResultInput {
   // What a step would execute by plan, where it has as many samples as the algorithm likes: then
   // tokens and FLOPs per step above are by plan too, and a result has those that were.
   std::optional<Flops> planned_flops_per_step;
+  // With a value model: its parameters stand for `twin_scale` of the timed model's each. Counters
+  // of the run are the value model's; a result has the timed model's bytes, FLOPs and memory.
+  double twin_scale = 0;  // 0: none
+  Flops executed_flops_per_step{0};
+  Bytes twin_peak;
+  BytesByLabel twin_by_label{};
   std::optional<FlopsPerSecond> peak;  // summed over all devices, at the GEMM type
   std::optional<double> step_time_low_s, step_time_high_s;  // the band; see band.hpp
   Bytes capacity;                                           // 0: not limited

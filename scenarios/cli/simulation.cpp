@@ -22,6 +22,8 @@
 #include "scenarios/cli/band.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
+#include "scenarios/cli/memory_world.hpp"
+#include "scenarios/cli/value_twin.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
 
@@ -202,6 +204,30 @@ Subject subject_of(const Scenario& scenario) {
   return s;
 }
 
+namespace {
+
+// What is told of the timed model, whose program did not run. Error{out_of_memory} where it does
+// not fit.
+void describe_timed(const Scenario& scenario, const TwinMachine& machine, Bytes capacity,
+                    ResultInput& in) {
+  const Scenario& twin = *scenario.twin;
+  in.twin_scale = machine.scale();
+  in.planned_flops_per_step = executed_flops_per_step(
+      twin.model_spec, *twin.data.sequence, twin.data.global_batch, FlopRule::full, twin.recompute);
+  in.executed_flops_per_step =
+      executed_flops_per_step(scenario.model_spec, *scenario.data.sequence,
+                              scenario.data.global_batch, FlopRule::full, scenario.recompute);
+  Scenario shortened = scenario;
+  shortened.run.steps = std::min<std::int64_t>(scenario.run.steps, 3);
+  WorldOptions options = world_options(shortened);
+  options.device_capacity = capacity;
+  const RankMemory memory = memory_of_rank(options, training_program(shortened), 0);
+  in.twin_peak = memory.peak;
+  in.twin_by_label = memory.by_label;
+}
+
+}  // namespace
+
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                           const std::string& trace_path, const std::string& verb) {
   const Stopwatch watch;
@@ -211,12 +237,19 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   const std::uint64_t seed = scenario.conditions_seed();
   if (const auto factors = link_factors(conditions.links, cluster.links(), seed); !factors.empty())
     cluster.scale_links(factors);
-  WorldOptions options = world_options(scenario);
-  options.device_capacity = cluster.device_memory(0);
+  ResultInput in = input_of(scenario, "sim");
+  std::optional<TwinMachine> twin;
+  if (scenario.twin) {
+    twin.emplace(cluster, scenario);
+    describe_timed(scenario, *twin, cluster.device_memory(0), in);
+  }
+  const Scenario& run = scenario.twin ? *scenario.twin : scenario;
+  WorldOptions options = world_options(run);
+  if (!twin) options.device_capacity = cluster.device_memory(0);
   options.bodies = &cpu_bodies();
   load_replay(scenario, options);
   SimOptions sim;
-  sim.machine = &cluster;
+  sim.machine = twin ? static_cast<const Machine*>(&*twin) : &cluster;
   sim.fidelity = scenario.run.fidelity;
   for (const auto& [group, fidelity] : scenario.run.group_fidelity)
     sim.groups.push_back({group, fidelity});
@@ -226,7 +259,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   if (scenario.run.explain_bottleneck) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
   sim.throttle = scenario.platform.throttle;
-  sim.execution = execution_of(scenario, !trace_path.empty());
+  sim.execution = execution_of(run, !trace_path.empty());
+  if (sim.throttle && twin) sim.throttle->bandwidth = sim.throttle->bandwidth * (1 / twin->scale());
   std::unique_ptr<GzipTraceSink> trace;
   if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
   sim.trace = trace.get();
@@ -234,10 +268,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   TrainingHooks hooks = with_progress(line, scenario, verb);
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
-  RunReport report =
-      make_sim_world(std::move(options), sim)->run(training_program(scenario, hooks));
+  RunReport report = make_sim_world(std::move(options), sim)->run(training_program(run, hooks));
   line.clear();
-  ResultInput in = input_of(scenario, "sim");
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
@@ -260,6 +292,9 @@ void check_world(const Arguments& arguments) {
 
 Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
                      const std::string& verb) {
+  if (scenario.twin)
+    throw Error(Category::config, "a value model belongs to a simulated clock; a run is of `model`")
+        .with("hint", "leave value_model out");
   const Stopwatch watch;
   WorldOptions options = world_options(scenario);
   load_replay(scenario, options);

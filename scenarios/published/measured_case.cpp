@@ -116,16 +116,28 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"local_batch", &C::local_batch},
                                      {"batch_per_dp", &C::batch_per_dp},
                                      {"m", &C::m},
+                                     {"sync_every", &C::sync_every},
+                                     {"fragment_layers", &C::fragment_layers},
+                                     {"overlap_steps", &C::overlap_steps},
+                                     {"outer_bits", &C::outer_bits},
                                      {"n", &C::n},
                                      {"k", &C::k},
                                      {"batch", &C::batch},
                                      {"qk_head_dim", &C::qk_head_dim},
                                      {"v_head_dim", &C::v_head_dim}})
     f.field(name, member).between(0, 1'000'000'000'000);
+  f.open("method", &C::method);
+  f.open("arch", &C::arch);
   f.field("swiglu", &C::swiglu);
   f.field("sequence_parallel", &C::sequence_parallel);
   f.field("bytes", &C::bytes).between(1, 1e15);
   for (const auto& [name, member] : {std::pair{"peak_tflops", &C::peak_tflops},
+                                     {"params", &C::params},
+                                     {"step_s", &C::step_s},
+                                     {"compute_utilization", &C::compute_utilization},
+                                     {"bandwidth_gbit_s", &C::bandwidth_gbit_s},
+                                     {"inner_phase_s", &C::inner_phase_s},
+                                     {"allreduce_median_s", &C::allreduce_median_s},
                                      {"iter_s", &C::iter_s},
                                      {"iter_s_derived", &C::iter_s_derived},
                                      {"tokens_s", &C::tokens_s},

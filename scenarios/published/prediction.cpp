@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "scenarios/published/bandwidth_case.hpp"
 #include "scenarios/published/not_scored.hpp"
 
 namespace orrery {
@@ -60,6 +61,33 @@ void add_pipeline_details(const MeasuredCase& c, const CasePlan& plan, const Mod
   for (std::int64_t i = 0; i < stages; ++i)
     all.push_back(count((layers + 2) / stages - (i == 0 || i + 1 == stages ? 1 : 0)));
   parallel.add("layers", Node::list(std::move(all)));
+}
+
+// The bandwidth between sites that a utilization asks for, by the papers' own simulator.
+void predict_bandwidth(const MeasuredCase& c, Prediction& out) {
+  if (!c.params || !c.step_s || !c.compute_utilization || !c.bandwidth_gbit_s || !c.sync_every)
+    throw NotScored("the exchange is not stated");
+  BandwidthCase b{.parameters = *c.params, .step_s = *c.step_s, .sync_every = *c.sync_every};
+  if (c.layers) {
+    b.layers = *c.layers;
+  } else {  // of the architecture that the source names
+    b.layers = word(c.arch) == "Llama3" ? 126 : word(c.arch) == "DeepSeek-V3" ? 61 : 48;
+    note(out.assumptions, "layers", std::to_string(b.layers), "the source names the architecture");
+  }
+  b.fragment_layers = c.fragment_layers.value_or(0);
+  b.overlap_steps = c.overlap_steps.value_or(0);
+  b.bits = static_cast<double>(c.outer_bits.value_or(16));
+  out.unit = "Gbit/s";
+  out.measured = *c.bandwidth_gbit_s;
+  out.predicted = needed_gbit_s(b, *c.compute_utilization);
+}
+
+// The share of time that DiLoCo computes, whose meetings are not overlapped.
+void predict_utilization(const MeasuredCase& c, Prediction& out) {
+  if (!c.inner_phase_s || !c.compute_utilization) throw NotScored("the phases are not stated");
+  out.unit = "share of time";
+  out.measured = *c.compute_utilization;
+  out.predicted = *c.inner_phase_s / (*c.inner_phase_s + c.allreduce_median_s.value_or(0));
 }
 
 // Room enough that no device is full: what was measured did fit.
@@ -136,11 +164,16 @@ Prediction Predictor::predict(const MeasuredFile& file, const MeasuredCase& c) c
   Prediction out;
   try {
     const bool scored = c.kind == "train_step" || c.kind == "gemm" || c.kind == "attention" ||
-                        c.kind == "collective";
+                        c.kind == "collective" || c.kind == "algo_bandwidth" ||
+                        c.kind == "algo_wallclock";
     if (!scored) throw NotScored(fmt::format("kind {} is not predicted", c.kind));
     if (!c.unreadable.empty()) throw NotScored("cannot be read: " + c.unreadable);
     if (c.kind == "train_step")
       step(file, c, out);
+    else if (c.kind == "algo_bandwidth")
+      predict_bandwidth(c, out);
+    else if (c.kind == "algo_wallclock")
+      predict_utilization(c, out);
     else if (c.kind == "gemm")
       predict_gemm(file, c, aliases_, machines_, out);
     else if (c.kind == "attention")
