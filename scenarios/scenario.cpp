@@ -61,9 +61,6 @@ std::vector<Axis> axes_of(const std::string& order) {
 
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
-  for (const auto& [path, size, what] :
-       {std::tuple{"parallel.expert", p.expert, "expert parallelism"}})
-    if (size != 1) refuse(problems, path, what, "use 1");
   if (p.schedule == "petra")
     refuse(problems, "parallel.schedule", "schedule petra", "use pipedream or pipedream-2bw");
   if (axes_of(p.order).empty())
@@ -279,6 +276,11 @@ void check_sizes(Scenario& s, Problems& problems) {
                  s.algorithm.name == "none" ? "use ddp, or fewer GPUs" : "use more or fewer GPUs");
     return;
   }
+  if (replicas % p.expert != 0)
+    problems.add(
+        "parallel.expert",
+        fmt::format("{} data-parallel GPUs do not divide into groups of {}", replicas, p.expert),
+        nearest_divisors(replicas, p.expert));
   const int multiple = s.algorithm.plan.micro_batches;
   const std::int64_t unit = replicas * s.data.micro_batch * multiple;
   if (s.data.global_batch % unit != 0)
@@ -361,7 +363,8 @@ Grid Scenario::grid() const {
   g.set(Axis::pipeline, static_cast<int>(parallel.pipeline));
   const DataAxes data_axes = algorithm.plan.divide(data_parallel());
   g.set(Axis::shard, data_axes.shard);
-  g.set(Axis::replicate, data_axes.replicate);
+  g.set(Axis::expert, static_cast<int>(parallel.expert));
+  g.set(Axis::replicate, data_axes.replicate / static_cast<int>(parallel.expert));
   g.set(Axis::island, data_axes.island);
   return g;
 }

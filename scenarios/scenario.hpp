@@ -57,6 +57,24 @@ struct ActivationMemorySpec {
 };
 void describe(Fields<ActivationMemorySpec>& f);
 
+// How a mixture's tokens are spread over its experts.
+struct ExpertSpec {
+  // Places of an expert over its even share of a rank's tokens; further tokens are dropped. Absent:
+  // none is dropped, in a run without values only.
+  std::optional<double> capacity_factor;
+  double imbalance = 1;  // without a capacity: what the fullest expert gets, over the even share
+};
+void describe(Fields<ExpertSpec>& f);
+
+// How a mixture's tokens are spread over its experts.
+struct ExpertSpec {
+  // Places of an expert over its even share of a rank's tokens; further tokens are dropped. Absent:
+  // none is dropped, in a run without values only.
+  std::optional<double> capacity_factor;
+  double imbalance = 1;  // without a capacity: what the fullest expert gets, over the even share
+};
+void describe(Fields<ExpertSpec>& f);
+
 struct PrecisionSpec {
   Dtype parameters = Dtype::bf16, activations = Dtype::bf16;
   Dtype reduction = Dtype::fp32;  // of gradients, and of the collective that sums them
@@ -104,6 +122,7 @@ struct Scenario {
   ParallelSpec parallel;
   AlgorithmSpec algorithm;
   ActivationMemorySpec memory;
+  ExpertSpec experts;
   PrecisionSpec precision;
   PlatformChoice platform;
   ConditionsSpec cluster_conditions;
@@ -126,7 +145,7 @@ struct Scenario {
   std::int64_t tokens_per_step() const;
   // Of the conditions of the cluster.
   std::uint64_t conditions_seed() const { return cluster_conditions.seed.value_or(run.seed); }
-  // Sizes and order of the axes; data parallelism is Axis::replicate.
+  // Sizes and order of the axes; data parallelism is Axis::expert and Axis::replicate.
   Grid grid() const;
 };
 void describe(Fields<Scenario>& f);

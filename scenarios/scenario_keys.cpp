@@ -67,6 +67,19 @@ void describe(Fields<ActivationMemorySpec>& f) {
       .doc("none, or full: forward again in the backward pass");
 }
 
+void describe(Fields<ExpertSpec>& f) {
+  f.field("capacity_factor", &ExpertSpec::capacity_factor)
+      .between(0.01, 1000)
+      .doc("places of an expert over its even share; absent: no token is dropped");
+  f.field("imbalance", &ExpertSpec::imbalance)
+      .between(1, 1000)
+      .doc("tokens of the fullest expert over its even share, where none is dropped");
+  f.check([](const ExpertSpec& e, const SectionProblems& p) {
+    if (e.capacity_factor && e.imbalance != 1)
+      p.add("imbalance", "a capacity says how many places there are", "drop one of the two");
+  });
+}
+
 void describe(Fields<PrecisionSpec>& f) {
   for (const auto& [name, member] : {std::pair{"parameters", &PrecisionSpec::parameters},
                                      {"activations", &PrecisionSpec::activations},
@@ -145,6 +158,7 @@ void describe(Fields<Scenario>& f) {
   f.section("parallel", &Scenario::parallel).doc("data parallelism is what is left of the GPUs");
   f.section("algorithm", &Scenario::algorithm);
   f.section("memory", &Scenario::memory);
+  f.section("experts", &Scenario::experts).doc("of a mixture of experts");
   f.section("precision", &Scenario::precision);
   f.section("platform", &Scenario::platform).required();
   f.section("cluster_conditions", &Scenario::cluster_conditions)

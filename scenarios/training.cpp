@@ -18,6 +18,11 @@ Activation activation_of(const std::string& name) {
   return name == "relu" ? Activation::relu : Activation::silu;
 }
 
+Router router_of(const std::string& name) {
+  if (name == "sigmoid") return Router::sigmoid;
+  return name == "softmax" ? Router::softmax : Router::softmax_all;
+}
+
 TransformerShape transformer_shape(const Scenario& scenario) {
   const TransformerSpec& spec = scenario.model_spec.transformer;
   const auto refuse = [&](bool there, const char* what) {
@@ -27,8 +32,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   };
   refuse(spec.head_bias, "a bias in the output head");
   refuse(spec.qk_norm, "norms of queries and keys");
-  refuse(spec.experts > 0, "mixtures of experts");
   refuse(spec.latent(), "latent attention");
+  refuse(spec.shared_gate, "shared experts with a gate");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
@@ -58,6 +63,14 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.dtype = scenario.precision.activations;
   shape.tensor = i(scenario.parallel.tensor);
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
+  shape.experts = i(spec.experts);
+  shape.experts_per_token = i(spec.experts_per_token);
+  shape.expert_ffn = i(spec.expert_ffn);
+  shape.shared_ffn = i(spec.shared_ffn);
+  shape.dense_layers = i(spec.dense_layers);
+  shape.router = router_of(spec.router);
+  shape.capacity = scenario.experts.capacity_factor.value_or(scenario.experts.imbalance);
+  shape.expert = i(scenario.parallel.expert);
   shape.context = i(scenario.parallel.context);
   shape.context_algorithm = scenario.parallel.context_algorithm;
   return shape;

@@ -16,7 +16,14 @@ std::vector<std::string> TransformerShape::indivisible() const {
   };
   check(heads, tensor, "attention heads");
   check(kv_heads, tensor, "heads of keys and values");
-  check(ffn, tensor, "columns of the MLP");
+  if (experts == 0 || dense_layers > 0) check(ffn, tensor, "columns of the MLP");
+  if (experts > 0) {
+    check(expert_ffn, tensor, "columns of an expert");
+    check(shared_ffn, tensor, "columns of the shared experts");
+    check(experts, expert, "experts");
+  } else if (expert > 1) {
+    out.emplace_back("a model without experts has none to divide over ranks");
+  }
   check(vocabulary, tensor, "rows of the vocabulary");
   const bool zigzag = part(0).zigzag;
   const std::int64_t parts = zigzag ? 2 * context : context;
@@ -55,7 +62,12 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   model.text = std::move(text);
   model.blocks.push_back(make_transformer_embedding(shape));
   const std::shared_ptr<Block> layer = make_transformer_layer(shape);
-  for (int i = 0; i < shape.layers; ++i) model.blocks.push_back(layer);
+  TransformerShape plain = shape;
+  plain.experts = 0;
+  const std::shared_ptr<Block> dense =
+      shape.experts > 0 && shape.dense_layers > 0 ? make_transformer_layer(plain) : layer;
+  for (int i = 0; i < shape.layers; ++i)
+    model.blocks.push_back(i < shape.dense_layers ? dense : layer);
   model.blocks.push_back(make_transformer_head(shape));
   return model;
 }

@@ -32,7 +32,13 @@ struct TransformerShape {
   Dtype dtype = Dtype::bf16;
   int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
   bool sequence_parallel = false;  // and divide the tokens between its matrices
-  int context = 1;                 // ranks that share each sequence
+  // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`
+  // (mixture.hpp).
+  int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;
+  Router router = Router::softmax;
+  double capacity = 1;  // places of an expert, over what it had if all experts were chosen alike
+  int expert = 1;       // ranks that divide the experts
+  int context = 1;      // ranks that share each sequence
   ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
 
   Norm norm() const { return norm_bias ? Norm::layer : Norm::rms; }

@@ -1,14 +1,16 @@
 // One layer of a decoder-only transformer.
 //
-//   x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1))
+//   x1 = x + Attention(Norm(x)) Wo;   y = x1 + MLP(Norm(x1)),  or a mixture of experts for the MLP
 //   with parallel blocks  y = x1 + MLP(Norm(x))
 //
-// The ranks of a tensor group share heads and the MLP's width (tensor_parallel.hpp).
+// The ranks of a tensor group share heads and widths (tensor_parallel.hpp), those of a context
+// group sequences (context_parallel.hpp), those of an expert group experts (mixture.hpp).
 #include <algorithm>
 #include <cmath>
 
 #include "algorithms/models/attention_core.hpp"
-#include "algorithms/models/transformer_blocks.hpp"
+#include "algorithms/models/layer_kernels.hpp"
+#include "algorithms/models/mixture.hpp"
 
 namespace orrery {
 
@@ -31,13 +33,17 @@ class Layer : public TransformerBlock {
     qkv_ = by_columns("qkv", {{0, q_}, {t * q_, kv_}, {t * (q_ + kv_), kv_}}, s.qkv_bias);
     out_ = by_rows("out", q_, out_deviation, s.output_bias);
     mlp_norm_ = add_norm("mlp_norm");
-    up_matrix_ = s.gated ? by_columns("up", {{0, ffn_}, {t * ffn_, ffn_}}, s.mlp_bias)
-                         : by_columns("up", {{0, ffn_}}, s.mlp_bias);
-    down_ = by_rows("down", ffn_, out_deviation, s.mlp_bias);
+    if (s.experts > 0) {
+      add_mixture();
+    } else {
+      up_matrix_ = s.gated ? by_columns("up", {{0, ffn_}, {t * ffn_, ffn_}}, s.mlp_bias)
+                           : by_columns("up", {{0, ffn_}}, s.mlp_bias);
+      down_ = by_rows("down", ffn_, out_deviation, s.mlp_bias);
+    }
     output_elements_ = own_ * s.hidden;
     lay_out_saved();
     lay_out_workspace();
-    if (!splits()) return;
+    if (!in_parts()) return;
     weights_read_d_output_ = true;
     deferred_elements_ = own_ * s.hidden + rows_ * (up_ + q_ + 2 * kv_);
     backward_input_workspace_ =
@@ -49,6 +55,7 @@ class Layer : public TransformerBlock {
     std::string key = transformer_key("layer", s_);
     prepare_groups(rank, key);
     attention_->open(rank);
+    if (mixture_) mixture_->open(rank);
     key += "/" + std::to_string(part_.index);
     build_forward(rank, forward_);
     build_backward(rank, backward_, Part::both);
@@ -56,7 +63,7 @@ class Layer : public TransformerBlock {
     backward_.build(rank, key + ".backward");
     forward_flops_ = forward_.matrix_flops();
     backward_flops_ = backward_.matrix_flops();
-    if (!splits()) return;
+    if (!in_parts()) return;
     build_backward(rank, backward_input_, Part::input);
     build_backward(rank, backward_weight_, Part::weight);
     backward_input_.build(rank, key + ".backward_input");
@@ -64,24 +71,64 @@ class Layer : public TransformerBlock {
     weight_flops_ = backward_weight_.matrix_flops();
   }
   void forward(const BlockPass& p) const override {
-    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output});
+    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output,
+                            choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32)});
   }
   void backward(const BlockPass& p) const override {
-    backward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
-                             p.gradients, p.d_input, p.deferred});
+    backward_.run(p.stream,
+                  {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace, p.gradients,
+                   p.d_input, p.deferred, choices(p.stream, 1, Dtype::fp32),
+                   choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32)});
   }
   void backward_input(const BlockPass& p) const override {
-    if (!splits()) return backward(p);
-    backward_input_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
-                                   p.gradients, p.d_input, p.deferred});
+    if (!in_parts()) return backward(p);
+    backward_input_.run(p.stream, {p.parameters,
+                                   p.input,
+                                   p.saved,
+                                   p.kept,
+                                   p.d_output,
+                                   p.workspace,
+                                   p.gradients,
+                                   p.d_input,
+                                   p.deferred,
+                                   {},
+                                   {},
+                                   {}});
   }
   void backward_weight(const BlockPass& p) const override {
-    if (splits())
-      backward_weight_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output,
-                                      p.workspace, p.gradients, p.d_input, p.deferred});
+    if (in_parts())
+      backward_weight_.run(p.stream, {p.parameters,
+                                      p.input,
+                                      p.saved,
+                                      p.kept,
+                                      p.d_output,
+                                      p.workspace,
+                                      p.gradients,
+                                      p.d_input,
+                                      p.deferred,
+                                      {},
+                                      {},
+                                      {}});
   }
 
  private:
+  // Routing is done again in the backward, and experts' gradients come with it.
+  bool in_parts() const { return splits() && mixture_ == nullptr; }
+  // Every rank of a tensor group has the gradient of the router by its part of the experts.
+  void add_mixture() {
+    mixture_ = make_mixture(s_, parameters_);
+    if (tensor_.alone()) return;
+    if (!tensor_.sequence()) whole_.clear();
+    whole_.push_back(mixture_->router());
+    partial_gradients_ = true;
+  }
+  // So many numbers for each choice of an expert, for one pass.
+  Tensor choices(Stream& stream, std::int64_t numbers, Dtype dtype) const {
+    if (!mixture_) return {};
+    return stream.rank().allocate(stream, Label::workspace, numbers * mixture_->choices(), dtype,
+                                  {.name = "choices of experts"});
+  }
+
   // A matrix from `hidden` whose columns, and their bias, are divided over the tensor group.
   Range by_columns(const std::string& name, std::vector<Division::Columns> columns, bool bias) {
     std::int64_t width = 0;
@@ -126,6 +173,10 @@ class Layer : public TransformerBlock {
     kept_ = save(attention_->kept());
     if (!s_.parallel_blocks) residual_ = save(own_ * s_.hidden);
     normed_again_ = keep(own_ * s_.hidden);
+    if (mixture_) {
+      mixture_kept_ = save(mixture_->kept());
+      return;
+    }
     before_activation_ = save(rows_ * up_);
     activated_ = keep(rows_ * ffn_);
   }
@@ -143,11 +194,13 @@ class Layer : public TransformerBlock {
     added_ = all + (divided ? own : 0);
     projected_ = added_ + (s_.parallel_blocks ? own : 0);
     const std::int64_t packed = rows_ * (q_ + 2 * kv_);
-    forward_workspace_ =
-        projected_ + (attention_->needs_qkv_again() ? 0 : packed) + attention_->forward_workspace();
+    const std::int64_t core =
+        (attention_->needs_qkv_again() ? 0 : packed) + attention_->forward_workspace();
+    forward_workspace_ = projected_ + std::max(core, mixture_ ? mixture_->forward_workspace() : 0);
     inner_ = own + all + (divided ? own + 2 * all : 0);
-    backward_workspace_ = inner_ + std::max(rows_ * (ffn_ + up_),
-                                            rows_ * q_ + packed + attention_->backward_workspace());
+    backward_workspace_ =
+        inner_ + std::max(mixture_ ? mixture_->backward_workspace() : rows_ * (ffn_ + up_),
+                          rows_ * q_ + packed + attention_->backward_workspace());
   }
 
   // The kernels of the two passes.
@@ -163,22 +216,14 @@ class Layer : public TransformerBlock {
     s.add(rank.prepare(Kernel::residual_add(own_, s_.hidden, s_.dtype, bias.slot >= 0)),
           {x, y, bias, z});
   }
-  Kernel activation() const {
-    return s_.gated ? Kernel::gated_activation(rows_, ffn_, s_.activation, s_.dtype, s_.mlp_bias)
-                    : Kernel::bias_activation(rows_, ffn_, s_.activation, s_.dtype, s_.mlp_bias);
-  }
-  Kernel activation_backward() const {
-    return s_.gated ? Kernel::gated_activation_backward(rows_, ffn_, s_.activation, s_.dtype,
-                                                        s_.mlp_bias)
-                    : Kernel::bias_activation_backward(rows_, ffn_, s_.activation, s_.dtype,
-                                                       s_.mlp_bias);
-  }
-
   void build_forward(Rank& rank, PassProgram& s) const {
     const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h, n = q_ + 2 * kv_;
     const int p = s.tensor("parameters"), x = s.tensor("input");
     const Activations k{s.tensor("saved"), s.tensor("kept")};
     const int t = s.tensor("workspace"), y = s.tensor("output");
+    Mixture::Tensors routed{.parameters = p};
+    routed.weights = s.tensor("weights");
+    routed.choices = s.tensor("choices");
     const SlotView input{x, 0, own}, everything{t, 0, all}, mine{t, all, own};
     const bool keeps = attention_->needs_qkv_again();
     const SlotView qkv = keeps ? qkv_out_.in(k) : SlotView{t, projected_, rows_ * n};
@@ -214,10 +259,18 @@ class Layer : public TransformerBlock {
     residual(rank, s, input, summed(), out_.bias_in(p), attention_added);
     norm(rank, s, s_.parallel_blocks ? input : attention_added, mlp_norm_, p, normed_again_.in(k));
     const SlotView mlp_input = gathered(normed_again_.in(k));
-    s.add(gemm("up", up_, h), {mlp_input, up_matrix_.in(p), before_activation_.in(k)});
-    s.add(rank.prepare(activation()),
-          {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
-    s.add(gemm("down", h, ffn_), {activated_.in(k), down_.in(p), everything});
+    if (mixture_) {
+      mixture_->forward(rank, s, routed,
+                        {mlp_input,
+                         mixture_kept_.in(k),
+                         everything,
+                         {t, projected_, mixture_->forward_workspace()}});
+    } else {
+      s.add(gemm("up", up_, h), {mlp_input, up_matrix_.in(p), before_activation_.in(k)});
+      s.add(rank.prepare(activation(s_, rows_, ffn_, s_.mlp_bias)),
+            {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
+      s.add(gemm("down", h, ffn_), {activated_.in(k), down_.in(p), everything});
+    }
     residual(rank, s, attention_added, summed(), down_.bias_in(p), {y, 0, own});
   }
 
@@ -225,19 +278,14 @@ class Layer : public TransformerBlock {
   void input_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
                       std::int64_t outputs, const Range& parameter, int p, const SlotView& dy,
                       const SlotView& dx) const {
-    s.add(rank.prepare(Kernel::gemm(rows_, inputs, outputs, s_.dtype, false, true, false, label)),
-          {dy, parameter.in(p), dx});
+    orrery::input_gradient(rank, s, s_.dtype, label, {rows_, inputs, outputs}, parameter.in(p), dy,
+                           dx);
   }
-  // The gradients x^T d y of A and, over the rows, d y of b, added to what is there. A bias behind
-  // the sum over the tensor group has the gradient of this rank's own tokens.
   void weight_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
                        std::int64_t outputs, const SlotView& x, const Range& parameter, int g,
                        const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy) const {
-    s.add(rank.prepare(Kernel::gemm(inputs, outputs, rows_, s_.dtype, true, false, true, label)),
-          {x, dy, parameter.in(g)});
-    if (parameter.bias > 0)
-      s.add(rank.prepare(Kernel::column_sum(bias_rows, outputs, s_.dtype)),
-            {bias_dy, parameter.bias_in(g)});
+    orrery::weight_gradient(rank, s, s_.dtype, label, {rows_, inputs, outputs}, x, parameter, g, dy,
+                            bias_rows, bias_dy);
   }
 
   // Where the gradients of the backward are.
@@ -273,12 +321,31 @@ class Layer : public TransformerBlock {
             {t, inner_ + rows_ * q_ + packed, more}};
   }
 
+  // All but the gradient of the first matrix.
+  void mlp_backward(Rank& rank, PassProgram& s, int p, int g, const Activations& k,
+                    const Gradients& d, const SlotView& d_sum, const SlotView& d_output,
+                    bool inputs, bool weights) const {
+    const std::int64_t h = s_.hidden;
+    if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated);
+    if (weights)
+      weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_,
+                      d_output);
+    if (!inputs) return;
+    s.add(rank.prepare(activation_backward(s_, rows_, ffn_, s_.mlp_bias)),
+          {d.activated, before_activation_.in(k), up_matrix_.bias_in(p), d.up});
+    input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm);
+  }
+
   void build_backward(Rank& rank, PassProgram& s, Part part) const {
     const std::int64_t h = s_.hidden, own = own_ * h, n = q_ + 2 * kv_;
     const int p = s.tensor("parameters"), x = s.tensor("input");
     const Activations k{s.tensor("saved"), s.tensor("kept")};
     const int dy = s.tensor("d_output"), t = s.tensor("workspace");
     const int g = s.tensor("gradients"), dx = s.tensor("d_input"), later = s.tensor("deferred");
+    Mixture::Tensors routed{.parameters = p, .gradients = g};
+    routed.weights = s.tensor("weights");
+    routed.d_weights = s.tensor("d_weights");
+    routed.choices = s.tensor("choices");
     const SlotView input{x, 0, own}, d_output{dy, 0, own};
     const Gradients d = lay_out_gradients(part, t, later);
     const bool inputs = part != Part::weight, weights = part != Part::input;
@@ -297,18 +364,26 @@ class Layer : public TransformerBlock {
     };
     SlotView d_sum = gathered_now(d_output);
     const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), d.all_normed);
-    if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated);
-    if (weights)
-      weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_,
-                      d_output);
-    if (inputs) {
-      s.add(rank.prepare(activation_backward()),
-            {d.activated, before_activation_.in(k), up_matrix_.bias_in(p), d.up});
-      input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm);
+    SlotView d_mlp_norm;
+    if (mixture_) {
+      const auto sum = [&] {
+        if (tensor_.sequence()) s.wait();
+        d_mlp_norm = tensor_.sum(s, d.norm, d.my_norm);
+      };
+      mixture_->backward(rank, s, routed,
+                         {d_sum,
+                          mlp_input,
+                          mixture_kept_.in(k),
+                          d.norm,
+                          {t, inner_, mixture_->backward_workspace()},
+                          sum});
+      tensor_.wait(s);
+    } else {
+      mlp_backward(rank, s, p, g, k, d, d_sum, d_output, inputs, weights);
+      d_mlp_norm = summed_beside([&] {
+        weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up);
+      });
     }
-    const SlotView d_mlp_norm = summed_beside([&] {
-      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up);
-    });
     // Side by side, attention's output gets d output alone; d residual is what reaches the input
     // past attention, in either case.
     if (inputs)
@@ -339,6 +414,8 @@ class Layer : public TransformerBlock {
   // the gradients inside attention and MLP.
   std::int64_t added_ = 0, projected_ = 0, inner_ = 0;
   std::unique_ptr<AttentionCore> attention_;
+  std::unique_ptr<Mixture> mixture_;  // null: an MLP
+  Range mixture_kept_;
   Range attention_norm_, qkv_, out_, mlp_norm_, up_matrix_, down_;
   Range normed_, qkv_out_, attended_, kept_, residual_, normed_again_, before_activation_,
       activated_;

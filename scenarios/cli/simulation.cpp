@@ -79,7 +79,7 @@ std::string gpus_text(const Scenario& scenario) {
 // "data 8 x pipeline 2, 4 micro-batches of 4 x 4,096 tokens per step".
 std::string plan_text(const Scenario& scenario) {
   const ParallelSpec& p = scenario.parallel;
-  std::vector<std::string> axes{fmt::format("data {}", scenario.data_parallel())};
+  std::vector<std::string> axes{fmt::format("data {}", scenario.data_parallel() / p.expert)};
   for (const auto& [what, size] : {std::pair{"tensor", p.tensor},
                                    {"context", p.context},
                                    {"expert", p.expert},

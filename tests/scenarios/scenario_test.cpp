@@ -150,7 +150,7 @@ TEST_CASE("what does not divide is reported at its place with advice") {
 
 TEST_CASE("all errors come at once, in the order of the file") {
   const auto all =
-      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {expert: 2}\n"
+      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {order: tp}\n"
                                     "model: mlp-byte\ndata: {global_batch: 4}\n",
                                     "s.yaml"));
   REQUIRE(all.size() == 3);
@@ -182,9 +182,9 @@ TEST_CASE("what is not available yet is said, not ignored") {
     CHECK_MESSAGE(said, setting);
   };
   for (const char* setting :
-       {"parallel.expert=2", "parallel.schedule=petra", "algorithm.name=acid",
-        "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "value_model=mlp-bytes"})
+       {"parallel.schedule=petra", "algorithm.name=acid", "memory.recompute=selective",
+        "memory.recompute=[attention]", "precision.parameters=fp8", "precision.master=bf16",
+        "precision.activations=fp32", "value_model=mlp-bytes"})
     refused(setting);
 }
 
@@ -253,6 +253,26 @@ TEST_CASE("a plan that does not divide sequences over context ranks is refused w
   CHECK(ulysses[1].suggestion == "use 8");
   expect(small("parallel", "parallel: {context: 2}"), 3, 12,
          "not available yet: context parallelism of mlp-bytes", "use 1");
+}
+
+TEST_CASE("experts divide over GPUs that train their own samples, and other models have none") {
+  const auto mixture = [](std::initializer_list<const char*> settings) {
+    Document d = Document::parse_text(
+        "model: mixtral-8x7b\ndata: {sequence: 4096, global_batch: 96}\nplatform: {cluster: "
+        "eos-h100, gpus: 48}\n",
+        "s.yaml");
+    for (const char* setting : settings) d.set(setting);
+    return messages(d);
+  };
+  CHECK(mixture({"parallel.expert=8"}).empty());
+  CHECK(mixture({"parallel.expert=8", "parallel.tensor=2"}).empty());
+  const auto odd = mixture({"parallel.expert=5"});
+  REQUIRE(odd.size() == 2);
+  CHECK(odd[0].text == "8 experts of mixtral-8x7b do not divide over 5 GPUs");
+  CHECK(odd[1].text == "48 data-parallel GPUs do not divide into groups of 5");
+  CHECK(mixture({"experts={capacity_factor: 1.25, imbalance: 1.5}"}).size() == 1);
+  CHECK(messages(quickstart({"parallel.expert=2"}))[0].text ==
+        "llama-3.2-1b has no experts to divide");
 }
 
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {
