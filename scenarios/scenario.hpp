@@ -53,7 +53,8 @@ struct ParallelSpec {
 void describe(Fields<ParallelSpec>& f);
 
 struct ActivationMemorySpec {
-  Node recompute = Node::scalar("none");  // none | full
+  Node recompute = Node::scalar("none");  // none | full | layers
+  std::optional<std::int64_t> stored_micro_batches;
 };
 void describe(Fields<ActivationMemorySpec>& f);
 
@@ -114,7 +115,8 @@ struct Scenario {
   std::string file;
   ModelSpec model_spec;
   Platform machines;
-  bool recompute = false;
+  bool recompute = false;             // layers run again: all, or
+  std::vector<int> recompute_layers;  // these
   std::vector<std::string> warnings;
 
   int gpus() const { return static_cast<int>(*platform.gpus); }

@@ -64,7 +64,12 @@ void describe(Fields<ParallelSpec>& f) {
 
 void describe(Fields<ActivationMemorySpec>& f) {
   f.open("recompute", &ActivationMemorySpec::recompute)
-      .doc("none, or full: forward again in the backward pass");
+      .doc(
+          "none; full: forward again in the backward pass; or a list of the layers that run "
+          "again, counted from 0");
+  f.field("stored_micro_batches", &ActivationMemorySpec::stored_micro_batches)
+      .between(0, many)
+      .doc("micro-batches under way of which everything is kept, whatever recompute says");
 }
 
 void describe(Fields<PrecisionSpec>& f) {

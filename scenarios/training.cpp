@@ -80,6 +80,8 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   for (const std::int64_t layers : scenario.parallel.layers)
     options.layers.push_back(static_cast<int>(layers));
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
+  options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
