@@ -19,6 +19,7 @@
 #include "algorithms/streaming_diloco.hpp"
 #include "algorithms/topk.hpp"
 #include "algorithms/weight_prediction.hpp"
+#include "algorithms/zero_plan.hpp"
 #include "backend/core/text.hpp"
 
 namespace orrery {
@@ -29,8 +30,11 @@ namespace {
 template <class Made, class Options>
 AlgorithmPlan over_replicas(const Node& node, Problems& problems) {
   const auto options = read<Options>(node, problems);
-  return {to_node(options), options.optimizer, [](int n) { return DataAxes{.replicate = n}; },
-          [options](Replica& replica) { return std::make_unique<Made>(replica, options); }};
+  return {to_node(options),
+          options.optimizer,
+          [](int n) { return DataAxes{.replicate = n}; },
+          [options](Replica& replica) { return std::make_unique<Made>(replica, options); },
+          {}};
 }
 
 AlgorithmPlan read_none(const Node& node, Problems& problems) {
@@ -101,6 +105,9 @@ const std::vector<Refusal> no_pipeline{
      "it decides after every few micro-batches whether to take more, and a pipeline's "
      "micro-batches overlap"}};
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
+const std::vector<std::string> dividing{"tensor", "pipeline", "context", "recompute"};
+const std::vector<Refusal> no_experts{
+    {"expert", "not available yet: experts are divided over fewer ranks than other parameters"}};
 
 }  // namespace
 
@@ -169,6 +176,8 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        inside,
        {},
        compressed<Demo, DemoOptions>},
+      {"zero", "arXiv 1910.02054", "algorithms/zero.cpp", dividing, no_experts, read_zero},
+      {"fsdp", "arXiv 2304.11277", "algorithms/fsdp.cpp", dividing, no_experts, read_fsdp},
   };
   return table;
 }
@@ -186,7 +195,7 @@ std::vector<std::string> algorithm_names() {
 }
 
 const std::vector<std::string>& planned_algorithms() {
-  static const std::vector<std::string> all{"zero", "fsdp", "acid", "petra", "lopt-a", "lagg-a"};
+  static const std::vector<std::string> all{"acid", "petra", "lopt-a", "lagg-a"};
   return all;
 }
 

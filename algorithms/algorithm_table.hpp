@@ -32,6 +32,7 @@ struct AlgorithmPlan {
   bool shards_optimizer = false;                             // keeps the optimizer state itself
   bool open_ended = false;  // decides how many samples a step has as it goes
   int micro_batches = 1;    // a replica's, per step: a multiple of this
+  Sharding sharding{};      // of the replica it is given
 };
 
 // What an algorithm does not combine with, and why.

@@ -19,6 +19,10 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
     index_ = rank.channel(sharding_.over, "parameters").index();
   else
     sharding_ = {};
+  if (value_dtype_ != whole_dtype_ && !sharding_.parameters())
+    throw Error(Category::config,
+                "parameters that are computed with in another type must be divided over two or "
+                "more ranks");
   lay_out(model, blocks, copied_block);
   allocate(home);
   if (copied > 0) add_parameters(home, model, copied_block);
@@ -55,16 +59,17 @@ void FlatParameters::lay_out(const Model& model, const std::vector<int>& blocks,
     group.shard_begin = elements_ / parts_;
     for (int block = group.first_block; block < group.last_block; ++block) {
       const std::int64_t own = copied_ > 0 && g == 0 ? copied_ : size(block);
-      places_[at(block)] = {g, elements_, elements_ + own};
+      places_[at(block)] = {g, elements_, elements_ + own, -1};
       elements_ += own;
     }
     elements_ += (parts_ - (elements_ - group.begin) % parts_) % parts_;
     group.elements = elements_ - group.begin;
     group.shard = group.elements / parts_;
   }
-  for (const int block : blocks)
-    if (const int with = model.blocks[at(block)]->shares_with(); with >= 0)
-      group_of(with).shared = true;
+  for (const int block : blocks) {
+    const int with = places_[at(block)].shares_with = model.blocks[at(block)]->shares_with();
+    if (with >= 0) group_of(with).shared = true;
+  }
 }
 
 void FlatParameters::allocate(Stream& home) {
@@ -82,9 +87,9 @@ void FlatParameters::allocate(Stream& home) {
 }
 
 void FlatParameters::add_parameters(Stream& home, const Model& model, int block) {
-  const auto [group, begin, end] = places_[at(block)];
-  std::int64_t from = begin;
-  for (std::size_t i = 0; from < end; ++i) {
+  const Place place = places_[at(block)];
+  std::int64_t from = place.begin;
+  for (std::size_t i = 0; from < place.end; ++i) {
     const ParameterSpec& spec = model.blocks[at(block)]->parameters()[i];
     Parameter p;
     p.name = "block." + std::to_string(block) + "." + spec.name;

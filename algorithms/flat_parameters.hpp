@@ -66,6 +66,13 @@ class FlatParameters {
   std::span<const Parameter> parameters() const { return parameters_; }
   std::vector<ParameterGroup>& groups() { return groups_; }
   ParameterGroup& group_of(int block) { return groups_[places_[at(block)].group]; }
+  // Calls f for the group of a block, and for the one that it shares parameters of.
+  template <class F>
+  void for_used(int block, F f) {
+    f(group_of(block));
+    const int with = places_[at(block)].shares_with;
+    if (with >= 0) f(group_of(with));
+  }
   // Of a block: empty while its group's whole is not here.
   Tensor values(int block) const { return part_of(block, &ParameterGroup::values); }
   Tensor gradients(int block) const { return part_of(block, &ParameterGroup::gradients); }
@@ -97,6 +104,7 @@ class FlatParameters {
   struct Place {
     std::size_t group = 0;
     std::int64_t begin = 0, end = 0;
+    int shares_with = -1;
   };
   static std::size_t at(int block) { return static_cast<std::size_t>(block); }
   Tensor part_of(int block, Tensor ParameterGroup::*whole) const;

@@ -33,6 +33,9 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
   first_block_ = first;
   last_block_ = last;
   find_shared_parameters(stage, stages);
+  if (shared_ > 0 && options.sharding.gradients() && rank.size(options.sharding.over) > 1)
+    throw Error(Category::config,
+                "not available yet: divided gradients of an embedding that is tied over stages");
   const Axes norm_axes =
       options.sharding.stage > 0 ? model_axes | options.sharding.over : model_axes;
   if (rank.size(norm_axes) > 1) norm_channel_ = &rank.channel(norm_axes, "norm");

@@ -120,16 +120,18 @@ void check_memory(Scenario& s, Problems& problems) {
                  r.is_scalar() ? did_you_mean(r.text, {"none", "full"}) : "");
 }
 
-void check_precision(const PrecisionSpec& p, Problems& problems) {
+void check_precision(const Scenario& s, Problems& problems) {
+  const PrecisionSpec& p = s.precision;
   for (const auto& [path, type] : {std::pair{"precision.parameters", p.parameters},
                                    {"precision.activations", p.activations},
                                    {"precision.reduction", p.reduction},
                                    {"precision.master", p.master}})
     if (type != Dtype::fp32 && type != Dtype::bf16)
       refuse(problems, path, fmt::format("{} here", name(type)), "use fp32 or bf16");
-  if (p.activations != p.parameters)
-    refuse(problems, "precision.activations", "activations of another type than the parameters",
-           fmt::format("use {}", name(p.parameters)));
+  if (p.activations != p.parameters && !s.algorithm.plan.sharding.parameters())
+    refuse(problems, "precision.activations",
+           "activations of another type than parameters that are not gathered for each pass",
+           fmt::format("use {}, or algorithm fsdp", name(p.parameters)));
   if (p.master != Dtype::fp32)
     refuse(problems, "precision.master", "an optimizer state below fp32", "use fp32");
 }
@@ -203,6 +205,11 @@ void check_model(Scenario& s, Problems& problems) {
                              tokens, m.kind == ModelKind::transformer ? "tokens" : "samples"),
                  "use fewer samples, or shorter ones");
   if (s.run.values == RunValues::real) check_values(s, problems);
+  if (m.kind == ModelKind::transformer && m.transformer.tied && s.parallel.pipeline > 1 &&
+      s.algorithm.plan.sharding.gradients())
+    refuse(problems, "algorithm",
+           "divided gradients of an embedding that is tied over pipeline stages",
+           "use zero with stage 1, or 1 stage");
   if (m.layers() % s.parallel.pipeline != 0)
     problems.add("parallel.pipeline",
                  fmt::format("{} layers of {} do not divide into {} stages", m.layers(), m.name,
@@ -368,7 +375,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     check_parallel(s, problems);
     check_memory(s, problems);
     check_composition(s, problems);
-    check_precision(s.precision, problems);
+    check_precision(s, problems);
     check_run(s, problems);
     resolve_text(s, beside, data_root, problems);
     s.warnings = s.model_spec.warnings;

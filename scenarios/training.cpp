@@ -53,7 +53,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.sequence = i(*scenario.data.sequence);
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
-  shape.dtype = scenario.precision.parameters;
+  shape.dtype = scenario.precision.activations;
   return shape;
 }
 
@@ -63,7 +63,7 @@ MlpShape mlp_shape(const Scenario& scenario) {
   return {i(spec.context),          i(spec.embedding),
           i(spec.hidden),           i(spec.layers),
           i(spec.vocabulary),       i(scenario.data.micro_batch),
-          scenario.micro_batches(), scenario.precision.parameters};
+          scenario.micro_batches(), scenario.precision.activations};
 }
 
 ReplicaOptions replica_options(const Scenario& scenario) {
@@ -72,8 +72,10 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.schedule = scenario.parallel.schedule;
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
   options.gradient_dtype = scenario.precision.reduction;
+  options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
   options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
+  options.sharding = scenario.algorithm.plan.sharding;
   return options;
 }
 
@@ -131,7 +133,7 @@ Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> te
   const auto sized = [&scenario](auto shape) {
     shape.micro_batch = static_cast<int>(scenario.data.micro_batch);
     shape.micro_batches = scenario.micro_batches();
-    shape.dtype = scenario.precision.parameters;
+    shape.dtype = scenario.precision.activations;
     return shape;
   };
   switch (scenario.model_spec.kind) {

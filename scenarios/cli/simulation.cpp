@@ -186,7 +186,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   ResultInput in = input_of(scenario, "sim");
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
-  in.peak = cluster.peak(scenario.precision.parameters);
+  in.peak = cluster.peak(scenario.precision.activations);
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
   return finish(std::move(in), std::move(report), scenario, watch, held_out);

@@ -23,7 +23,8 @@ bool installed(const std::string& program) {
 
 TEST_CASE("`memory` tells the peak that the simulation reports, for every stage") {
   for (const std::string& scenario :
-       {quickstart, std::string("scenarios/mlp-1f1b.yaml"), std::string("scenarios/mlp-ddp.yaml")})
+       {quickstart, std::string("scenarios/mlp-1f1b.yaml"), std::string("scenarios/mlp-ddp.yaml"),
+        std::string("scenarios/llama-7b-fsdp.yaml")})
     for (const char* set : {"run.steps=2", "run.steps=5", "memory.recompute=full"}) {
       const std::vector<std::string> rest{scenario, "--json", "--set",
                                           set,      "--set",  "run.values=virtual"};

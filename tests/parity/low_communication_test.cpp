@@ -18,6 +18,12 @@ struct Named {
 const std::vector<Named> cases{
     {"none", "{name: none}"},
     {"ddp", "{name: ddp, bucket: 2kB, first_bucket: 1kB}"},
+    {"zero", "{name: zero, bucket: 3kB, clip_norm: 0.5}"},
+    {"zero", "{name: zero, stage: 2, shard: 2, communication: bf16}"},
+    {"zero", "{name: zero, stage: 3, reduce: last}"},
+    {"fsdp", "{name: fsdp, shard: 2, clip_norm: 0.5}"},
+    {"fsdp", "{name: fsdp, reshard_after_forward: 2, prefetch: 2, limit: 3}"},
+    {"fsdp", "{name: fsdp, reshard_after_forward: false, reshard_after_backward: false}"},
     {"local-sgd", "{name: local-sgd, inner_steps: 3}"},
     {"slowmo", "{name: slowmo, inner_steps: 3, workers: 2, inner: {optimizer: {warmup: 5}}}"},
     {"diloco", "{name: diloco, inner_steps: 4, codec: {name: bf16}}"},
@@ -77,7 +83,7 @@ TEST_CASE("every algorithm gives the same bits in sim and on the CPU, following 
 
 TEST_CASE("every algorithm sends the bytes of its cost block, in sim and on the CPU") {
   for (const Named& named : cases) {
-    CAPTURE(named.name);
+    CAPTURE(named.yaml);
     const AlgorithmCase c = case_of(named);
     for (const WorldResult& result :
          {run_in_sim(setup_of(c), training_of(c)), run_in_cpu(setup_of(c), training_of(c))}) {

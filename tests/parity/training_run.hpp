@@ -11,6 +11,7 @@
 #include "algorithms/models/mlp.hpp"
 #include "algorithms/models/transformer.hpp"
 #include "algorithms/replica.hpp"
+#include "algorithms/zero.hpp"
 #include "backend/core/text.hpp"
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
@@ -19,19 +20,35 @@
 namespace orrery {
 
 struct TrainingCase {
-  int data = 1, pipeline = 1;
+  int data = 1, pipeline = 1;  // of the data parallel ranks, data / shard repeat a sharding
+  int shard = 1;
   MlpShape model{
       .context = 4, .embedding = 8, .hidden = 24, .layers = 4, .vocabulary = 256, .micro_batch = 2};
   std::optional<TransformerShape> transformer;  // in place of the MLP
   ReplicaOptions replica{.micro_batches = 4};
   DdpOptions ddp{
       .optimizer = {}, .clip_norm = {}, .bucket = Bytes(6000), .first_bucket = Bytes(1000)};
+  std::optional<ZeroOptions> zero;  // in place of DDP
   std::int64_t steps = 50;
 
   int ranks() const { return data * pipeline; }
   std::int64_t global_batch() const {
     return std::int64_t{data} * replica.micro_batches *
            (transformer ? transformer->micro_batch : model.micro_batch);
+  }
+  Grid grid() const {
+    Grid g;
+    g.set(Axis::shard, shard).set(Axis::replicate, data / shard).set(Axis::pipeline, pipeline);
+    return g;
+  }
+  ReplicaOptions replica_options() const {
+    ReplicaOptions options = replica;
+    if (zero) options.sharding = zero->sharding();
+    return options;
+  }
+  std::unique_ptr<Algorithm> algorithm(Replica& its) const {
+    if (zero) return std::make_unique<Zero>(its, *zero);
+    return std::make_unique<Ddp>(its, ddp);
   }
   Model make(std::shared_ptr<const std::string> text) const {
     if (transformer) {
@@ -62,19 +79,19 @@ inline World::Program training(TrainingCase c, std::vector<Checkpoint>& state,
   state.resize(static_cast<std::size_t>(c.ranks()));
   return [c, &state, resume](Rank& rank) {
     const TrainingCase mine = c;
-    Replica replica(rank, mine.make(training_text()), mine.replica);
-    Ddp ddp(replica, mine.ddp);
+    Replica replica(rank, mine.make(training_text()), mine.replica_options());
+    const std::unique_ptr<Algorithm> algorithm = mine.algorithm(replica);
     Progress progress(rank, {mine.steps, mine.global_batch()});
     const auto visit = [&](Archive& archive) {
       progress.visit(archive);
-      ddp.visit(archive);
+      algorithm->visit(archive);
     };
     if (resume != nullptr) {
       Loader loader(rank, (*resume)[static_cast<std::size_t>(rank.id())]);
       visit(loader);
       loader.finish();
     }
-    train(ddp, progress);
+    train(*algorithm, progress);
     Saver saver(rank, state[static_cast<std::size_t>(rank.id())]);
     visit(saver);
   };
@@ -82,7 +99,7 @@ inline World::Program training(TrainingCase c, std::vector<Checkpoint>& state,
 
 inline WorldOptions training_options(const TrainingCase& c) {
   WorldOptions options;
-  options.grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  options.grid = c.grid();
   options.real_values = true;
   options.seed = 7;
   options.bodies = &cpu_bodies();
@@ -136,8 +153,7 @@ inline std::int64_t copied_parameters(const TrainingCase& c) {
 // All parameters of the first model copy, in the order of the model, whatever the pipeline's cut.
 inline std::vector<float> parameters_of(const TrainingCase& c, const Trained& trained) {
   std::vector<float> all;
-  Grid grid;
-  grid.set(Axis::replicate, c.data).set(Axis::pipeline, c.pipeline);
+  const Grid grid = c.grid();
   for (int stage = 0; stage < c.pipeline; ++stage) {
     const auto rank = static_cast<std::size_t>(grid.rank_with(0, Axis::pipeline, stage));
     const auto& bytes = trained.state[rank].fields.at("replica.parameters");

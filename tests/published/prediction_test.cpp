@@ -177,6 +177,18 @@ TEST_CASE("collectives are scored by time or bandwidth, on the GPUs of each node
         two.plan(Collective::send, Bytes(1'000'000), {0, 8}).total.seconds().value);
 }
 
+TEST_CASE("kinds of sharding are stages of ZeRO and FSDP") {
+  const std::string timed = step + ", iter_s: 1";
+  for (const auto& [sharding, name, stage] :
+       {std::tuple{"zero1", "zero", 1}, {"zero2", "zero", 2}, {"fsdp", "fsdp", 3}}) {
+    const Prediction p =
+        prediction_of(with(timed, "sharding: ddp", std::string("sharding: ") + sharding));
+    REQUIRE(p.scenario);
+    CHECK(p.scenario->algorithm.name == name);
+    CHECK(p.scenario->algorithm.plan.sharding.stage == stage);
+  }
+}
+
 TEST_CASE("every case that cannot be scored says why, in one sentence") {
   const std::string timed = step + ", iter_s: 1";
   const auto check = [](const std::string& keys, const std::string& reason) {
@@ -201,8 +213,6 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(with(timed, "recompute: full", "recompute: some"), "recompute 'some' has no alias");
   check(with(timed, "recompute: full", "recompute: selective"),
         "not available yet: selective recomputation");
-  check(with(timed, "sharding: ddp", "sharding: zero1"), "not available yet: algorithm zero");
-  check(with(timed, "sharding: ddp", "sharding: zero3"), "not available yet: algorithm fsdp");
   check(with(timed, "tp: 1, pp: 1, dp: 8", "tp: 8, pp: 1, dp: 1, sequence_parallel: true"),
         "not available yet: tensor parallelism, sequence parallelism");
   check(with(timed, "tp: 1, pp: 1, dp: 8", "tp: 1, pp: 2, dp: 4, vpp: 2"),

@@ -183,11 +183,37 @@ TEST_CASE("what is not available yet is said, not ignored") {
   };
   for (const char* setting :
        {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
-        "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=fsdp",
+        "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=acid",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
         "precision.master=bf16", "precision.activations=fp32", "run.folding=on",
         "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
     refused(setting);
+}
+
+TEST_CASE("ZeRO and FSDP divide replicas, and say what does not go together") {
+  const auto with = [](const std::string& algorithm, const std::string& more = "") {
+    return quickstart({"algorithm=" + algorithm, more.empty() ? "run.seed=1" : more});
+  };
+  const auto grid = [&](const std::string& algorithm) {
+    const Grid g = read_scenario(with(algorithm), ORRERY_SOURCE_DIR).grid();
+    return std::pair{g.size(Axis::shard), g.size(Axis::replicate)};
+  };
+  CHECK(grid("{name: zero}") == std::pair{16, 1});
+  CHECK(grid("{name: zero, stage: 3, shard: 8}") == std::pair{8, 2});
+  CHECK(grid("{name: fsdp, reshard_after_forward: 8}") == std::pair{8, 2});
+  CHECK(messages(with("{name: fsdp, reshard_after_forward: false, reduce: last}")).empty());
+  CHECK(messages(with("{name: fsdp}", "precision={parameters: fp32, activations: bf16}")).empty());
+  for (const auto& [algorithm, said] :
+       {std::pair{"{name: zero, reduce: each}", "stage 1 has whole gradients"},
+        {"{name: zero, stage: 4}", "stage"},
+        {"{name: zero, shard: 5}", "divided over groups of 5 replicas"},
+        {"{name: fsdp, reshard_after_forward: maybe}", "reshard_after_forward"},
+        {"{name: fsdp, reshard_after_forward: 4, shard: 8}", "not available yet"}}) {
+    const auto all = messages(with(algorithm));
+    REQUIRE(all.size() == 1);
+    CHECK(all[0].text.find(said) != std::string::npos);
+  }
+  CHECK(messages(with("{name: fsdp}", "parallel.pipeline=2")).size() == 1);  // its table is tied
 }
 
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {

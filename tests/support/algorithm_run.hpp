@@ -80,6 +80,7 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
     options.micro_batches = c.micro_batches;
     options.optimizer = plan.optimizer.options();
     options.keeps_optimizer = !plan.shards_optimizer;
+    options.sharding = plan.sharding;
     const int samples = model.micro_batch;
     Replica replica(rank, model, options);
     const std::unique_ptr<Algorithm> algorithm = plan.make(replica);

@@ -1,0 +1,137 @@
+// Fully sharded data parallelism: parameters are gathered for their passes.
+//
+// Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", VLDB 2023 (arXiv
+// 2304.11277), section 3; the third stage of ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054,
+// section 5.3). Of the parameters W of each group (a block, unless groups are larger) every one of
+// n ranks owns an n-th, W_i.
+//
+//   forward, for each group in order:          W <- all_gather W_i, ahead;   y <- f(W, x);   free W
+//   backward, for each group in reverse:       W <- all_gather W_i, ahead;   dx, g <- f'(W, x, dy)
+//                                              g_i <- reduce_scatter g;      free W, g
+//
+// "Ahead": while the group before it computes, but not before at most `limit` - 1 groups are whole.
+// The group that the backward begins with stays from the forward, and so does a table that a tied
+// head uses.
+//
+// Cost per micro-batch, for P bytes of parameters, of which P_s stay, and n ranks:
+//   communication   all-gathers of (n-1)/n (2 P - P_s) bytes sent per rank; (n-1)/n P when all stay
+//   after the forward, and that per step when they stay after the backward; (n-1)/n P + (m-1)/m (P
+//   - P_s) with groups of m memory          P/n, and P_s and at most `limit` groups whole; P/n + P
+//   when all stay; (P - P_s)/m more between the passes with groups of m
+#include "algorithms/fsdp.hpp"
+
+namespace orrery {
+
+namespace {
+// Micro-batches are then many, and gathers in each would cost more than the memory is worth.
+bool pipelined(const Replica& replica) { return replica.rank().size(Axis::pipeline) > 1; }
+}  // namespace
+
+GatheredParameters::GatheredParameters(Replica& replica, const GatherOptions& options)
+    : replica_(replica),
+      flat_(replica.flat()),
+      options_(options),
+      after_forward_(
+          options.after_forward.value_or(pipelined(replica) ? Reshard::no : Reshard::yes)),
+      after_backward_(options.after_backward.value_or(!pipelined(replica))),
+      stream_(replica.rank().stream("parameters")),
+      channel_(replica.rank().channel(flat_.sharding().over, "parameters")),
+      states_(flat_.groups().size()) {
+  if (options.prefetch < 0 || options.limit < 1)
+    throw Error(Category::config, "FSDP prefetches 0 or more groups and has at least 1 whole");
+  if (after_forward_ == Reshard::to_group)
+    group_channel_ = &replica.rank().channel(options.group, "regrouped");
+  updated();
+}
+
+void GatheredParameters::before(const Unit& unit) {
+  flat_.for_used(unit.block, [this](ParameterGroup& group) {
+    gather(group);
+    replica_.compute().after(state_of(group).gathered);
+  });
+  prefetch(unit);
+}
+
+void GatheredParameters::prefetch(const Unit& unit) {
+  const Unit* next = unit.next;
+  for (int ahead = 0; next != nullptr && ahead < options_.prefetch; ++ahead, next = next->next)
+    flat_.for_used(next->block, [this](ParameterGroup& group) {
+      if (whole_ < options_.limit || after_forward_ == Reshard::no) gather(group);
+    });
+}
+
+// Memory is given back in the order of issue: a gather waits for the last uses of as many groups as
+// it takes to stay within the limit.
+void GatheredParameters::gather(ParameterGroup& group) {
+  if (group.values || group.elements == 0) return;
+  const auto limit = static_cast<std::size_t>(options_.limit);
+  while (!released_.empty() && static_cast<std::size_t>(whole_) + released_.size() >= limit) {
+    stream_.after(released_.front());
+    released_.pop_front();
+  }
+  Rank& rank = replica_.rank();
+  State& state = state_of(group);
+  const bool from_kept = static_cast<bool>(state.kept);
+  stream_.after(from_kept ? state.kept_at : updated_);
+  Tensor part = from_kept ? std::move(state.kept) : flat_.value_shard(group);
+  group.values = rank.allocate(stream_, Label::communication, group.elements, flat_.whole_dtype(),
+                               {.name = "gathered parameters"});
+  if (part.dtype() != flat_.whole_dtype()) {
+    const Tensor sent = rank.allocate(stream_, Label::communication, part.elements(),
+                                      flat_.whole_dtype(), {.name = "sent parameters"});
+    stream_.launch(rank.prepare(Kernel::cast(part.elements(), part.dtype(), flat_.whole_dtype())),
+                   {part, sent});
+    part = sent;
+  }
+  state.gathered = stream_.all_gather(group.values, part, from_kept ? *group_channel_ : channel_);
+  if (!group.shared) ++whole_;
+}
+
+void GatheredParameters::after(const Unit& unit, Pass pass) {
+  ParameterGroup& group = flat_.group_of(unit.block);
+  const Unit* next = unit.next;
+  const bool used_next =
+      next != nullptr && next->block >= group.first_block && next->block < group.last_block;
+  if (!group.values || used_next) return;
+  if (pass == Pass::forward && !group.shared && after_forward_ != Reshard::no)
+    release(group, after_forward_ == Reshard::to_group);
+  if (pass == Pass::backward && (after_backward_ || unit.last_micro_batch)) release(group, false);
+}
+
+void GatheredParameters::release(ParameterGroup& group, bool keep_part) {
+  Stream& compute = replica_.compute();
+  if (keep_part) {
+    State& state = state_of(group);
+    const std::int64_t n = group.elements / group_channel_->size();
+    const std::int64_t begin = group_channel_->index() * n;
+    state.kept = replica_.rank().allocate(compute, Label::communication, n, flat_.whole_dtype(),
+                                          {.name = "kept parameters"});
+    state.kept_at = compute.copy(group.values.slice(begin, begin + n), state.kept);
+  }
+  if (after_forward_ == Reshard::no)  // no gather will wait for it in this micro-batch
+    stream_.after(compute.record());
+  else
+    released_.push_back(compute.record());
+  group.values = {};
+  if (!group.shared) --whole_;
+}
+
+Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
+  const bool first = &group == &flat_.groups().front(), last = &group == &flat_.groups().back();
+  const bool stays = after_forward_ == Reshard::no;
+  int forwards = first || group.shared || (stays && !after_backward_) ? 1 : k;
+  int backwards = last || group.shared || stays ? 0 : k;
+  if (first && last) forwards = 1, backwards = 0;
+  const Bytes whole = bytes_of(group.elements, flat_.whole_dtype());
+  const int again = after_forward_ == Reshard::to_group ? group_channel_->size() : channel_.size();
+  return wire_bytes(Collective::all_gather, whole, channel_.size()) * forwards +
+         wire_bytes(Collective::all_gather, whole, again) * backwards;
+}
+
+void GatheredParameters::updated() { updated_ = replica_.compute().record(); }
+
+}  // namespace orrery
+
+// Differences from the paper: gathers and reductions have a communicator each, where PyTorch's
+// share one; a group is cut into equal parts whatever its parameters' shapes, as FSDP's flat
+// parameters are, not along each one's first dimension.

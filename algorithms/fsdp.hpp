@@ -1,0 +1,65 @@
+// Parameters that are gathered for their passes and given up again: how the third stage of ZeRO
+// lives with a fraction of them. See fsdp.cpp.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "algorithms/replica.hpp"
+
+namespace orrery {
+
+// What becomes of a gathered group after its forward: it stays for the backward, is freed, or each
+// rank keeps 1/m of it, from which m ranks gather it again.
+enum class Reshard : std::uint8_t { no, yes, to_group };
+
+struct GatherOptions {
+  int prefetch = 1;  // groups gathered ahead of the one that computes
+  int limit = 2;     // groups whole at once, the one that computes included
+  // Absent: yes and true, and under a pipeline no and false.
+  std::optional<Reshard> after_forward{};
+  std::optional<bool> after_backward{};  // false: groups stay until the step's last micro-batch
+  Axes group{};                          // the m ranks of Reshard::to_group
+};
+
+class GatheredParameters {
+ public:
+  GatheredParameters(Replica& replica, const GatherOptions& options);
+  // Called around a unit's passes, as ShardingHooks are.
+  void before(const Unit& unit);
+  void after(const Unit& unit, Pass pass);
+  void updated();  // shards have new values
+  // What the gathers of a group send per step of k micro-batches without a pipeline.
+  Bytes sent(const ParameterGroup& group, int k) const;
+
+ private:
+  // What belongs to a group of parameters.
+  struct State {
+    Event gathered;
+    Tensor kept;  // this rank's part of Reshard::to_group
+    Event kept_at;
+  };
+  void gather(ParameterGroup& group);
+  void release(ParameterGroup& group, bool keep_part);
+  void prefetch(const Unit& unit);
+  State& state_of(const ParameterGroup& group) {
+    return states_[static_cast<std::size_t>(&group - flat_.groups().data())];
+  }
+
+  Replica& replica_;
+  FlatParameters& flat_;
+  GatherOptions options_;
+  Reshard after_forward_;
+  bool after_backward_;
+  Stream& stream_;
+  Channel& channel_;
+  Channel* group_channel_ = nullptr;
+  std::vector<State> states_;
+  int whole_ = 0;               // groups gathered now, but for shared ones
+  std::deque<Event> released_;  // last uses of groups that no gather has waited for yet
+  Event updated_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,196 @@
+// ZeRO: data parallelism whose ranks divide optimizer state, gradients and parameters.
+//
+// Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", SC
+// 2020 (arXiv 1910.02054), section 5: stage 1 (P_os, Megatron-LM's distributed optimizer), stage 2
+// (P_os+g), stage 3 (P_os+g+p, see fsdp.cpp). Of every group of parameters theta, gradients g and
+// optimizer state, rank i of n owns the i-th n-th. With r repetitions of the whole (hybrid
+// sharding, FSDP section 3.2.2) the owners of the same part average it.
+//
+//   for each micro-batch k:                    accumulate grad of loss(theta; batch_k) into g
+//     for each group as its g is ready:        g_i <- g_i + mean over ranks, reduce-scattered
+//   hybrid, in the last micro-batch:           g_i <- mean over repetitions, all-reduced
+//   g_i <- g_i min(1, c / |g|);                theta_i <- optimizer(theta_i, g_i)
+//   stages 1 and 2, for each group:            theta <- all_gather theta_i
+//
+// g is reduced in each micro-batch, or adds up to the last one and is reduced once.
+//
+// Cost per step, for P bytes of parameters, G of gradients, O of optimizer state, k micro-batches:
+//   communication   a reduce-scatter of (n-1)/n G sent per rank, k times when each micro-batch is
+//   reduced; stages 1 and 2 an all-gather of (n-1)/n P, stage 3 those of fsdp.cpp; hybrid: an
+//   all-reduce of 2 (r-1)/r G/n
+//   memory          stage 1: P + G + O/n; 2: P + (G + O)/n; 3: (P + G + O)/n. Stages 2 and 3 have
+//   besides the whole gradients of at most two groups; of all, while they add up to the last of
+//   several micro-batches
+#include "algorithms/zero.hpp"
+
+namespace orrery {
+
+namespace {
+// Whole gradients at once: one is reduced while the backward fills the other.
+constexpr std::size_t whole_gradients = 2;
+
+// The ranks that hold the same part of a model copy and are not among `over`.
+Axes repetitions(Axes over) {
+  Axes others;
+  for (const Axis axis : {Axis::shard, Axis::replicate, Axis::context})
+    if (!over.contains(axis)) others = others | axis;
+  return others;
+}
+}  // namespace
+
+Zero::Zero(Replica& replica, const ZeroOptions& options)
+    : replica_(replica), flat_(replica.flat()), options_(options), states_(flat_.groups().size()) {
+  Rank& rank = replica.rank();
+  if (flat_.parts() > 1) {
+    scatters_ = &rank.stream("gradients");
+    scatter_ = &rank.channel(options.over, "gradients");
+    if (flat_.sharding().parameters()) {
+      gathered_ = std::make_unique<GatheredParameters>(replica, options.gather);
+    } else {
+      gathers_ = &rank.stream("parameters");
+      gather_ = &rank.channel(options.over, "parameters");
+    }
+  }
+  if (const Axes others = repetitions(options.over); rank.size(others) > 1) {
+    averages_ = &rank.stream("averages");
+    average_ = &rank.channel(others, "averages");
+  }
+  if (scatters_ != nullptr || averages_ != nullptr) replica.install(*this);
+}
+
+void Zero::before(const Unit& unit, Pass pass) {
+  if (gathered_) gathered_->before(unit);
+  flat_.for_used(unit.block, [&](ParameterGroup& group) {
+    replica_.compute().after(state_of(group).updated);
+    if (pass == Pass::backward) open_gradients(group);
+  });
+}
+
+void Zero::after(const Unit& unit, Pass pass) {
+  if (gathered_) gathered_->after(unit, pass);
+}
+
+void Zero::open_gradients(ParameterGroup& group) {
+  if (group.gradients || group.elements == 0) return;
+  Stream& compute = replica_.compute();
+  for (; reducing_.size() >= whole_gradients; reducing_.pop_front())
+    compute.after(reducing_.front());
+  Rank& rank = replica_.rank();
+  group.gradients = rank.allocate(compute, Label::gradients, group.elements, flat_.gradient_dtype(),
+                                  {.name = "whole gradients"});
+  compute.launch(rank.prepare(Kernel::fill(group.elements, 0, flat_.gradient_dtype())),
+                 {group.gradients});
+}
+
+void Zero::gradients_accumulated(const Unit& unit) {
+  if (options_.reduce_each) reduce(unit);
+}
+
+void Zero::gradients_ready(const Unit& unit) {
+  if (!options_.reduce_each) reduce(unit);
+}
+
+void Zero::reduce(const Unit& unit) {
+  ParameterGroup& group = flat_.group_of(unit.block);
+  if (group.first_block != unit.block || group.elements == 0) return;
+  const Tensor shard = flat_.gradient_shard(group);
+  Stream* last = &replica_.compute();
+  if (scatters_ != nullptr) {
+    scatters_->after(last->record());
+    bool& reduced = state_of(group).reduced;
+    reduce_scatter(group.gradients, shard, reduced);
+    reduced = true;
+    last = scatters_;
+    if (flat_.sharding().gradients()) {
+      group.gradients = {};
+      reducing_.push_back(scatters_->record());
+    }
+  }
+  if (averages_ != nullptr && unit.last_micro_batch) {
+    averages_->after(last->record());
+    averages_->all_reduce(shard, Reduce::mean, *average_);
+    last = averages_;
+  }
+  if (!options_.overlap_reduce) replica_.compute().after(last->record());
+}
+
+// shard <- (shard +) this rank's part of the mean of `whole`, sent in the type of communication.
+void Zero::reduce_scatter(const Tensor& whole, const Tensor& shard, bool add) {
+  const Dtype own = flat_.gradient_dtype(), wire = options_.communication.value_or(own);
+  if (!add && wire == own) {
+    scatters_->reduce_scatter(shard, whole, Reduce::mean, *scatter_);
+    return;
+  }
+  const auto cast = [&](const Tensor& from, const Tensor& to) {
+    scatters_->launch(
+        replica_.rank().prepare(Kernel::cast(from.elements(), from.dtype(), to.dtype())),
+        {from, to});
+    return to;
+  };
+  const Tensor sent = wire == own ? whole : cast(whole, buffer(whole.elements(), wire));
+  Tensor received = buffer(shard.elements(), wire);
+  scatters_->reduce_scatter(received, sent, Reduce::mean, *scatter_);
+  if (wire != own) received = cast(received, add ? buffer(shard.elements(), own) : shard);
+  if (add)
+    scatters_->launch(
+        replica_.rank().prepare(Kernel::linear_combination(shard.elements(), 1, 1, own)),
+        {received, shard});
+}
+
+Tensor Zero::buffer(std::int64_t elements, Dtype dtype) {
+  return replica_.rank().allocate(*scatters_, Label::communication, elements, dtype,
+                                  {.name = "reduced gradients"});
+}
+
+void Zero::await_reductions() {
+  for (const Stream* stream : {scatters_, averages_})
+    if (stream != nullptr) replica_.compute().after(stream->record());
+  reducing_.clear();
+  for (State& state : states_) state.reduced = false;
+}
+
+std::optional<Bytes> Zero::sent(std::int64_t steps) const {
+  if (replica_.rank().size(Axis::pipeline) > 1) return std::nullopt;
+  const int k = replica_.options().micro_batches, n = flat_.parts();
+  const Dtype own = flat_.gradient_dtype(), wire = options_.communication.value_or(own);
+  Bytes step = options_.clip_norm > 0 && n > 1
+                   ? wire_bytes(Collective::all_reduce, bytes_of(1, Dtype::fp32), n)
+                   : Bytes(0);
+  for (const ParameterGroup& group : flat_.groups()) {
+    const auto whole = [&](Dtype type) { return bytes_of(group.elements, type); };
+    if (scatters_ != nullptr)
+      step +=
+          wire_bytes(Collective::reduce_scatter, whole(wire), n) * (options_.reduce_each ? k : 1);
+    if (gathers_ != nullptr)
+      step += wire_bytes(Collective::all_gather, whole(flat_.whole_dtype()), n);
+    if (gathered_) step += gathered_->sent(group, k);
+    if (average_ != nullptr)
+      step += wire_bytes(Collective::all_reduce, bytes_of(group.shard, own), average_->size());
+  }
+  return step * steps;
+}
+
+StepEnd Zero::issue(Progress& progress) {
+  Stream& compute = replica_.compute();
+  replica_.accumulate_gradients(progress);
+  await_reductions();
+  const Tensor scale =
+      options_.clip_norm > 0 ? replica_.clip_scale(compute, options_.clip_norm) : Tensor();
+  flat_.begin_update(compute);
+  for (ParameterGroup& group : flat_.groups()) {
+    flat_.update(compute, group, scale);
+    if (gathers_ == nullptr || group.elements == 0) continue;
+    gathers_->after(compute.record());
+    state_of(group).updated =
+        gathers_->all_gather(group.values, flat_.value_shard(group), *gather_);
+  }
+  if (gathers_ != nullptr && !options_.overlap_gather) compute.after(gathers_->record());
+  if (gathered_) gathered_->updated();
+  return {compute.record(), replica_.loss()};
+}
+
+}  // namespace orrery
+
+// Differences from the paper: groups are whole blocks, each cut into n equal parts, so that a
+// gradient leaves as soon as its block's backward is over, where the paper cuts the sequence of all
+// parameters once; parameters are not sent by broadcast but gathered, which moves as many bytes.

@@ -1,0 +1,66 @@
+// Data parallelism that divides optimizer state, gradients and parameters. See zero.cpp.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "algorithms/fsdp.hpp"
+
+namespace orrery {
+
+struct ZeroOptions {
+  int stage = 3;                          // 1, 2 or 3
+  Axes over{Axis::shard, Axis::context};  // the ranks that divide; others of gradient_axes repeat
+  Bytes group{0};              // gradients reduced at once, in whole blocks; 0: a block each
+  bool reduce_each = false;    // micro-batch; else gradients add up until the last one
+  bool overlap_reduce = true;  // reductions run beside the backward
+  bool overlap_gather = true;  // stages 1 and 2: updated parameters are awaited by their blocks
+  GatherOptions gather{};      // stage 3
+  std::optional<Dtype> communication{};  // of gradients on the wire; absent: as they are added up
+  double clip_norm = 0;                  // 0: gradients are not clipped
+
+  Sharding sharding() const { return {stage, over, group}; }  // for the replica
+};
+
+class Zero : public Algorithm, private ShardingHooks {
+ public:
+  // The replica was made with options.sharding().
+  Zero(Replica& replica, const ZeroOptions& options);
+  StepEnd issue(Progress& progress) override;
+  std::optional<Bytes> sent(std::int64_t steps) const override;  // not told under a pipeline
+  void visit(Archive& archive) override { replica_.visit(archive); }
+
+ private:
+  // What belongs to a group of parameters.
+  struct State {
+    Event updated;         // stages 1 and 2: its whole has new values
+    bool reduced = false;  // its shard holds gradients of this step
+  };
+  void before(const Unit& unit, Pass pass) override;
+  void after(const Unit& unit, Pass pass) override;
+  void gradients_accumulated(const Unit& unit) override;
+  void gradients_ready(const Unit& unit) override;
+  void open_gradients(ParameterGroup& group);
+  void reduce(const Unit& unit);
+  void reduce_scatter(const Tensor& whole, const Tensor& shard, bool add);
+  void await_reductions();
+  Tensor buffer(std::int64_t elements, Dtype dtype);
+  State& state_of(const ParameterGroup& group) {
+    return states_[static_cast<std::size_t>(&group - flat_.groups().data())];
+  }
+
+  Replica& replica_;
+  FlatParameters& flat_;
+  ZeroOptions options_;
+  std::vector<State> states_;
+  std::unique_ptr<GatheredParameters> gathered_;  // stage 3
+  // Null where there is nobody to communicate with.
+  Stream *scatters_ = nullptr, *gathers_ = nullptr, *averages_ = nullptr;
+  Channel *scatter_ = nullptr, *gather_ = nullptr, *average_ = nullptr;
+  std::deque<Event> reducing_;  // under way, of whole gradients that are given up
+};
+
+}  // namespace orrery
