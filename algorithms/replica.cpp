@@ -1,5 +1,7 @@
 #include "algorithms/replica.hpp"
 
+#include <algorithm>
+
 #include <numeric>
 
 #include "algorithms/pipeline/executor.hpp"
@@ -214,9 +216,19 @@ BlockPass Replica::pass_of(int block, InFlight& state) {
   return pass;
 }
 
+bool Replica::recomputes(int number, const InFlight& state) const {
+  const std::vector<int>& only = options_.recompute_blocks;
+  return options_.recompute == Recompute::full && !state.stored &&
+         !model_.blocks[static_cast<std::size_t>(number)]->computes_loss() &&
+         (only.empty() || std::find(only.begin(), only.end(), number) != only.end());
+}
+
 Tensor Replica::forward(int micro_batch, const Batch& batch, Tensor input, bool last,
                         const Unit* next) {
   InFlight& state = in_flight_[micro_batch];
+  state.stored = std::count_if(in_flight_.begin(), in_flight_.end(), [](const auto& other) {
+                   return other.second.stored;
+                 }) < options_.stored_micro_batches;
   const auto blocks = static_cast<std::size_t>(last_block_ - first_block_);
   state.inputs.resize(blocks);
   state.saved.resize(blocks);
@@ -235,7 +247,7 @@ Tensor Replica::forward(int micro_batch, const Batch& batch, Tensor input, bool 
     pass.output = activation(block.output_elements(), "output");
     pass.workspace = activation(block.forward_workspace(), "workspace");
     block.forward(pass);
-    if (options_.recompute == Recompute::full && !block.computes_loss()) state.saved[local] = {};
+    if (recomputes(b, state)) state.saved[local] = {};
     input = pass.output;
     hooks_->after(here, Pass::forward);
   }

@@ -24,7 +24,12 @@ enum class Recompute : std::uint8_t { none, full };
 struct ReplicaOptions {
   int micro_batches = 1;          // per optimizer step
   std::string schedule = "1f1b";  // used when there are several pipeline stages
+  // Of blocks that do not compute the loss: all, or those of `recompute_blocks`; of the
+  // micro-batches under way, `stored_micro_batches` keep all the same (Korthikanti et al. 2022,
+  // arXiv 2205.05198, appendix C).
   Recompute recompute = Recompute::none;
+  std::vector<int> recompute_blocks{};  // global numbers; empty: all
+  int stored_micro_batches = 0;
   Dtype gradient_dtype = Dtype::fp32;
   std::optional<Dtype> parameter_dtype{};  // of shards of parameters; absent: the model's
   OptimizerOptions optimizer{};
@@ -97,6 +102,7 @@ class Replica {
   // What a micro-batch keeps between its forward and its backward.
   struct InFlight {
     Tensor tokens, targets;
+    bool stored = false;                // whatever ReplicaOptions::recompute says
     std::vector<Tensor> inputs, saved;  // by local block
   };
   // One pass over the rank's blocks. `next`: the unit issued after this pass.
@@ -106,6 +112,7 @@ class Replica {
   void sum_shared_gradients();
   void load(InFlight& state, const Batch& batch);
   BlockPass pass_of(int block, InFlight& state);
+  bool recomputes(int number, const InFlight& state) const;  // the block of this number
   Tensor activation(std::int64_t elements, const char* name);
   std::int64_t copied() const { return first_stage() ? 0 : shared_; }  // owned by another stage
   std::int64_t input_elements() const;  // of the stage's boundary, per micro-batch

@@ -110,14 +110,26 @@ void check_composition(const Scenario& s, Problems& problems) {
 
 void check_memory(Scenario& s, Problems& problems) {
   const Node& r = s.memory.recompute;
-  if (r.is_scalar() && (r.text == "none" || r.text == "full"))
+  if (r.is_list()) {
+    for (const auto layer : read<std::vector<std::int64_t>>(r, problems))
+      s.recompute_layers.push_back(static_cast<int>(std::clamp<std::int64_t>(layer, -1, 1 << 20)));
+    s.recompute = !s.recompute_layers.empty();
+  } else if (r.is_scalar() && (r.text == "none" || r.text == "full")) {
     s.recompute = r.text == "full";
-  else if (r.is_list() || (r.is_scalar() && r.text == "selective"))
+  } else if (r.is_scalar() && r.text == "selective") {
     refuse(problems, "memory.recompute", "selective recomputation", "use none or full");
-  else
-    problems.add("memory.recompute",
-                 fmt::format("memory.recompute: {} is not one of none, full", kind_text(r)),
-                 r.is_scalar() ? did_you_mean(r.text, {"none", "full"}) : "");
+  } else {
+    problems.add(
+        "memory.recompute",
+        fmt::format("memory.recompute: {} is not one of none, full, and no list", kind_text(r)),
+        r.is_scalar() ? did_you_mean(r.text, {"none", "full"}) : "");
+  }
+  if (s.memory.stored_micro_batches && !s.recompute)
+    problems.add("memory.stored_micro_batches", "nothing is recomputed that could be kept",
+                 "set memory.recompute to full or a list");
+  if (s.algorithm.plan.open_ended && (!s.recompute_layers.empty() || s.memory.stored_micro_batches))
+    refuse(problems, "memory", "recomputation in part with steps of as many samples as they like",
+           "set memory.recompute to none or full");
 }
 
 void check_precision(const Scenario& s, Problems& problems) {
@@ -126,8 +138,8 @@ void check_precision(const Scenario& s, Problems& problems) {
                                    {"precision.activations", p.activations},
                                    {"precision.reduction", p.reduction},
                                    {"precision.master", p.master}})
-    if (type != Dtype::fp32 && type != Dtype::bf16)
-      refuse(problems, path, fmt::format("{} here", name(type)), "use fp32 or bf16");
+    if (type == Dtype::fp8)
+      refuse(problems, path, fmt::format("{} here", name(type)), "use fp32, bf16 or fp16");
   if (p.activations != p.parameters && !s.algorithm.plan.sharding.parameters())
     refuse(problems, "precision.activations",
            "activations of another type than parameters that are not gathered for each pass",
@@ -167,6 +179,14 @@ void check_values(const Scenario& s, Problems& problems) {
   if (s.data.held_out > 0 && s.parallel.pipeline > 1)
     refuse(problems, "data.held_out", "the loss on held-out text of a model in several stages",
            "leave it out, or use 1 stage");
+}
+
+void check_recomputed_layers(const Scenario& s, Problems& problems) {
+  const std::int64_t layers = s.model_spec.layers();
+  for (const int layer : s.recompute_layers)
+    if (layer < 0 || layer >= layers)
+      problems.add("memory.recompute", fmt::format("{} has layers 0 to {}, none with number {}",
+                                                   s.model_spec.name, layers - 1, layer));
 }
 
 // What concerns the model: sequence, text, stages.
@@ -301,6 +321,10 @@ int Scenario::data_parallel() const {
 int Scenario::micro_batches() const {
   return static_cast<int>(data.global_batch / (data_parallel() * data.micro_batch));
 }
+Bytes Scenario::reserve() const {
+  const bool cpu = machines.parts.front().gpu.compute.sm.value <= 1;  // one core
+  return memory.reserve.value_or(cpu ? Bytes(0) : assumed_reserve);
+}
 Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
 }
@@ -380,6 +404,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     resolve_text(s, beside, data_root, problems);
     s.warnings = s.model_spec.warnings;
     if (model) check_model(s, problems);
+    if (model) check_recomputed_layers(s, problems);
     if (machines) check_sizes(s, problems);
   }
   std::vector<ConfigMessage> all = problems.sorted();

@@ -46,9 +46,16 @@ struct ParallelSpec {
 void describe(Fields<ParallelSpec>& f);
 
 struct ActivationMemorySpec {
-  Node recompute = Node::scalar("none");  // none | full
+  Node recompute = Node::scalar("none");  // none | full | layers
+  std::optional<std::int64_t> stored_micro_batches;
+  std::optional<Bytes> reserve;  // absent: assumed_reserve on GPUs
 };
 void describe(Fields<ActivationMemorySpec>& f);
+
+// CUDA context and loaded kernels, 0.55 GiB, and what NCCL adds with the first collective, 1.45
+// GiB: stas00/ml-engineering, training/performance/README.md, "torch.distributed memory usage" (two
+// GPUs; it says 1 to 2 GB, more with more GPUs).
+inline constexpr Bytes assumed_reserve{2LL << 30};
 
 struct PrecisionSpec {
   Dtype parameters = Dtype::bf16, activations = Dtype::bf16;
@@ -100,12 +107,14 @@ struct Scenario {
   std::string file;
   ModelSpec model_spec;
   Platform machines;
-  bool recompute = false;
+  bool recompute = false;             // layers run again: all, or
+  std::vector<int> recompute_layers;  // these
   std::vector<std::string> warnings;
 
   int gpus() const { return static_cast<int>(*platform.gpus); }
   int data_parallel() const;  // replicas of the model
   int micro_batches() const;  // per replica and step
+  Bytes reserve() const;      // of each device's memory, for all but the program's tensors
   Flops flops_per_step() const;
   Flops executed_flops_per_step() const;  // with recomputation
   std::int64_t tokens_per_step() const;

@@ -49,7 +49,15 @@ void describe(Fields<ParallelSpec>& f) {
 
 void describe(Fields<ActivationMemorySpec>& f) {
   f.open("recompute", &ActivationMemorySpec::recompute)
-      .doc("none, or full: forward again in the backward pass");
+      .doc(
+          "none; full: each layer's forward again in the backward pass; or a list of layers, "
+          "counted "
+          "from 0, that run again");
+  f.field("stored_micro_batches", &ActivationMemorySpec::stored_micro_batches)
+      .at_least(0)
+      .doc("micro-batches under way of which everything is kept, whatever recompute says");
+  f.field("reserve", &ActivationMemorySpec::reserve)
+      .doc("of each GPU for CUDA, kernels and NCCL; absent: 2GiB");
 }
 
 void describe(Fields<PrecisionSpec>& f) {

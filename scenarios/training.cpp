@@ -71,6 +71,8 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.micro_batches = scenario.micro_batches();
   options.schedule = scenario.parallel.schedule;
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
+  options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
@@ -180,6 +182,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
   const auto [text, held_out] = texts(scenario);
   const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
   return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
+    if (scenario.reserve().value > 0) rank.reserve(Label::reserve, scenario.reserve());
     Replica replica(rank, make_model(scenario, text), replica_options(scenario));
     const std::unique_ptr<Algorithm> algorithm = scenario.algorithm.plan.make(replica);
     Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});

@@ -187,6 +187,10 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
   in.peak = cluster.peak(scenario.precision.activations);
+  if (!scenario.memory.reserve && scenario.reserve().value > 0)
+    in.assumptions.push_back({"memory.reserve", format_bytes(scenario.reserve()),
+                              "CUDA context, kernels and NCCL, as two GPUs show in "
+                              "stas00/ml-engineering training/performance/README.md"});
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
   return finish(std::move(in), std::move(report), scenario, watch, held_out);

@@ -184,10 +184,26 @@ TEST_CASE("what is not available yet is said, not ignored") {
   for (const char* setting :
        {"parallel.tensor=2", "parallel.context=2", "parallel.expert=2", "parallel.chunks=2",
         "parallel.sequence_parallel=true", "parallel.schedule=zb-h1", "algorithm.name=acid",
-        "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "run.folding=on",
-        "cluster_conditions.jitter=0.01", "value_model=mlp-bytes"})
+        "memory.recompute=selective", "precision.parameters=fp8", "precision.master=bf16",
+        "precision.activations=fp32", "run.folding=on", "cluster_conditions.jitter=0.01",
+        "value_model=mlp-bytes"})
     refused(setting);
+}
+
+TEST_CASE("recomputation is none, full or a list of layers, but for some micro-batches") {
+  const auto with = [](const std::string& memory) { return quickstart({"memory=" + memory}); };
+  CHECK(read_scenario(with("{recompute: [0, 15]}"), ORRERY_SOURCE_DIR).recompute_layers ==
+        std::vector<int>{0, 15});
+  CHECK(messages(with("{recompute: full, stored_micro_batches: 1}")).empty());
+  for (const auto& [memory, said] :
+       {std::pair{"{recompute: some}", "is not one of none, full"},
+        {"{recompute: [16]}", "has layers 0 to 15, none with number 16"},
+        {"{recompute: [attention]}", "attention"},
+        {"{stored_micro_batches: 1}", "nothing is recomputed"}}) {
+    const auto all = messages(with(memory));
+    REQUIRE(all.size() == 1);
+    CHECK(all[0].text.find(said) != std::string::npos);
+  }
 }
 
 TEST_CASE("ZeRO and FSDP divide replicas, and say what does not go together") {
