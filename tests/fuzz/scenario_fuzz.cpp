@@ -17,10 +17,17 @@ namespace {
 // A few small files, which read faster than those that users get.
 const std::string root = ORRERY_SOURCE_DIR "/tests/fuzz/data";
 
-// Needs a valid scenario with a precision that no seed has besides what one of them has.
+// The planted build looks for its crash alone, at several times the speed.
+#ifdef ORRERY_FUZZ_PLANTED
+constexpr bool only_planted = true;
+#else
+constexpr bool only_planted = false;
+#endif
+
+// Needs a valid scenario of a transformer that reduces in a type as only that of a ResNet does.
 void planted([[maybe_unused]] const Scenario& scenario) {
 #ifdef ORRERY_FUZZ_PLANTED
-  if (scenario.recompute && scenario.run.flop_rule == FlopRule::palm &&
+  if (scenario.model_spec.kind == ModelKind::transformer &&
       scenario.precision.reduction == Dtype::bf16)
     std::abort();
 #endif
@@ -49,6 +56,7 @@ void run_scenario(Document document, const std::vector<std::string>& settings) {
   for (const std::string& setting : settings) document.set(setting);
   const Scenario scenario = read_scenario(document, root);
   planted(scenario);
+  if (only_planted) return;
   check_scenario(scenario);
   const std::string dump = resolved_yaml(scenario);
   try {
@@ -89,7 +97,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     run_scenario(Document::parse_text(input, "input"), settings);
   } catch (const ConfigError& error) {
-    fuzz::check_messages(error, fuzz::without_mark(input), settings);
+    if (!only_planted) fuzz::check_messages(error, fuzz::without_mark(input), settings);
   }
   return 0;
 }
