@@ -220,7 +220,8 @@ bool SimDevice::done(Event event) {
 }
 
 std::exception_ptr SimDevice::failure(Event event) {
-  return event.ordinal >= streams_[event.stream]->poisoned_from ? poison_[event.stream] : nullptr;
+  const StreamState& stream = *streams_[event.stream];
+  return event.ordinal >= stream.poisoned_from ? poison_of(stream) : nullptr;
 }
 
 Time SimDevice::now() {

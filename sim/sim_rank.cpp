@@ -30,8 +30,8 @@ SimRank::SimRank(Core& core, std::uint32_t id)
 void SimRank::add_stream(const std::string& name) {
   const auto index = static_cast<std::uint32_t>(streams_.size());
   if (index % StreamState::neighbours == 0)
-    stream_blocks_.push_back(std::make_unique<StreamState[]>(StreamState::neighbours));
-  StreamState& fresh = stream_blocks_.back()[index % StreamState::neighbours];
+    stream_blocks_.push_back(std::make_unique<Neighbours>());
+  StreamState& fresh = (*stream_blocks_.back())[index % StreamState::neighbours];
   fresh.device = this;
   fresh.rank = id_;
   fresh.index = static_cast<std::uint16_t>(index);
@@ -45,7 +45,6 @@ void SimRank::add_stream(const std::string& name) {
     core_.trace->name_stream({id_, index}, name);
   }
   streams_.push_back(&fresh);
-  poison_.emplace_back();
 }
 
 void SimRank::enqueue_mark(HostFlow& flow, StreamState& stream, std::int64_t step) {

@@ -5,6 +5,7 @@
 // rank's program issued for a whole class of ranks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -68,7 +69,10 @@ class SimRank {
   virtual const std::string& stream_name(std::uint32_t index) const = 0;
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
-  std::exception_ptr& poison_of(const StreamState& stream) { return poison_[stream.index]; }
+  std::exception_ptr& poison_of(const StreamState& stream) {
+    if (poison_.size() <= stream.index) poison_.resize(stream.index + 1U);
+    return poison_[stream.index];
+  }
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
 
@@ -106,8 +110,11 @@ class SimRank {
   std::vector<ChannelPlace> places_;
   std::uint32_t id_;
   HostCosts costs_;
-  std::vector<std::exception_ptr> poison_;                     // by stream: why an operation failed
-  std::vector<std::unique_ptr<StreamState[]>> stream_blocks_;  // of StreamState::neighbours
+  std::vector<std::exception_ptr>
+      poison_;  // by stream, up to the last of which an operation failed
+  // An array type in place of new[], whose count would take a cache line of its own.
+  using Neighbours = std::array<StreamState, StreamState::neighbours>;
+  std::vector<std::unique_ptr<Neighbours>> stream_blocks_;
   std::vector<StreamState*> streams_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last

@@ -129,7 +129,6 @@ bool run_all(const Options& options) {
   if (const auto plain = report("issue_path", 1, options, [] { return issue_path(false); }))
     met &= gate(plain->per_second >= 1e9 / 30, "30 ns per launch");
   report("issue_path_chained", 1, options, [] { return issue_path(true); });
-  std::vector<std::pair<double, double>> memory;  // ranks, KiB in all
   for (const int ranks : {1'024, 16'384}) {
     const auto bare = report("bare_heap", ranks, options, [ranks] {
       return Measured{.per_second = bare_heap(static_cast<std::uint32_t>(ranks), 5'000'000)};
@@ -139,7 +138,7 @@ bool run_all(const Options& options) {
     report("idle_ranks", ranks, options,
            [ranks] { return simulate(ranks, [](Rank& rank) { rank.stream("compute"); }); });
     if (!ours) continue;
-    memory.emplace_back(ranks, ours->kib_per_rank * ranks);
+    met &= gate(ours->kib_per_rank <= 8, "8 KiB per rank besides its stack");
     if (!bare) continue;
     const double ratio = ours->per_second / bare->per_second;
     fmt::print(R"({{"benchmark": "rank_activities_over_bare_heap", "count": {}, "ratio": {:.3g}}})"
@@ -147,13 +146,6 @@ bool run_all(const Options& options) {
                ranks, ratio);
     met &=
         gate(ratio >= 0.25, fmt::format("a quarter of the bare heap's rate with {} ranks", ranks));
-  }
-  if (memory.size() == 2) {  // what a process holds whatever its ranks is no rank's
-    const double kib = (memory[1].second - memory[0].second) / (memory[1].first - memory[0].first);
-    fmt::print(R"({{"benchmark": "memory_per_further_rank", "kib": {:.3g}}})"
-               "\n",
-               kib);
-    met &= gate(kib <= 8, "8 KiB per rank besides its stack");
   }
   return met;
 }
