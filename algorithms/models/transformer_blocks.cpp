@@ -49,6 +49,21 @@ void TransformerBlock::prepare_groups(Rank& rank, const std::string& key) {
   complete_.build(rank, key + ".complete");
 }
 
+void TransformerBlock::build_passes(Rank& rank, const std::string& key) {
+  build_forward(rank, forward_);
+  build_backward(rank, backward_, Part::both);
+  forward_.build(rank, key + ".forward");
+  backward_.build(rank, key + ".backward");
+  forward_flops_ = forward_.matrix_flops();
+  backward_flops_ = backward_.matrix_flops();
+  if (!splits()) return;
+  build_backward(rank, backward_input_, Part::input);
+  build_backward(rank, backward_weight_, Part::weight);
+  backward_input_.build(rank, key + ".backward_input");
+  backward_weight_.build(rank, key + ".backward_weight");
+  weight_flops_ = backward_weight_.matrix_flops();
+}
+
 void TransformerBlock::norm(Rank& rank, PassProgram& s, const SlotView& x, const Range& range,
                             int p, const SlotView& y) const {
   s.add(rank.prepare(Kernel::norm(own_, s_.hidden, s_.norm(), s_.norm_epsilon, s_.dtype)),

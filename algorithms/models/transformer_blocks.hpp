@@ -56,6 +56,10 @@ class TransformerBlock : public Block {
   bool splits() const { return !tensor_.sequence(); }
   // Opens the group and finds this rank's part of sequences; sums the gradients of what is whole.
   void prepare_groups(Rank& rank, const std::string& key);
+  virtual void build_forward(Rank& rank, PassProgram& s) const = 0;
+  virtual void build_backward(Rank& rank, PassProgram& s, Part part) const = 0;
+  // All passes of a block with matrices, under keys that begin with `key`, and their FLOPs.
+  void build_passes(Rank& rank, const std::string& key);
   void norm(Rank& rank, PassProgram& s, const SlotView& x, const Range& range, int p,
             const SlotView& y) const;
   void norm_backward(Rank& rank, PassProgram& s, const SlotView& dy, const SlotView& x,

@@ -37,7 +37,7 @@ class TokenEmbedding : public TransformerBlock {
     prepare_groups(rank, key);
     key += "/" + std::to_string(tensor_.index()) + "/" + std::to_string(part_.index);
     build_forward(rank, forward_);
-    build_backward(rank, backward_);
+    build_backward(rank, backward_, Part::both);
     forward_.build(rank, key + ".forward");
     backward_.build(rank, key + ".backward");
   }
@@ -55,7 +55,7 @@ class TokenEmbedding : public TransformerBlock {
   }
 
  private:
-  void build_forward(Rank& rank, PassProgram& s) const {
+  void build_forward(Rank& rank, PassProgram& s) const override {
     const int tokens = s.tensor("tokens"), p = s.tensor("parameters"), t = s.tensor("workspace"),
               y = s.tensor("output");
     const SlotView output{y, 0, own_ * s_.hidden};
@@ -70,7 +70,7 @@ class TokenEmbedding : public TransformerBlock {
                                                own_ * first_share(), part_)),
             {{p, tokens_, positions_}, output});
   }
-  void build_backward(Rank& rank, PassProgram& s) const {
+  void build_backward(Rank& rank, PassProgram& s, Part) const override {
     const int tokens = s.tensor("tokens"), dy = s.tensor("d_output"), t = s.tensor("workspace"),
               g = s.tensor("gradients");
     const SlotView mine{dy, 0, own_ * s_.hidden};
@@ -113,21 +113,9 @@ class LanguageHead : public TransformerBlock {
   }
   void prepare(Rank& rank) override {
     if (forward_.built()) return;
-    std::string key = transformer_key(s_.tied ? "tied_head" : "head", s_);
+    const std::string key = transformer_key(s_.tied ? "tied_head" : "head", s_);
     prepare_groups(rank, key);
-    key += "/" + std::to_string(tensor_.index());
-    build_forward(rank, forward_);
-    build_backward(rank, backward_, Part::both);
-    forward_.build(rank, key + ".forward");
-    backward_.build(rank, key + ".backward");
-    forward_flops_ = forward_.matrix_flops();
-    backward_flops_ = backward_.matrix_flops();
-    if (!splits()) return;
-    build_backward(rank, backward_input_, Part::input);
-    build_backward(rank, backward_weight_, Part::weight);
-    backward_input_.build(rank, key + ".backward_input");
-    backward_weight_.build(rank, key + ".backward_weight");
-    weight_flops_ = backward_weight_.matrix_flops();
+    build_passes(rank, key + "/" + std::to_string(tensor_.index()));
   }
   void forward(const BlockPass& p) const override {
     const auto per_token = [&](std::int64_t numbers) {
@@ -152,7 +140,7 @@ class LanguageHead : public TransformerBlock {
                            s_.tied ? p.shared_gradients : p.gradients, p.parameters, p.input,
                            p.kept, p.workspace, p.gradients, p.d_input});
   }
-  void build_forward(Rank& rank, PassProgram& s) const {
+  void build_forward(Rank& rank, PassProgram& s) const override {
     const std::int64_t h = s_.hidden, own = own_ * h;
     // Of the embedding's parameters or the head's own.
     const int table = s.tensor("table"), p = s.tensor("parameters"), x = s.tensor("input"),
@@ -184,7 +172,7 @@ class LanguageHead : public TransformerBlock {
     s.add(rank.prepare(Kernel::softmax_gradient(rows_, vocabulary_, first, scale(), s_.dtype)),
           {logits, targets, sums, loss});
   }
-  void build_backward(Rank& rank, PassProgram& s, Part part) const {
+  void build_backward(Rank& rank, PassProgram& s, Part part) const override {
     const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h;
     const int table = s.tensor("table"), table_gradient = s.tensor("table_gradient"),
               p = s.tensor("parameters"), x = s.tensor("input"), k = s.tensor("kept");

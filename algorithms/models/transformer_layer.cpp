@@ -46,42 +46,27 @@ class Layer : public TransformerBlock {
 
   void prepare(Rank& rank) override {
     if (forward_.built()) return;
-    std::string key = transformer_key("layer", s_);
+    const std::string key = transformer_key("layer", s_);
     prepare_groups(rank, key);
     attention_->open(rank);
-    key += "/" + std::to_string(part_.index);
-    build_forward(rank, forward_);
-    build_backward(rank, backward_, Part::both);
-    forward_.build(rank, key + ".forward");
-    backward_.build(rank, key + ".backward");
-    forward_flops_ = forward_.matrix_flops();
-    backward_flops_ = backward_.matrix_flops();
-    if (!splits()) return;
-    build_backward(rank, backward_input_, Part::input);
-    build_backward(rank, backward_weight_, Part::weight);
-    backward_input_.build(rank, key + ".backward_input");
-    backward_weight_.build(rank, key + ".backward_weight");
-    weight_flops_ = backward_weight_.matrix_flops();
+    build_passes(rank, key + "/" + std::to_string(part_.index));
   }
   void forward(const BlockPass& p) const override {
     forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output});
   }
-  void backward(const BlockPass& p) const override {
-    backward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
-                             p.gradients, p.d_input, p.deferred});
-  }
+  void backward(const BlockPass& p) const override { run_backward(backward_, p); }
   void backward_input(const BlockPass& p) const override {
-    if (!splits()) return backward(p);
-    backward_input_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
-                                   p.gradients, p.d_input, p.deferred});
+    run_backward(splits() ? backward_input_ : backward_, p);
   }
   void backward_weight(const BlockPass& p) const override {
-    if (splits())
-      backward_weight_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output,
-                                      p.workspace, p.gradients, p.d_input, p.deferred});
+    if (splits()) run_backward(backward_weight_, p);
   }
 
  private:
+  static void run_backward(const PassProgram& program, const BlockPass& p) {
+    program.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                           p.gradients, p.d_input, p.deferred});
+  }
   // A matrix from `hidden` whose columns, and their bias, are divided over the tensor group.
   Range by_columns(const std::string& name, std::vector<Division::Columns> columns, bool bias) {
     std::int64_t width = 0;
@@ -174,7 +159,7 @@ class Layer : public TransformerBlock {
                                                        s_.mlp_bias);
   }
 
-  void build_forward(Rank& rank, PassProgram& s) const {
+  void build_forward(Rank& rank, PassProgram& s) const override {
     const std::int64_t h = s_.hidden, own = own_ * h, all = rows_ * h, n = q_ + 2 * kv_;
     const int p = s.tensor("parameters"), x = s.tensor("input");
     const Activations k{s.tensor("saved"), s.tensor("kept")};
@@ -273,7 +258,7 @@ class Layer : public TransformerBlock {
             {t, inner_ + rows_ * q_ + packed, more}};
   }
 
-  void build_backward(Rank& rank, PassProgram& s, Part part) const {
+  void build_backward(Rank& rank, PassProgram& s, Part part) const override {
     const std::int64_t h = s_.hidden, own = own_ * h, n = q_ + 2 * kv_;
     const int p = s.tensor("parameters"), x = s.tensor("input");
     const Activations k{s.tensor("saved"), s.tensor("kept")};

@@ -33,6 +33,7 @@ struct CpuClock {
 
 inline double seconds_since(CpuClock::time_point start) { return CpuClock::now() - start; }
 
+// Durations that differ by rank, so that few events coincide.
 inline std::uint64_t staggered(std::uint64_t rank, std::uint64_t step) {
   return 1'000'000 + (rank * 7919 + step * 104'729) % 1'000'003;
 }
@@ -117,10 +118,25 @@ inline std::optional<Measured> report(const std::string& name, int count, const 
   return best;
 }
 
+// A figure beside one of the same run, as absolute rates drift with the machine.
+inline void report_ratio(const std::string& name, std::uint32_t count, double ratio) {
+  fmt::print(R"({{"benchmark": "{}", "count": {}, "ratio": {:.3g}}})"
+             "\n",
+             name, count, ratio);
+}
+
 // What the design asks for; said on stderr where it is missed.
 inline bool gate(bool met, const std::string& what) {
   if (!met) fmt::print(stderr, "missed: {}\n", what);
   return met;
+}
+
+// main() of a benchmark: [repetitions [prefix of the names to run]]; 1 where a budget is missed.
+inline int bench_main(int argc, char** argv, bool (*run_all)(const Options&)) {
+  Options options;
+  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
+  if (argc > 2) options.prefix = argv[2];
+  return run_all(options) ? 0 : 1;
 }
 
 }  // namespace orrery

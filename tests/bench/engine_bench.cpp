@@ -7,37 +7,16 @@
 // printed, with the median beside it, as one JSON object per line. Time is the CPU time of the
 // process: one thread does all the work, and a busy machine disturbs it less than the time on the
 // wall. Exits with 1 where a budget of the design is missed.
-#include <fmt/format.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <ctime>
 #include <functional>
-#include <queue>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "sim/simgrid/engine.hpp"
+#include "tests/bench/bench.hpp"
 
 namespace orrery::sim {
 namespace {
-
-double cpu_seconds() {
-  timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-double seconds_since(double start) { return cpu_seconds() - start; }
-
-// Durations that differ by rank, so that few events coincide.
-std::uint64_t staggered(std::uint64_t rank, std::uint64_t step) {
-  return 1'000'000 + (rank * 7919 + step * 104'729) % 1'000'003;
-}
 
 struct Loop : EngineClient {
   std::function<void(Time, const Key&, std::uint64_t)> on_due;
@@ -58,33 +37,13 @@ struct Chains : EngineClient {
   void stuck() override {}
 };
 
-// Completions per second of a std::priority_queue in a loop, with the engine's entries.
-double bare_heap(std::uint32_t ranks, std::uint64_t events) {
-  struct Entry {
-    std::uint64_t time, rank, ordinal, payload;
-    bool operator<(const Entry& o) const {
-      if (time != o.time) return time > o.time;
-      return rank != o.rank ? rank > o.rank : ordinal > o.ordinal;
-    }
-  };
-  std::priority_queue<Entry> heap;
-  for (std::uint32_t r = 0; r < ranks; ++r) heap.push({staggered(r, 0), r, 0, 0});
-  const double start = cpu_seconds();
-  for (std::uint64_t i = 0; i < events; ++i) {
-    const Entry e = heap.top();
-    heap.pop();
-    heap.push({e.time + staggered(e.rank, e.ordinal), e.rank, e.ordinal + 1, 0});
-  }
-  return static_cast<double>(events) / seconds_since(start);
-}
-
 double engine_heap(std::uint32_t ranks, std::uint64_t events) {
   Chains client;
   Engine engine(client);
   client.engine = &engine;
   client.left = events;
   for (std::uint32_t r = 0; r < ranks; ++r) engine.schedule(Time(staggered(r, 0)), Key{r, 0, 0}, 0);
-  const double start = cpu_seconds();
+  const auto start = CpuClock::now();
   engine.run();
   return static_cast<double>(engine.counters().completions) / seconds_since(start);
 }
@@ -101,7 +60,7 @@ double wake_ups(std::uint32_t ranks, std::uint64_t each, bool lockstep) {
   double start = 0;
   for (std::uint32_t r = 0; r < ranks; ++r) {
     actors[r] = engine.spawn(r, 0, [&, r] {
-      if (++begun == ranks) start = cpu_seconds();  // creating stacks is not waking
+      if (++begun == ranks) start = CpuClock::now();  // creating stacks is not waking
       for (std::uint64_t k = 0; k < each; ++k) {
         engine.schedule(engine.now() + Time(lockstep ? 1000 : staggered(r, k)), Key{r, 0, k}, r);
         engine.block();
@@ -129,69 +88,33 @@ double flows(std::uint32_t live, std::uint64_t total) {
     start_flow(key.rank, key.ordinal + 1);
   };
   for (std::uint32_t i = 0; i < live; ++i) start_flow(i, 0);
-  const double start = cpu_seconds();
+  const auto start = CpuClock::now();
   engine.run();
   return static_cast<double>(engine.counters().flows) / seconds_since(start);
 }
 
-struct Options {
-  int repetitions = 3;
-  std::string_view prefix;
-};
-
-double in_child(const std::function<double()>& measure) {
-  int ends[2];
-  if (pipe(ends) != 0) return 0;
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    const double rate = measure();
-    _exit(write(ends[1], &rate, sizeof rate) == sizeof rate ? 0 : 1);
-  }
-  close(ends[1]);
-  double rate = 0;
-  if (read(ends[0], &rate, sizeof rate) != sizeof rate) rate = 0;
-  close(ends[0]);
-  waitpid(child, nullptr, 0);
-  return rate;
-}
-
-double report(const std::string& name, std::uint32_t count, const Options& options,
-              const std::function<double()>& measure) {
-  if (!name.starts_with(options.prefix)) return 0;
-  std::vector<double> rates;
-  for (int i = 0; i < options.repetitions; ++i) rates.push_back(in_child(measure));
-  std::sort(rates.begin(), rates.end());
-  fmt::print(
-      "{{\"benchmark\": \"{}\", \"count\": {}, \"per_second\": {:.4g}, \"median\": {:.4g}}}\n",
-      name, count, rates.back(), rates[rates.size() / 2]);
-  return rates.back();
-}
-
 // Whether contended transfers are as fast as the design asks for.
 bool run_all(const Options& options) {
+  const auto rate = [&options](const std::string& name, std::uint32_t count, auto measure) {
+    const auto measured = report(name, static_cast<int>(count), options,
+                                 [&measure] { return Measured{.per_second = measure()}; });
+    return measured ? measured->per_second : 0;
+  };
   for (const std::uint32_t n : {1'024u, 16'384u}) {
-    const double bare = report("bare_heap", n, options, [n] { return bare_heap(n, 5'000'000); });
-    const double ours =
-        report("engine_heap", n, options, [n] { return engine_heap(n, 5'000'000); });
-    if (bare == 0 || ours == 0) continue;
-    fmt::print(
-        "{{\"benchmark\": \"engine_heap_over_bare_heap\", \"count\": {}, \"ratio\": {:.3g}}}\n", n,
-        ours / bare);
+    const double bare = rate("bare_heap", n, [n] { return bare_heap(n, 5'000'000); });
+    const double ours = rate("engine_heap", n, [n] { return engine_heap(n, 5'000'000); });
+    if (bare > 0 && ours > 0) report_ratio("engine_heap_over_bare_heap", n, ours / bare);
   }
   for (const std::uint32_t n : {1'024u, 16'384u}) {
     const std::uint64_t each = n == 1'024 ? 500 : 60;
-    report("wake_ups_staggered", n, options, [n, each] { return wake_ups(n, each, false); });
-    report("wake_ups_lockstep", n, options, [n, each] { return wake_ups(n, each, true); });
+    rate("wake_ups_staggered", n, [n, each] { return wake_ups(n, each, false); });
+    rate("wake_ups_lockstep", n, [n, each] { return wake_ups(n, each, true); });
   }
   bool met = true;
   for (const std::uint32_t n : {64u, 1'024u, 4'096u}) {
-    const double rate =
-        report("flows_private_links", n, options, [n] { return flows(n, 100'000); });
-    if (n == 1'024 && rate > 0 && rate < 50'000) {
-      fmt::print(stderr, "missed: 50,000 flows per second with 1,024 live\n");
-      met = false;
-    }
+    const double flow_rate = rate("flows_private_links", n, [n] { return flows(n, 100'000); });
+    if (n == 1'024 && flow_rate > 0)
+      met = gate(flow_rate >= 50'000, "50,000 flows per second with 1,024 live");
   }
   return met;
 }
@@ -199,9 +122,4 @@ bool run_all(const Options& options) {
 }  // namespace
 }  // namespace orrery::sim
 
-int main(int argc, char** argv) {
-  orrery::sim::Options options;
-  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
-  if (argc > 2) options.prefix = argv[2];
-  return orrery::sim::run_all(options) ? 0 : 1;
-}
+int main(int argc, char** argv) { return orrery::bench_main(argc, argv, orrery::sim::run_all); }

@@ -190,9 +190,8 @@ bool run_all(const Options& options) {
     met &= within(ours, seconds, mib, fmt::format("a shared step of {} ranks", ranks));
     if (!ours) continue;
     if (bare)
-      fmt::print(R"({{"benchmark": "shared_step_over_bare_heap", "count": {}, "ratio": {:.3g}}})"
-                 "\n",
-                 ranks, ours->per_second / bare->per_second);
+      report_ratio("shared_step_over_bare_heap", static_cast<std::uint32_t>(ranks),
+                   ours->per_second / bare->per_second);
     if (ranks == 1'024) at_1k = ours;
     if (ranks == 16'384 && at_1k)
       met &= gate(ours->seconds <= 1.3 * 16 * at_1k->seconds,
@@ -220,9 +219,4 @@ bool run_all(const Options& options) {
 }  // namespace
 }  // namespace orrery
 
-int main(int argc, char** argv) {
-  orrery::Options options;
-  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
-  if (argc > 2) options.prefix = argv[2];
-  return orrery::run_all(options) ? 0 : 1;
-}
+int main(int argc, char** argv) { return orrery::bench_main(argc, argv, orrery::run_all); }

@@ -141,9 +141,7 @@ bool run_all(const Options& options) {
     met &= gate(ours->kib_per_rank <= 8, "8 KiB per rank besides its stack");
     if (!bare) continue;
     const double ratio = ours->per_second / bare->per_second;
-    fmt::print(R"({{"benchmark": "rank_activities_over_bare_heap", "count": {}, "ratio": {:.3g}}})"
-               "\n",
-               ranks, ratio);
+    report_ratio("rank_activities_over_bare_heap", static_cast<std::uint32_t>(ranks), ratio);
     met &=
         gate(ratio >= 0.25, fmt::format("a quarter of the bare heap's rate with {} ranks", ranks));
   }
@@ -153,9 +151,4 @@ bool run_all(const Options& options) {
 }  // namespace
 }  // namespace orrery
 
-int main(int argc, char** argv) {
-  orrery::Options options;
-  if (argc > 1) options.repetitions = std::max(1, std::atoi(argv[1]));
-  if (argc > 2) options.prefix = argv[2];
-  return orrery::run_all(options) ? 0 : 1;
-}
+int main(int argc, char** argv) { return orrery::bench_main(argc, argv, orrery::run_all); }

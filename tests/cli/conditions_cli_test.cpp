@@ -71,6 +71,13 @@ TEST_CASE("a bottleneck is explained: a step bound by arithmetic gains most from
   CHECK(j["links"][1]["busiest_share"].get<double>() < 1);
 }
 
+TEST_CASE("how busy links are is counted over all ranks, whoever issues for them") {
+  const Json any = result_of({"run.explain_bottleneck=true"});
+  const Json each = result_of({"run.explain_bottleneck=true", "run.folding=off"});
+  CHECK(any["links"] == each["links"]);
+  CHECK(any["simulated_ranks"] == each["simulated_ranks"]);
+}
+
 TEST_CASE("gradients that are summed slowly do not hold up the pipeline's backward passes") {
   // On Frontier two GPUs share a port, so summing takes longer than the last backward pass.
   const auto simulate = [](const char* fidelity) {

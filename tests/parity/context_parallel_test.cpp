@@ -12,52 +12,52 @@ TransformerShape with(TransformerShape shape, ContextAlgorithm algorithm) {
 }
 
 TEST_CASE("ring attention over 2 and 4 ranks has the losses of one rank") {
-  for (const TransformerShape& shape : {small_gpt(), small_llama(), small_neox()})
+  for (const TransformerShape& shape : {shared_gpt(), shared_llama(), shared_neox()})
     check_follows_one_rank(with(shape, ContextAlgorithm::ring), {{.context = 2}, {.context = 4}});
 }
 TEST_CASE("Ulysses attention over 2 and 4 ranks has the losses of one rank") {
-  for (const TransformerShape& shape : {small_gpt(), small_llama(), small_neox()})
+  for (const TransformerShape& shape : {shared_gpt(), shared_llama(), shared_neox()})
     check_follows_one_rank(with(shape, ContextAlgorithm::ulysses),
                            {{.context = 2}, {.context = 4}});
 }
 TEST_CASE("gathered attention over 2 and 4 ranks has the losses of one rank") {
-  for (const TransformerShape& shape : {small_gpt(), small_llama(), small_neox()})
+  for (const TransformerShape& shape : {shared_gpt(), shared_llama(), shared_neox()})
     check_follows_one_rank(with(shape, ContextAlgorithm::all_gather),
                            {{.context = 2}, {.context = 4}});
 }
 TEST_CASE("ring attention over 8 ranks has the losses of one rank") {
-  check_follows_one_rank(with(small_llama(), ContextAlgorithm::ring), {{.context = 8}});
+  check_follows_one_rank(with(shared_llama(), ContextAlgorithm::ring), {{.context = 8}});
 }
 TEST_CASE("context ranks in products with tensor and data and pipeline follow one rank") {
-  check_follows_one_rank(with(small_gpt(), ContextAlgorithm::ring),
+  check_follows_one_rank(with(shared_gpt(), ContextAlgorithm::ring),
                          {{.tensor = 2, .context = 2, .data = 2, .sequence_parallel = true},
                           {.context = 2, .data = 2, .pipeline = 2}});
-  check_follows_one_rank(with(small_llama(), ContextAlgorithm::ulysses),
+  check_follows_one_rank(with(shared_llama(), ContextAlgorithm::ulysses),
                          {{.tensor = 2, .context = 2, .pipeline = 2, .sequence_parallel = true}});
-  check_follows_one_rank(with(small_llama(), ContextAlgorithm::all_gather),
+  check_follows_one_rank(with(shared_llama(), ContextAlgorithm::all_gather),
                          {{.tensor = 2, .context = 4}, {.context = 2, .data = 4}});
 }
 
 TEST_CASE("ring attention gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(with(small_gpt(), ContextAlgorithm::ring), {.context = 4}));
+  check_worlds_agree(case_of(with(shared_gpt(), ContextAlgorithm::ring), {.context = 4}));
 }
 TEST_CASE("ring attention in bf16 and in products gives the same bits in sim and on cpu") {
-  TransformerShape shape = with(small_llama(), ContextAlgorithm::ring);
+  TransformerShape shape = with(shared_llama(), ContextAlgorithm::ring);
   shape.dtype = Dtype::bf16;
   check_worlds_agree(case_of(
       shape, {.tensor = 2, .context = 2, .data = 1, .pipeline = 2, .sequence_parallel = true}));
 }
 TEST_CASE("Ulysses attention gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(with(small_gpt(), ContextAlgorithm::ulysses), {.context = 4}));
+  check_worlds_agree(case_of(with(shared_gpt(), ContextAlgorithm::ulysses), {.context = 4}));
 }
 TEST_CASE("gathered attention gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(with(small_gpt(), ContextAlgorithm::all_gather), {.context = 4}));
+  check_worlds_agree(case_of(with(shared_gpt(), ContextAlgorithm::all_gather), {.context = 4}));
 }
 
 TEST_CASE("recomputation over context ranks changes no bit") {
   for (const ContextAlgorithm algorithm :
        {ContextAlgorithm::ring, ContextAlgorithm::ulysses, ContextAlgorithm::all_gather}) {
-    TrainingCase c = case_of(with(small_gpt(), algorithm), {.context = 2, .data = 2});
+    TrainingCase c = case_of(with(shared_gpt(), algorithm), {.context = 2, .data = 2});
     c.steps = 5;
     const Trained kept = train_on_cpu(c);
     c.replica.recompute = Recompute::full;
@@ -69,7 +69,8 @@ TEST_CASE("recomputation over context ranks changes no bit") {
 TEST_CASE("context ranks send what the formulas say") {
   for (const std::int64_t c : {2, 4}) {
     const auto sent = [&](ContextAlgorithm algorithm, const char* group) {
-      TrainingCase plan = case_of(with(small_llama(), algorithm), {.context = static_cast<int>(c)});
+      TrainingCase plan =
+          case_of(with(shared_llama(), algorithm), {.context = static_cast<int>(c)});
       plan.steps = 3;
       const Trained trained = train_on_cpu(plan);
       for (const RankReport& rank : trained.report.ranks)
@@ -103,7 +104,7 @@ TEST_CASE("with zigzag parts every rank has as many pairs of query and key, and 
 }
 
 TEST_CASE("what does not divide over context ranks is refused with every reason at once") {
-  TransformerShape s = small_gpt();
+  TransformerShape s = shared_gpt();
   s.context = 3;
   CHECK_THROWS_WITH_AS(make_transformer(s), "16 tokens of a sequence do not divide into 6 parts",
                        Error);

@@ -7,44 +7,32 @@
 #include <string>
 #include <utility>
 
+#include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
 
-// GPT-2 style, with all biases, learned positions and a tied embedding.
-inline TransformerShape small_gpt() {
-  TransformerShape s;
-  s.layers = 4;
-  s.hidden = 16;
+// GPT-2 style, with a tied embedding, and parts that four ranks can share.
+inline TransformerShape shared_gpt() {
+  TransformerShape s = small_gpt();
   s.heads = s.kv_heads = 4;
   s.head_size = 4;
   s.ffn = 24;
-  s.vocabulary = 256;
-  s.gated = s.rotary = false;
-  s.activation = Activation::gelu;
-  s.learned_positions = 20;  // more than a sequence uses
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
   s.tied = true;
   s.sequence = 16;
-  s.micro_batch = 2;
-  s.dtype = Dtype::fp32;
   return s;
 }
 
-// Llama style: grouped heads, SwiGLU, rotary embedding, no biases.
-inline TransformerShape small_llama() {
-  TransformerShape s = small_gpt();
+// Llama style, with grouped heads.
+inline TransformerShape shared_llama() {
+  TransformerShape s = as_llama(shared_gpt());
   s.heads = 8;
-  s.gated = s.rotary = true;
-  s.activation = Activation::silu;
-  s.learned_positions = 0;
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = s.tied = false;
   return s;
 }
 
 // GPT-NeoX style: attention and MLP side by side.
-inline TransformerShape small_neox() {
-  TransformerShape s = small_gpt();
+inline TransformerShape shared_neox() {
+  TransformerShape s = shared_gpt();
   s.rotary = s.parallel_blocks = true;
   s.learned_positions = 0;
   s.tied = false;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
@@ -50,21 +51,11 @@ TrainingCase mlp_case(const Plan& plan) {
 }
 
 TrainingCase transformer_case(const Plan& plan) {
-  TransformerShape s;
+  TransformerShape s = small_gpt();
   s.layers = 6;
-  s.hidden = 16;
-  s.heads = s.kv_heads = 2;
-  s.head_size = 8;
-  s.ffn = 32;
-  s.vocabulary = 256;
-  s.gated = s.rotary = false;
-  s.activation = Activation::gelu;
-  s.learned_positions = 8;
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
-  s.tied = true;
-  s.sequence = 8;
+  s.learned_positions = s.sequence = 8;
   s.micro_batch = 1;
-  s.dtype = Dtype::fp32;
+  s.tied = true;
   TrainingCase c = mlp_case(plan);
   c.transformer = s;
   c.replica.optimizer = {.name = "adamw", .lr = 3e-3};

@@ -15,22 +15,22 @@ TrainingCase case_of(const TransformerShape& shape, int tensor, bool sequence, i
 }
 
 TEST_CASE("a GPT over 2 and 4 tensor ranks has the losses of one rank, tokens divided or not") {
-  check_follows_one_rank(small_gpt(), {{.tensor = 2},
-                                       {.tensor = 4},
-                                       {.tensor = 2, .sequence_parallel = true},
-                                       {.tensor = 4, .sequence_parallel = true}});
+  check_follows_one_rank(shared_gpt(), {{.tensor = 2},
+                                        {.tensor = 4},
+                                        {.tensor = 2, .sequence_parallel = true},
+                                        {.tensor = 4, .sequence_parallel = true}});
 }
 TEST_CASE("a Llama over 2 and 4 tensor ranks has the losses of one rank, tokens divided or not") {
-  check_follows_one_rank(small_llama(), {{.tensor = 2},
-                                         {.tensor = 4},
-                                         {.tensor = 2, .sequence_parallel = true},
-                                         {.tensor = 4, .sequence_parallel = true}});
+  check_follows_one_rank(shared_llama(), {{.tensor = 2},
+                                          {.tensor = 4},
+                                          {.tensor = 2, .sequence_parallel = true},
+                                          {.tensor = 4, .sequence_parallel = true}});
 }
 TEST_CASE("a GPT-NeoX over 2 tensor ranks has the losses of one rank, tokens divided or not") {
-  check_follows_one_rank(small_neox(), {{.tensor = 2}, {.tensor = 2, .sequence_parallel = true}});
+  check_follows_one_rank(shared_neox(), {{.tensor = 2}, {.tensor = 2, .sequence_parallel = true}});
 }
 TEST_CASE("a GPT over tensor and data and pipeline ranks has the losses of one rank") {
-  check_follows_one_rank(small_gpt(),
+  check_follows_one_rank(shared_gpt(),
                          {{.tensor = 2, .data = 2},
                           {.tensor = 2, .pipeline = 2, .sequence_parallel = true},
                           {.tensor = 2, .data = 2, .pipeline = 2},
@@ -38,30 +38,30 @@ TEST_CASE("a GPT over tensor and data and pipeline ranks has the losses of one r
                           {.tensor = 4, .pipeline = 2, .sequence_parallel = true}});
 }
 TEST_CASE("a Llama over tensor and data and pipeline ranks has the losses of one rank") {
-  check_follows_one_rank(small_llama(),
+  check_follows_one_rank(shared_llama(),
                          {{.tensor = 2, .data = 2, .pipeline = 2, .sequence_parallel = true},
                           {.tensor = 4, .data = 2, .sequence_parallel = true},
                           {.tensor = 2, .pipeline = 4}});
 }
 
 TEST_CASE("a GPT over 2 tensor ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 2, false));
+  check_worlds_agree(case_of(shared_gpt(), 2, false));
 }
 TEST_CASE("a GPT over 4 tensor ranks that divide tokens gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 4, true));
+  check_worlds_agree(case_of(shared_gpt(), 4, true));
 }
 TEST_CASE("a Llama over tensor and data and pipeline ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_llama(), 2, true, 2, 2));
+  check_worlds_agree(case_of(shared_llama(), 2, true, 2, 2));
 }
 TEST_CASE("a Llama in bf16 over tensor ranks gives the same bits in sim and on cpu") {
-  TransformerShape shape = small_llama();
+  TransformerShape shape = shared_llama();
   shape.dtype = Dtype::bf16;
   check_worlds_agree(case_of(shape, 2, true, 2));
 }
 
 TEST_CASE("recomputation over tensor ranks changes no bit") {
   for (const bool sequence : {false, true}) {
-    TrainingCase c = case_of(small_gpt(), 2, sequence);
+    TrainingCase c = case_of(shared_gpt(), 2, sequence);
     c.steps = 5;
     const Trained kept = train_on_cpu(c);
     c.replica.recompute = Recompute::full;
@@ -72,7 +72,7 @@ TEST_CASE("recomputation over tensor ranks changes no bit") {
 }
 
 TEST_CASE("a training over tensor ranks resumes after any step in the same bits") {
-  TrainingCase c = case_of(small_gpt(), 2, true, 2);
+  TrainingCase c = case_of(shared_gpt(), 2, true, 2);
   c.steps = 4;
   const Trained straight = train_on_cpu(c);
   for (const int stop : {1, 3}) {
@@ -118,7 +118,7 @@ void check_parts(const std::vector<float>& whole, const ParameterSpec& spec,
 }
 
 TEST_CASE("initial parameters over tensor ranks are those of one rank, bit for bit") {
-  for (TransformerShape shape : {small_gpt(), small_llama()}) {
+  for (TransformerShape shape : {shared_gpt(), shared_llama()}) {
     shape.tied = false;
     TrainingCase one = case_of(shape, 1, false);
     one.steps = 0;
@@ -181,13 +181,13 @@ TEST_CASE("any range of a divided parameter is written as in the whole of it") {
 
 TEST_CASE("clipping counts what tensor ranks hold whole once") {
   // The clip scale is that of one rank, so every update is too, but for rounding.
-  TrainingCase one = case_of(small_gpt(), 1, false);
+  TrainingCase one = case_of(shared_gpt(), 1, false);
   one.ddp.clip_norm = 0.05;
   one.replica.optimizer = {.name = "sgd", .lr = 1};
   one.steps = 3;
   const Trained expected = train_on_cpu(one);
   for (const bool sequence : {false, true}) {
-    TrainingCase c = case_of(small_gpt(), 4, sequence);
+    TrainingCase c = case_of(shared_gpt(), 4, sequence);
     c.ddp = one.ddp;
     c.replica.optimizer = one.replica.optimizer;
     c.steps = 3;
@@ -201,7 +201,7 @@ TEST_CASE("clipping counts what tensor ranks hold whole once") {
 TEST_CASE("tensor ranks send what the formulas say") {
   for (const int t : {2, 4})
     for (const bool sequence : {false, true}) {
-      TrainingCase c = case_of(small_gpt(), t, sequence);
+      TrainingCase c = case_of(shared_gpt(), t, sequence);
       c.steps = 3;
       const Trained trained = train_on_cpu(c);
       const std::int64_t tokens = 2 * 16, n = tokens * 16 * 4, layers = 4, passes = 3 * 4;
@@ -225,7 +225,7 @@ TEST_CASE("tensor ranks send what the formulas say") {
 }
 
 TEST_CASE("what does not divide over tensor ranks is refused with every reason at once") {
-  TransformerShape s = small_gpt();
+  TransformerShape s = shared_gpt();
   s.heads = s.kv_heads = 5;
   s.ffn = 21;
   s.vocabulary = 257;

@@ -4,27 +4,16 @@
 #include <cmath>
 #include <cstring>
 
+#include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
 namespace {
 
 TrainingCase tied_gpt(int data, int pipeline, const char* schedule = "1f1b") {
-  TransformerShape s;
-  s.layers = 4;
-  s.hidden = 16;
-  s.heads = s.kv_heads = 2;
-  s.head_size = 8;
-  s.ffn = 32;
-  s.vocabulary = 256;
-  s.gated = s.rotary = false;
-  s.activation = Activation::gelu;
+  TransformerShape s = small_gpt();
   s.learned_positions = 12;
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
   s.tied = true;
-  s.sequence = 12;
-  s.micro_batch = 2;
-  s.dtype = Dtype::fp32;
   TrainingCase c;
   c.data = data;
   c.pipeline = pipeline;

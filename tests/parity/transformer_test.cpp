@@ -1,46 +1,24 @@
 // Transformers with values: one program, two worlds, the same bits.
 #include <doctest/doctest.h>
 
+#include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
 namespace {
 
-// GPT-2 style: LayerNorm, learned positions, biases, gelu, multi-head attention.
-TransformerShape gpt() {
-  TransformerShape s;
-  s.layers = 4;
-  s.hidden = 16;
-  s.heads = s.kv_heads = 2;
-  s.head_size = 8;
-  s.ffn = 32;
-  s.vocabulary = 256;
-  s.gated = s.rotary = false;
-  s.activation = Activation::gelu;
-  s.learned_positions = 20;  // more than a sequence uses
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = true;
-  s.sequence = 12;
-  s.micro_batch = 2;
-  s.dtype = Dtype::fp32;
-  return s;
-}
-
-// Llama style: RMSNorm, rotary embedding, grouped heads, SwiGLU, no biases.
+// Grouped heads.
 TransformerShape llama() {
-  TransformerShape s = gpt();
+  TransformerShape s = as_llama(small_gpt());
   s.heads = 4;
   s.kv_heads = 2;
   s.head_size = 4;
-  s.gated = s.rotary = true;
-  s.activation = Activation::silu;
-  s.learned_positions = 0;
-  s.norm_bias = s.qkv_bias = s.output_bias = s.mlp_bias = false;
   return s;
 }
 
 // GPT-NeoX style: as GPT-2's but attention and MLP side by side and a rotary embedding.
 TransformerShape neox() {
-  TransformerShape s = gpt();
+  TransformerShape s = small_gpt();
   s.rotary = s.parallel_blocks = true;
   s.learned_positions = 0;
   return s;
@@ -60,19 +38,19 @@ TrainingCase case_of(const TransformerShape& shape, int data, int pipeline,
 }
 
 TEST_CASE("a GPT on one rank gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(gpt(), 1, 1));
+  check_worlds_agree(case_of(small_gpt(), 1, 1));
 }
 TEST_CASE("a GPT under DDP on two ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(gpt(), 2, 1));
+  check_worlds_agree(case_of(small_gpt(), 2, 1));
 }
 TEST_CASE("a GPT under DDP on four ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(gpt(), 4, 1));
+  check_worlds_agree(case_of(small_gpt(), 4, 1));
 }
 TEST_CASE("a GPT under 1F1B on two stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(gpt(), 1, 2));
+  check_worlds_agree(case_of(small_gpt(), 1, 2));
 }
 TEST_CASE("a GPT under 1F1B on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(gpt(), 1, 4));
+  check_worlds_agree(case_of(small_gpt(), 1, 4));
 }
 TEST_CASE("a GPT-NeoX on one rank gives the same bits in sim and on cpu") {
   check_worlds_agree(case_of(neox(), 1, 1));
@@ -112,7 +90,7 @@ TEST_CASE("a Llama in bf16 with a tied embedding gives the same bits in sim and 
 }
 
 TEST_CASE("a transformer's recomputation changes no bit and lowers the peak") {
-  for (TransformerShape shape : {gpt(), llama(), neox()}) {
+  for (TransformerShape shape : {small_gpt(), llama(), neox()}) {
     shape.micro_batch = 16;
     TrainingCase c = case_of(shape, 1, 1);
     c.steps = 5;
@@ -126,7 +104,7 @@ TEST_CASE("a transformer's recomputation changes no bit and lowers the peak") {
 }
 
 TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
-  for (const TransformerShape& shape : {gpt(), llama(), neox()}) {
+  for (const TransformerShape& shape : {small_gpt(), llama(), neox()}) {
     // The norm that clips is summed in another order over stages.
     TrainingCase plain = case_of(shape, 1, 1);
     plain.ddp.clip_norm.reset();
@@ -144,7 +122,7 @@ TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
 }
 
 TEST_CASE("the first loss of a transformer is that of a guess, and a text needs 256 tokens") {
-  for (const TransformerShape& shape : {gpt(), llama(), neox()}) {
+  for (const TransformerShape& shape : {small_gpt(), llama(), neox()}) {
     TrainingCase c = case_of(shape, 1, 1);
     c.steps = 1;
     CHECK(train_on_cpu(c).losses[0] == doctest::Approx(std::log(256.0)).epsilon(0.02));
