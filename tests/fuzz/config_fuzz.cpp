@@ -124,6 +124,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
       run_gpu(document);
     else
       run_scenario(document, settings);
+    fuzz::valid_inputs().keep(input);
   } catch (const ConfigError& error) {
     if (!only_planted) fuzz::check_messages(error, text, settings);
   }

@@ -109,6 +109,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
                                                           : model_from_yaml(document);
     planted(model);
     if (!only_planted) check_model(model);
+    fuzz::valid_inputs().keep(input);
   } catch (const ConfigError& error) {
     if (!only_planted) fuzz::check_messages(error, fuzz::without_mark(input), {});
   }

@@ -140,6 +140,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     Platform platform = platform_with(input);
     planted(platform);
+    fuzz::valid_inputs().keep(input);
     if (only_planted) return 0;
     require(platform.gpus() > 0, "a cluster without GPUs");
     const int gpus = std::min(platform.gpus(), 20);  // the whole of a large one takes seconds

@@ -96,6 +96,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   const std::vector<std::string> settings = fuzz::settings_of(input);
   try {
     run_scenario(Document::parse_text(input, "input"), settings);
+    fuzz::valid_inputs().keep(input);
   } catch (const ConfigError& error) {
     if (!only_planted) fuzz::check_messages(error, fuzz::without_mark(input), settings);
   }

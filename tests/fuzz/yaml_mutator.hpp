@@ -13,6 +13,30 @@ extern "C" std::size_t LLVMFuzzerMutate(unsigned char* data, std::size_t size, s
 
 namespace orrery::fuzz {
 
+// Inputs that turned out valid. Most that a fuzzer keeps for their coverage are broken somewhere,
+// and a change to them is seen by no code behind the break; so half of the mutations start from
+// here.
+class ValidInputs {
+ public:
+  void keep(const std::string& text) {
+    constexpr std::size_t most = 256;
+    if (kept_.size() < most) kept_.emplace_back();
+    kept_[kept_.size() < most ? kept_.size() - 1 : count_ % most] = text;
+    ++count_;
+  }
+  const std::string* pick(unsigned number) const {
+    return kept_.empty() ? nullptr : &kept_[number % kept_.size()];
+  }
+
+ private:
+  std::vector<std::string> kept_;
+  std::size_t count_ = 0;
+};
+inline ValidInputs& valid_inputs() {
+  static ValidInputs inputs;
+  return inputs;
+}
+
 struct Vocabulary {
   std::vector<std::string> words;  // keys and values
   std::vector<std::string> units;  // what may follow a number
@@ -24,12 +48,7 @@ class YamlMutator {
   YamlMutator(const Vocabulary& vocabulary, unsigned seed) : v_(vocabulary), random_(seed) {}
 
   std::string operator()(std::string text) {
-    switch (below(3)) {
-      case 0:
-        return insert_line(std::move(text));
-      default:
-        return change_token(std::move(text));
-    }
+    return below(3) == 0 ? insert_entry(std::move(text)) : change_token(std::move(text));
   }
   bool structural() { return below(4) != 0; }
 
@@ -81,11 +100,29 @@ class YamlMutator {
     return text.replace(token.start, old.size(), fresh);
   }
 
-  std::string insert_line(std::string text) {
+  // An entry of the top level anywhere, mostly in the place of the one that has its key: two of
+  // one key are an error.
+  std::string insert_entry(std::string text) {
+    const std::string& entry = pick(v_.lines);
     std::vector<std::size_t> starts{0};
     for (std::size_t i = 0; i < text.size(); ++i)
       if (text[i] == '\n') starts.push_back(i + 1);
-    return text.insert(starts[below(starts.size())], pick(v_.lines) + "\n");
+    const std::size_t key = entry.find(": ");
+    if (key != std::string::npos && below(4) != 0)
+      for (const std::size_t start : starts)
+        if (text.compare(start, key + 1, entry, 0, key + 1) == 0)
+          return text.replace(start, entry_end(text, start) - start, entry + "\n");
+    return text.insert(starts[below(starts.size())], entry + "\n");
+  }
+
+  // Behind the entry that starts there, with the indented lines that belong to it.
+  static std::size_t entry_end(const std::string& text, std::size_t start) {
+    do {
+      start = text.find('\n', start);
+      if (start == std::string::npos) return text.size();
+      ++start;
+    } while (start < text.size() && (text[start] == ' ' || text[start] == '#'));
+    return start;
   }
 
   const Vocabulary& v_;
@@ -97,7 +134,9 @@ inline std::size_t mutate_yaml(const Vocabulary& vocabulary, unsigned char* data
                                std::size_t max, unsigned seed) {
   YamlMutator mutator(vocabulary, seed);
   if (mutator.structural()) {
-    const std::string text = mutator(std::string(reinterpret_cast<const char*>(data), size));
+    const std::string* valid = seed % 2 == 0 ? valid_inputs().pick(seed / 2) : nullptr;
+    const std::string text =
+        mutator(valid != nullptr ? *valid : std::string(reinterpret_cast<const char*>(data), size));
     if (text.size() <= max) {
       std::memcpy(data, text.data(), text.size());
       return text.size();
