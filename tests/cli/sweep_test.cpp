@@ -168,8 +168,12 @@ TEST_CASE("a sweep that is asked for again takes its points from the folder") {
   CHECK(again.out == first.out);  // with the times that the first one took
   CHECK(text_of_file(folder.file("results.jsonl")) == first.out);
   CHECK(folder.names() == std::vector<std::string>{"part-1-of-1.sqlite", "results.jsonl"});
-  // Another seed is another sweep in the same folder.
+  // Another seed, or another setting for all points, is another sweep in the same folder.
   CHECK(orrery_with(sweep_of({"--out", folder.path(), "--seed", "8"})).out != first.out);
+  const std::vector<std::string> larger{"--set", "data.global_batch=128"};
+  const Finished other =
+      orrery_with(sweep_of({"--out", folder.path(), larger.front(), larger.back()}));
+  CHECK(lines(other.out) == sweep_lines(larger));
   CHECK(orrery_with(sweep_of({"--out", folder.path()})).out == first.out);
 }
 

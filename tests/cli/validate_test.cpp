@@ -179,7 +179,7 @@ TEST_CASE("the twin prints a line per case and a summary, in one form") {
   for (const std::string& line : split(done.out, '\n'))
     if (!line.empty()) lines.push_back(Json::parse(line));
   REQUIRE(lines.size() == 2);
-  for (const char* key : {"case", "simulated", "measured", "error", "compute_share", "low", "high",
+  for (const char* key : {"case", "simulated", "measured", "error", "compute_share", "bands",
                           "inside", "spread", "memory", "resident"})
     CHECK_MESSAGE(lines[0].contains(key), key);
   CHECK(lines[0]["memory"] == 0.0);
