@@ -8,6 +8,7 @@ namespace orrery::cli {
 
 ResidentMemory resident_memory() {
   ResidentMemory memory;
+  std::int64_t files = 0;  // the program's own text and libraries, of which more is met as it runs
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     const auto kib = [&line] {
@@ -15,7 +16,10 @@ ResidentMemory resident_memory() {
     };
     if (line.starts_with("VmRSS:")) memory.now_bytes = kib() * 1024;
     if (line.starts_with("VmHWM:")) memory.peak_bytes = kib() * 1024;
+    if (line.starts_with("RssFile:")) files = kib() * 1024;
   }
+  memory.now_bytes -= files;
+  memory.peak_bytes -= files;
   return memory;
 }
 

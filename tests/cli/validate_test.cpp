@@ -185,7 +185,7 @@ TEST_CASE("the twin prints a line per case and a summary, in one form") {
   CHECK(lines[0]["memory"] == 0.0);
   CHECK(lines[1]["case"] == "summary");
   for (const char* key : {"cases", "median_error", "worst_error", "least_compute_share",
-                          "band_coverage", "memory_exact", "passed"})
+                          "band_coverage", "memory_exact", "worst_resident", "passed"})
     CHECK_MESSAGE(lines[1].contains(key), key);
   CHECK(run_process({ORRERY_TWIN, "--nonsense", "1"}).exit == 2);
 }
