@@ -84,7 +84,9 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
   if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) return;
-  transfer.fidelity = settings(*transfer.rendezvous->communicator).fidelity;
+  if (transfer.settings == nullptr)
+    transfer.settings = &settings(*transfer.rendezvous->communicator);
+  transfer.fidelity = transfer.settings->fidelity;
   if (transfer.values != nullptr && transfer.values->reads_race())
     core_.engine.schedule(transfer.start, core_.racy_read_key(),
                           make_payload(Due::transfer_reads, &transfer));
@@ -102,7 +104,7 @@ void Collectives::begin(Transfer& transfer) {
   const Rendezvous& rendezvous = *transfer.rendezvous;
   const bool ring = transfer.fidelity == Fidelity::messages && !is_pair(rendezvous.first.kind);
   if (ring && rendezvous.expected > 1) return begin_ring(transfer);
-  const Price& alone = price(rendezvous);
+  const Price& alone = price(transfer);
   const bool contended = rendezvous.expected > 1 && (transfer.fidelity == Fidelity::flow ||
                                                      transfer.fidelity == Fidelity::messages);
   transfer.flows_next = contended;
@@ -125,7 +127,7 @@ void Collectives::transfer_due(Transfer& transfer) {
 
 void Collectives::start_flows(Transfer& transfer) {
   const Rendezvous& rendezvous = *transfer.rendezvous;
-  const Price& alone = price(rendezvous);
+  const Price& alone = price(transfer);
   const std::uint64_t payload = make_payload(Due::transfer_flow, &transfer);
   if (is_pair(rendezvous.first.kind)) {
     const auto [one, other] = ranks_of_pair(rendezvous);
@@ -167,7 +169,7 @@ void Collectives::begin_ring(Transfer& transfer) {
   transfer.ring_steps = static_cast<std::uint32_t>(plan.steps);
   transfer.ring_chunk =
       Bytes(plan.volume.value / plan.steps / static_cast<std::int64_t>(rings.size()));
-  transfer.ring_alpha = Time(price(rendezvous).latency.picoseconds / transfer.ring_steps);
+  transfer.ring_alpha = Time(price(transfer).latency.picoseconds / transfer.ring_steps);
   transfer.left = transfer.ring_steps * all;
   transfer.ring.resize(all);
   for (std::uint32_t i = 0; i < all; ++i) {
@@ -214,10 +216,14 @@ void Collectives::finish(Transfer& transfer) {
     }
   }
   // The last that came ends first: it is in the cache, and the others come while it is dealt with.
-  for (std::size_t i = transfer.members.size(); i-- > 0;) {
+  const std::size_t count = transfer.members.size();
+  for (std::size_t i = count < 2 ? 0 : count - 2; i < count; ++i)
+    transfer.members[i]->prefetch_around();
+  for (std::size_t i = count; i-- > 0;) {
     StreamState* const member = transfer.members[i];
-    if (i >= 2) transfer.members[i - 2]->prefetch();
-    if (i >= 1) __builtin_prefetch(transfer.members[i - 1]->device);
+    if (i >= 3) transfer.members[i - 3]->prefetch();
+    if (i >= 2) transfer.members[i - 2]->prefetch_around();
+    if (i >= 1) transfer.members[i - 1]->device->prefetch_places();
     if (racy)
       core_.engine.schedule(
           core_.now, Core::racy_write_key(member->device->id(), member->index, member->head()),
@@ -268,7 +274,7 @@ void Collectives::close(Transfer& transfer) {
 void Collectives::count_links(const Transfer& transfer) {
   const Rendezvous& rendezvous = *transfer.rendezvous;
   if (rendezvous.expected < 2) return;
-  const Price& price = this->price(rendezvous);
+  const Price& price = this->price(transfer);
   const auto carry = [&](int from, int to, Bytes size) {
     path_.clear();
     core_.machine.route(from, to, path_);

@@ -25,11 +25,28 @@ struct RingMember {
   std::uint32_t sent = 0, received = 0;  // steps
 };
 
+// How long an operation of this kind and size takes on a communicator, when alone.
+struct CollectivePrice {
+  Collective kind = Collective::all_reduce;
+  Bytes size;
+  Time total;    // alone, or beside its siblings
+  Time latency;  // of total, before its flows start
+  Bytes volume;  // of a pair's flow
+  std::vector<Flow> flows;
+};
+struct CollectiveSettings {  // of a communicator
+  bool known = false;
+  Fidelity fidelity = Fidelity::analytic;
+  std::vector<CollectivePrice> prices;
+  double sharing[2] = {0, 0};  // of rings and of all_to_alls; 0: not known yet
+};
+
 // The simulated side of a Rendezvous, from the first member's issue to its end.
 struct Transfer {
   Rendezvous* rendezvous = nullptr;
-  std::vector<StreamState*> members;  // those that have come, in that order
-  Time start;                         // the latest of them
+  CollectiveSettings* settings = nullptr;  // of its communicator, when all members have come
+  std::vector<StreamState*> members;       // those that have come, in that order
+  Time start;                              // the latest of them
   Fidelity fidelity = Fidelity::analytic;
   bool flows_next = false;    // its latency is being paid
   std::uint32_t left = 0;     // flows, or messages
@@ -42,6 +59,12 @@ struct Transfer {
   Time ring_alpha;
   std::exception_ptr poison;
   bool of_meeting = false;
+
+  // The members that its end frees first.
+  void prefetch_last() const {
+    const std::size_t last = members.size();
+    for (std::size_t i = last < 3 ? 0 : last - 3; i < last; ++i) members[i]->prefetch();
+  }
 };
 
 struct RecordedCommunication;
@@ -81,21 +104,8 @@ class Collectives {
   void ring_receives(RingMember& receiver);
 
  private:
-  // How long an operation of this kind and size takes on a communicator, when alone.
-  struct Price {
-    Collective kind = Collective::all_reduce;
-    Bytes size;
-    Time total;    // alone, or beside its siblings
-    Time latency;  // of total, before its flows start
-    Bytes volume;  // of a pair's flow
-    std::vector<Flow> flows;
-  };
-  struct Settings {  // of a communicator
-    bool known = false;
-    Fidelity fidelity = Fidelity::analytic;
-    std::vector<Price> prices;
-    double sharing[2] = {0, 0};  // of rings and of all_to_alls; 0: not known yet
-  };
+  using Price = CollectivePrice;
+  using Settings = CollectiveSettings;
   // The sibling groups of a communicator, which split the ranks along the same axes or are the same
   // edge elsewhere, usually communicate when it does. By link, the bytes per second of its
   // bandwidth that all of them move when each moves as much as it has members' worth of one buffer.
@@ -106,7 +116,10 @@ class Collectives {
   };
 
   Settings& settings(const Communicator& communicator);
-  const Price& price(const Rendezvous& rendezvous);
+  const Price& price(const Transfer& transfer) {
+    return price(*transfer.rendezvous, *transfer.settings);
+  }
+  const Price& price(const Rendezvous& rendezvous, Settings& settings);
   Price price_group(const Communicator& communicator, Collective kind, Bytes size);
   double sharing(const Communicator& communicator, Collective kind);
   const std::vector<double>& sibling_load(const Communicator& communicator, bool pairwise);
@@ -122,7 +135,7 @@ class Collectives {
   void close(Transfer& transfer);
 
   Core& core_;
-  std::vector<Settings> settings_;  // by communicator
+  std::deque<Settings> settings_;  // by communicator; they stay where they are
   std::deque<SiblingLoad> sibling_loads_;
   Price pair_price_;
   std::deque<Transfer> transfers_;

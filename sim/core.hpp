@@ -72,18 +72,17 @@ struct Core {
 
   std::uint32_t rank_count() const { return static_cast<std::uint32_t>(state.options.grid.size()); }
   // A key of its own for a completion that no stream is named for.
-  Key extra_key(std::uint32_t rank) { return {rank, 0xffff, ++extra_keys_}; }
+  Key extra_key(std::uint32_t rank) { return {rank, Key::last_stream, ++extra_keys_, 0}; }
   // Operands that race are written behind all other completions of the instant, in (rank, stream,
   // ordinal) order, and read behind the writes. So what ends at an instant is seen by what starts
   // at it, and identical ranks stay identical whatever their numbers.
   static Key racy_write_key(std::uint32_t rank, std::uint16_t stream, std::uint64_t ordinal) {
-    return {~std::uint32_t{0}, 0xfffe,
-            std::uint64_t{rank} << 37 | std::uint64_t{stream} << 32 | (ordinal & 0xffff'ffffU)};
+    return {rank, stream, ordinal, 1};
   }
-  Key racy_read_key() { return {~std::uint32_t{0}, 0xffff, ++extra_keys_}; }
+  Key racy_read_key() { return {0, 0, ++extra_keys_, 2}; }
 
  private:
-  std::uint64_t extra_keys_ = 0;
+  std::uint32_t extra_keys_ = 0;  // may begin again: those of one instant are few
 };
 
 // "12.345678 us": exact, for errors.

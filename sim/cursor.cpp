@@ -4,37 +4,33 @@
 
 namespace orrery::sim {
 
-SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording)
-    : SimRank(core, id), recording_(recording) {
+SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording,
+                     const std::vector<StreamScript>& scripts)
+    : SimRank(core, id), recording_(recording), scripts_(scripts) {
+  scripted_streams_ = std::vector<StreamState>(recording.streams.size());
   streams_.reserve(recording.streams.size());
   places_.reserve(recording.places.size());
-  ends_.reserve(recording.channels.size());
-  for (const RecordedChannel& channel : recording.channels) ends_.push_back(open(channel));
-  for (const auto& [channel, kind] : recording.places) {
-    const bool receiver = kind == Collective::receive;
-    places_.push_back({recording.channels[channel].edge ? (receiver ? 1 : 0) : ends_[channel].index,
-                       Time{}, Time{}});
-  }
+  for (const auto& [channel, kind] : recording.places)
+    places_.push_back(open(recording.channels[channel], kind));
 }
 
-SimCursor::Ends SimCursor::open(const RecordedChannel& channel) const {
+ChannelPlace SimCursor::open(const RecordedChannel& channel, Collective kind) const {
   Communicators& all = core_.state.communicators;
-  const auto meeting = [this](Communicator& communicator) {
-    return &core_.collectives->meeting_of(communicator);
+  const auto place = [this](int member, Communicator& communicator) {
+    return ChannelPlace{member, &core_.collectives->meeting_of(communicator), {}, {}};
   };
   const Grid& grid = core_.state.options.grid;
   const int rank = static_cast<int>(id_);
   if (!channel.edge) {
     Communicator& group = all.group(rank, channel.axes, channel.lane);
-    Meeting* const both = meeting(group);
-    return {both, both, all.index_in_group(rank, channel.axes, group), false};
+    return place(all.index_in_group(rank, channel.axes, group), group);
   }
   const Axis axis = channel.axes.first();
+  if (kind == Collective::send) return place(0, all.edge(rank, axis, channel.offset, channel.lane));
   const int size = grid.size(axis);
   const int before = (grid.coordinate(rank, axis) - channel.offset) % size;
   const int previous = grid.rank_with(rank, axis, (before + size) % size);
-  return {meeting(all.edge(rank, axis, channel.offset, channel.lane)),
-          meeting(all.edge(previous, axis, channel.offset, channel.lane)), 0, true};
+  return place(1, all.edge(previous, axis, channel.offset, channel.lane));
 }
 
 void SimCursor::reconsider() {
@@ -53,8 +49,9 @@ void SimCursor::go_on() {
     unblock(flow);
     flow.blocked = HostFlow::Blocked::no;
     flow.wait = nullptr;
-    if (paid_wait) flow.clock += costs_.wait;
+    if (paid_wait) pay_wait(flow);
     update_thresholds();
+    host_waited();
   }
   while (at_ < recording_.records.size())
     if (!issue(recording_.records[at_++])) return;
@@ -89,13 +86,18 @@ void SimCursor::stop(HostFlow::Blocked why) {
   watch(*flows_[0]);
 }
 
+void SimCursor::pay_wait(HostFlow& flow) {
+  flow.clock += costs_.wait;
+  scripted_ += costs_.wait;
+}
+
 // Whether the host can go on.
 bool SimCursor::wait_for(const RecordedWait& recorded) {
   HostFlow& flow = *flows_[0];
   StreamState& stream = *streams_[recorded.event.stream];
   core_.streams->settle(stream);
   if (stream.passed >= recorded.event.ordinal) {
-    flow.clock += costs_.wait;
+    pay_wait(flow);
     return true;
   }
   flow.wait = &recorded.wait;
@@ -107,63 +109,50 @@ bool SimCursor::wait_for(const RecordedWait& recorded) {
 
 bool SimCursor::issue(const Record& record) {
   HostFlow& flow = *flows_[0];
-  Time cost = costs_.launch;
-  Entry entry;
-  switch (record.kind) {
-    case RecordKind::open_stream:
-      add_stream(recording_.streams[record.stream]);
-      return true;
-    case RecordKind::wait:
-      return wait_for(recording_.waits[record.number]);
-    case RecordKind::mark:
-      enqueue_mark(flow, *streams_[record.stream], record.number);
-      return true;
-    case RecordKind::kernel:
-      entry = Entry(EntryKind::kernel, flow.clock + cost, record.pointer);
-      break;
-    case RecordKind::sequence:
-      entry = Entry(EntryKind::sequence, flow.clock + cost, record.pointer);
-      cost = cost * static_cast<const Sequence*>(record.pointer)->steps().size();
-      break;
-    case RecordKind::copy:
-      entry = Entry(EntryKind::copy, flow.clock + cost, record.pointer);
-      break;
-    case RecordKind::upload:
-      entry = Entry(EntryKind::upload, flow.clock + cost, nullptr);
-      break;
-    case RecordKind::fence:
-      entry = Entry::fence(flow.clock + cost, {record.place, record.number});
-      break;
-    case RecordKind::communication: {
-      cost = costs_.communicate;
-      const RecordedCommunication& recorded = recording_.communications[record.number];
-      note_wait_class(*streams_[record.stream], recording_.channels[recorded.channel].edge
-                                                    ? WaitClass::edge
-                                                    : WaitClass::collective);
-      entry = Entry(EntryKind::meeting, flow.clock + cost, &recorded, record.place);
-      break;
-    }
+  if (record.kind == RecordKind::wait) return wait_for(recording_.waits[record.number]);
+  if (record.kind == RecordKind::open_stream) {
+    add_stream(recording_.streams[record.stream]);
+    streams_.back()->queue.follow(scripts_[record.stream]);
+    return true;
   }
   StreamState& stream = *streams_[record.stream];
-  if (!enqueue(flow, stream, entry, cost)) return true;
+  stream.queue.push_next(lateness_);
+  if (record.kind == RecordKind::mark) {
+    mark_issued(flow, stream);
+    return true;
+  }
+  if (record.kind == RecordKind::communication) {
+    const RecordedCommunication& recorded = recording_.communications[record.number];
+    note_wait_class(stream, recording_.channels[recorded.channel].edge ? WaitClass::edge
+                                                                       : WaitClass::collective);
+  }
+  const Time cost = cost_of(record, costs_);
+  scripted_ += cost;
+  if (!issued(flow, stream, cost)) return true;
   wants_room(flow, stream);
   stop(HostFlow::Blocked::queue);
   return false;
 }
 
+// The host has been blocked. If it is later now than before, everything that it had issued was
+// issued before this instant.
+void SimCursor::host_waited() {
+  const Time late = flows_[0]->clock - scripted_;
+  if (late == lateness_) return;
+  lateness_ = late;
+  for (StreamState* stream : streams_) stream->queue.host_waited();
+}
+
 // Several pairs of a group may exchange at once: these find each other as those of programs do.
-Transfer& SimCursor::meet(const RecordedCommunication& recorded) {
-  const Ends& ends = ends_[recorded.channel];
-  const Collective kind = recorded.communication.kind;
-  if (kind == Collective::exchange) {
-    Communication mine = recorded.communication;
-    mine.communicator = ends.out->rendezvous.communicator;
-    mine.member = ends.index;
-    return core_.collectives->issue(mine, {});
-  }
-  if (!ends.edge) return Collectives::meet(*ends.out, recorded, ends.index);
-  const bool receives = kind == Collective::receive;
-  return Collectives::meet(receives ? *ends.in : *ends.out, recorded, receives ? 1 : 0);
+Transfer& SimCursor::meet(const Entry& head) {
+  const auto& recorded = *head.pointer<const RecordedCommunication>();
+  const ChannelPlace& place = places_[head.extra()];
+  if (recorded.communication.kind != Collective::exchange)
+    return Collectives::meet(*place.meeting, recorded, place.member);
+  Communication mine = recorded.communication;
+  mine.communicator = place.meeting->rendezvous.communicator;
+  mine.member = place.member;
+  return core_.collectives->issue(mine, {});
 }
 
 void SimCursor::fill_report(RankReport& report) {

@@ -17,7 +17,9 @@ namespace orrery::sim {
 
 class SimCursor : public SimRank {
  public:
-  SimCursor(Core& core, std::uint32_t id, const Recording& recording);
+  // `scripts`: those of the recording, by stream.
+  SimCursor(Core& core, std::uint32_t id, const Recording& recording,
+            const std::vector<StreamScript>& scripts);
 
   const std::string& stream_name(std::uint32_t index) const override {
     return recording_.streams[index];
@@ -25,27 +27,26 @@ class SimCursor : public SimRank {
   void reconsider() override;
   // Phase 2: the host goes on until it has to wait again.
   void go_on();
-  // The stream's head, a meeting, becomes a communication with its members.
-  Transfer& meet(const RecordedCommunication& recorded);
+  // A stream comes to `head`, a meeting: what goes on between its members.
+  Transfer& meet(const Entry& head);
+  // By how much its host is behind the script.
+  Time lateness() const { return lateness_; }
   void fill_report(RankReport& report);
 
  private:
-  // What opened channels lead to.
-  struct Ends {
-    Meeting* out = nullptr;
-    Meeting* in = nullptr;  // of an edge; else as `out`
-    int index = 0;
-    bool edge = false;
-  };
   bool issue(const Record& record);
+  void pay_wait(HostFlow& flow);
+  void host_waited();
   bool wait_for(const RecordedWait& recorded);
   void stop(HostFlow::Blocked why);
   bool leave();
-  Ends open(const RecordedChannel& channel) const;
+  ChannelPlace open(const RecordedChannel& channel, Collective kind) const;
 
   const Recording& recording_;
+  const std::vector<StreamScript>& scripts_;
   std::size_t at_ = 0;  // of the next record
-  std::vector<Ends> ends_;
+  Time scripted_;       // its host's clock, had it never waited
+  Time lateness_;
   bool woken_ = false;
   HostFlow::Blocked leaving_ = HostFlow::Blocked::no;  // how far its host is after the last record
 };

@@ -51,6 +51,8 @@ std::string describe_head(const SimRank& device, const StreamState& stream) {
       return number + describe_transfer(*entry.pointer<const Transfer>()->rendezvous);
     case EntryKind::meeting: {
       const Communication& c = entry.pointer<const RecordedCommunication>()->communication;
+      if (stream.phase == StreamPhase::communicating && c.kind != Collective::exchange)
+        return number + describe_transfer(device.channel_place(entry.extra()).meeting->rendezvous);
       return number + name(c.kind) + " (" + to_string(c.site) + ")";
     }
     case EntryKind::fence:

@@ -58,7 +58,8 @@ void SimDevice::free_unmapped() {
 }
 
 inline void SimDevice::push(StreamState& stream, const Entry& entry, Time cost) {
-  if (!enqueue(*baton_, stream, entry, cost)) return;
+  stream.queue.push(entry);
+  if (!issued(*baton_, stream, cost)) return;
   wants_room(*baton_, stream);
   suspend(*baton_, HostFlow::Blocked::queue);
 }
@@ -129,7 +130,7 @@ void SimDevice::communicate(
   const auto place = static_cast<std::uint32_t>(known - uses_.begin());
   if (known == uses_.end()) {
     uses_.emplace_back(&channel, communication.kind);
-    places_.push_back({communication.member, Time{}, Time{}});
+    places_.push_back({communication.member, nullptr, Time{}, Time{}});
   }
   note_wait_class(s, channel.edge() ? WaitClass::edge : WaitClass::collective);
   Transfer& transfer = core_.collectives->issue(communication, others);
@@ -138,7 +139,9 @@ void SimDevice::communicate(
 }
 
 void SimDevice::mark_step(std::uint32_t stream, std::int64_t step) {
-  enqueue_mark(*baton_, *streams_[stream], step);
+  StreamState& s = *streams_[stream];
+  s.queue.push(Entry(EntryKind::mark, baton_->clock, static_cast<std::uint64_t>(step)));
+  mark_issued(*baton_, s);
 }
 
 void SimDevice::fill_report(RankReport& report) {

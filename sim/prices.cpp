@@ -39,14 +39,14 @@ Time Collectives::alone(Communicator& communicator, const Communication& communi
   rendezvous.communicator = &communicator;
   rendezvous.first = communication;
   rendezvous.expected = communicator.size();
-  return price(rendezvous).total;
+  return price(rendezvous, settings(communicator)).total;
 }
 
-const Collectives::Price& Collectives::price(const Rendezvous& rendezvous) {
+const Collectives::Price& Collectives::price(const Rendezvous& rendezvous, Settings& settings) {
   const Collective kind = rendezvous.first.kind;
   const Bytes size = rendezvous.first.size();
   if (kind == Collective::exchange) return pair_price_ = price_pair(rendezvous);
-  std::vector<Price>& prices = settings(*rendezvous.communicator).prices;
+  std::vector<Price>& prices = settings.prices;
   for (const Price& known : prices)
     if (known.kind == kind && known.size == size) return known;
   if (prices.size() == prices_kept) prices.erase(prices.begin());

@@ -292,6 +292,60 @@ bool Recording::issues_the_same(const Recording& o) const {
          std::equal(waits.begin(), waits.end(), o.waits.begin(), o.waits.end(), same_wait);
 }
 
+Time cost_of(const Record& record, const HostCosts& costs) {
+  switch (record.kind) {
+    case RecordKind::open_stream:
+    case RecordKind::mark:
+      return Time{};
+    case RecordKind::wait:
+      return costs.wait;
+    case RecordKind::communication:
+      return costs.communicate;
+    case RecordKind::sequence:
+      return costs.launch * static_cast<const Sequence*>(record.pointer)->steps().size();
+    default:
+      return costs.launch;
+  }
+}
+
+std::vector<StreamScript> scripts_of(const Recording& recording, const HostCosts& costs) {
+  std::vector<StreamScript> scripts(recording.streams.size());
+  Time clock;
+  for (const Record& record : recording.records) {
+    StreamScript& script = scripts[record.stream];
+    const Time launched = clock + costs.launch;
+    switch (record.kind) {
+      case RecordKind::open_stream:
+      case RecordKind::wait:
+        break;
+      case RecordKind::mark:
+        script.push_back(Entry(EntryKind::mark, clock, record.number));
+        break;
+      case RecordKind::kernel:
+        script.push_back(Entry(EntryKind::kernel, launched, record.pointer));
+        break;
+      case RecordKind::sequence:  // launched is its first kernel
+        script.push_back(Entry(EntryKind::sequence, launched, record.pointer));
+        break;
+      case RecordKind::copy:
+        script.push_back(Entry(EntryKind::copy, launched, record.pointer));
+        break;
+      case RecordKind::upload:
+        script.push_back(Entry(EntryKind::upload, launched, nullptr));
+        break;
+      case RecordKind::fence:
+        script.push_back(Entry::fence(launched, {record.place, record.number}));
+        break;
+      case RecordKind::communication:
+        script.push_back(Entry(EntryKind::meeting, clock + costs.communicate,
+                               &recording.communications[record.number], record.place));
+        break;
+    }
+    clock += cost_of(record, costs);
+  }
+  return scripts;
+}
+
 std::optional<SharedProgram> record_program(const WorldOptions& options, const Machine& machine,
                                             const std::function<Catalogue&(int)>& catalogue,
                                             const World::Program& program,

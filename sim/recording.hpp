@@ -19,6 +19,7 @@
 #include "backend/flow.hpp"
 #include "backend/world.hpp"
 #include "platforms/machine.hpp"
+#include "sim/stream_state.hpp"
 
 namespace orrery::sim {
 
@@ -80,6 +81,11 @@ struct Recording {
 
   bool issues_the_same(const Recording& o) const;
 };
+
+// How long a host is busy with a record; with a wait, when it is over.
+Time cost_of(const Record& record, const HostCosts& costs);
+// What each stream is issued, and when by a host that never waits.
+std::vector<StreamScript> scripts_of(const Recording& recording, const HostCosts& costs);
 
 // One recording per class of ranks.
 struct SharedProgram {

@@ -7,6 +7,7 @@
 
 #include "backend/rank.hpp"
 #include "sim/collectives.hpp"
+#include "sim/recording.hpp"
 
 namespace orrery::sim {
 
@@ -16,6 +17,16 @@ BlockedTime HostFlow::blocked_until(Time now) const {
   if (waits && now > blocked_from) time.add(wait_class, now - blocked_from);
   return time;
 }
+
+namespace {
+// Of the head of a stream that is communicating.
+bool is_on_edge(const Entry& head) {
+  if (head.kind() == EntryKind::communication)
+    return head.pointer<const Transfer>()->rendezvous->communicator->edge();
+  const Collective kind = head.pointer<const RecordedCommunication>()->communication.kind;
+  return kind == Collective::send || kind == Collective::receive;
+}
+}  // namespace
 
 SimRank::SimRank(Core& core, std::uint32_t id)
     : core_(core), id_(id), costs_(core.machine.host(static_cast<int>(id))) {
@@ -29,14 +40,18 @@ SimRank::SimRank(Core& core, std::uint32_t id)
 
 void SimRank::add_stream(const std::string& name) {
   const auto index = static_cast<std::uint32_t>(streams_.size());
-  if (index % StreamState::neighbours == 0)
+  const bool together = index < scripted_streams_.size();
+  if (!together && index % StreamState::neighbours == 0)
     stream_blocks_.push_back(std::make_unique<Neighbours>());
-  StreamState& fresh = (*stream_blocks_.back())[index % StreamState::neighbours];
+  StreamState& fresh = together ? scripted_streams_[index]
+                                : (*stream_blocks_.back())[index % StreamState::neighbours];
+  fresh.all_together = together;
   fresh.device = this;
   fresh.rank = id_;
   fresh.index = static_cast<std::uint16_t>(index);
   if (compute_ == nullptr || name == "compute") {
     if (compute_ != nullptr) compute_->is_compute = false;
+    account_ = {};
     compute_ = &fresh;
     compute_->is_compute = true;
   }
@@ -47,10 +62,9 @@ void SimRank::add_stream(const std::string& name) {
   streams_.push_back(&fresh);
 }
 
-void SimRank::enqueue_mark(HostFlow& flow, StreamState& stream, std::int64_t step) {
-  stream.queue.push(Entry(EntryKind::mark, flow.clock, static_cast<std::uint64_t>(step)));
+void SimRank::mark_issued(HostFlow& flow, StreamState& stream) {
   if (stream.phase != StreamPhase::empty) return;
-  if (stream.is_compute) stream.account.host_blocked(flow.blocked_time - flow.at_gap);
+  if (stream.is_compute) account_.host_blocked(flow.blocked_time - flow.at_gap);
   core_.streams->start(stream);
 }
 
@@ -127,7 +141,7 @@ void SimRank::compute_gap_begins() {
 
 void SimRank::note_step(StreamState& stream, std::int64_t step, Time at) {
   if (stream.is_compute) {
-    stream.account.starved(at);
+    account_.starved(at);
     compute_gap_begins();
   }
   core_.streams->settle(*compute_);
@@ -140,14 +154,12 @@ TimeParts SimRank::time_parts(Time at) const {
   using Now = TimeAccount::Now;
   switch (compute_->phase) {
     case StreamPhase::running:
-      return compute_->account.at(at, Now::computing, WaitClass::idle, {});
+      return account_.at(at, Now::computing, WaitClass::idle, {});
     case StreamPhase::fence:
-      return compute_->account.at(at, Now::waiting, compute_->waits_for->wait_class, {});
+      return account_.at(at, Now::waiting, compute_->waits_for->wait_class, {});
     case StreamPhase::communicating: {
-      const auto& transfer = *compute_->queue.front().pointer<const Transfer>();
-      const bool edge = transfer.rendezvous->communicator->edge();
-      return compute_->account.at(at, Now::waiting, edge ? WaitClass::edge : WaitClass::collective,
-                                  {});
+      const bool edge = is_on_edge(compute_->queue.front());
+      return account_.at(at, Now::waiting, edge ? WaitClass::edge : WaitClass::collective, {});
     }
     case StreamPhase::fence_passes:
     case StreamPhase::empty:
@@ -155,8 +167,7 @@ TimeParts SimRank::time_parts(Time at) const {
       break;
   }
   const HostFlow& flow = compute_issuer_ != nullptr ? *compute_issuer_ : *flows_[0];
-  return compute_->account.at(at, Now::starving, WaitClass::idle,
-                              flow.blocked_until(at) - flow.at_gap);
+  return account_.at(at, Now::starving, WaitClass::idle, flow.blocked_until(at) - flow.at_gap);
 }
 
 // Since when the compute stream, or the host whose next operation it lacks, has been waiting for
@@ -164,8 +175,7 @@ TimeParts SimRank::time_parts(Time at) const {
 Time SimRank::exposed_since(const StreamState& stream, Time start) const {
   if (compute_ == &stream) return start;
   if (compute_->phase == StreamPhase::fence) {
-    const bool waits =
-        compute_->waits_for == &stream && compute_->queue.front().event().ordinal >= stream.head();
+    const bool waits = compute_->waits_for == &stream && compute_->waits_until >= stream.head();
     return waits ? std::max(start, compute_->began) : time_never;
   }
   if (compute_->phase != StreamPhase::empty) return time_never;
@@ -173,7 +183,7 @@ Time SimRank::exposed_since(const StreamState& stream, Time start) const {
     if (flow->blocked != HostFlow::Blocked::wait) continue;
     for (const Event& event : flow->wait->events)
       if (event.stream == stream.index && event.ordinal >= stream.head())
-        return std::max({start, flow->blocked_from, compute_->account.until()});
+        return std::max({start, flow->blocked_from, account_.until()});
   }
   return time_never;
 }

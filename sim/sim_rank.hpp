@@ -22,6 +22,7 @@
 namespace orrery::sim {
 
 class SimRank;
+struct Meeting;
 
 // A host flow. Its clock runs ahead of the engine while it issues.
 struct HostFlow {
@@ -50,13 +51,14 @@ struct HostFlow {
   BlockedTime blocked_until(Time now) const;
 };
 
-// What a rank adds to the use of a channel, per kind of operation.
+// A rank's part in a channel, per kind of operation.
 struct ChannelPlace {
-  int member = 0;  // of the channel's group
-  Time busy, exposed;
+  int member = 0;              // of the channel's group
+  Meeting* meeting = nullptr;  // of ranks that follow scripts
+  Time busy, exposed;          // what it adds to the channel's use
 };
 
-class SimRank {
+class alignas(64) SimRank {
  public:
   SimRank(Core& core, std::uint32_t id);
   virtual ~SimRank() = default;
@@ -69,12 +71,14 @@ class SimRank {
   virtual const std::string& stream_name(std::uint32_t index) const = 0;
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
+  void prefetch_places() const { __builtin_prefetch(places_.data()); }
   std::exception_ptr& poison_of(const StreamState& stream) {
     if (poison_.size() <= stream.index) poison_.resize(stream.index + 1U);
     return poison_[stream.index];
   }
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
+  TimeAccount& account() { return account_; }  // of the compute stream
 
   // For the streams, in phase 1.
   virtual void reconsider() = 0;  // wakes the flows that can go on
@@ -86,9 +90,10 @@ class SimRank {
 
  protected:
   void add_stream(const std::string& name);
-  // Whether the host has to wait for room in the launch queue now.
-  bool enqueue(HostFlow& flow, StreamState& stream, const Entry& entry, Time cost);
-  void enqueue_mark(HostFlow& flow, StreamState& stream, std::int64_t step);
+  // An operation has been queued, which took the host `cost`: whether it has to wait for room in
+  // the launch queue now.
+  bool issued(HostFlow& flow, StreamState& stream, Time cost);
+  void mark_issued(HostFlow& flow, StreamState& stream);
   // What a flow waits for whose launch queue is full.
   void wants_room(HostFlow& flow, const StreamState& stream) const;
   // The stream is used on a channel of this class.
@@ -105,16 +110,18 @@ class SimRank {
   WaitClass class_of(const Wait& wait) const;
 
   Core& core_;
-  // What ends of communications touch.
+  // What ends of operations touch.
   StreamState* compute_ = nullptr;
   std::vector<ChannelPlace> places_;
   std::uint32_t id_;
   HostCosts costs_;
+  TimeAccount account_;  // of the compute stream
   std::vector<std::exception_ptr>
       poison_;  // by stream, up to the last of which an operation failed
   // An array type in place of new[], whose count would take a cache line of its own.
   using Neighbours = std::array<StreamState, StreamState::neighbours>;
   std::vector<std::unique_ptr<Neighbours>> stream_blocks_;
+  std::vector<StreamState> scripted_streams_;  // in place of them, where their number is known
   std::vector<StreamState*> streams_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
@@ -132,12 +139,11 @@ const PreparedKernel& copy_price(Catalogue& catalogue, const Operand& from, cons
 // Rank::channels(), memory, operations.
 void fill_from(const Rank& rank, RankReport& report);
 
-inline bool SimRank::enqueue(HostFlow& flow, StreamState& stream, const Entry& entry, Time cost) {
+inline bool SimRank::issued(HostFlow& flow, StreamState& stream, Time cost) {
   flow.clock += cost;
-  stream.queue.push(entry);
   ++stream.issued;
   if (stream.phase == StreamPhase::empty) {
-    if (stream.is_compute) stream.account.host_blocked(flow.blocked_time - flow.at_gap);
+    if (stream.is_compute) account_.host_blocked(flow.blocked_time - flow.at_gap);
     core_.streams->start(stream);
   }
   if (&stream == compute_) compute_issuer_ = &flow;

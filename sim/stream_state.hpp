@@ -6,6 +6,7 @@
 #include <deque>
 #include <exception>
 #include <memory>
+#include <vector>
 
 #include "backend/core/error.hpp"
 #include "backend/core/units.hpp"
@@ -24,7 +25,7 @@ enum class EntryKind : std::uint8_t {
   upload,         // takes no time
   fence,          // event
   communication,  // pointer: Transfer; extra: ChannelPlace
-  meeting,        // pointer: RecordedCommunication, which becomes a communication at the head
+  meeting,        // pointer: RecordedCommunication; extra: ChannelPlace
   mark            // number: the step. Not an operation
 };
 
@@ -54,6 +55,12 @@ class Entry {
   }
   Event event() const { return {extra(), number()}; }
   Time issued() const { return issued_; }
+  // The same, issued `by` later.
+  Entry later(Time by) const {
+    Entry entry = *this;
+    entry.issued_ += by;
+    return entry;
+  }
 
  private:
   std::uint64_t word_ = 0;
@@ -61,26 +68,66 @@ class Entry {
 };
 static_assert(sizeof(Entry) == 16);
 
-// A ring that grows by doubling.
+// All that a class of ranks issues to a stream, at the times of a host that never has to wait.
+using StreamScript = std::vector<Entry>;
+
+// The operations that a stream has before it: in a ring of its own, which grows by doubling, or a
+// part of a script. The host of a rank that follows a script is late against it by what it has
+// waited. When that becomes more, all that is in the queue has been issued, and when no longer
+// matters; so one lateness is kept, and from where on another holds.
 class EntryQueue {
  public:
+  EntryQueue() = default;
+  ~EntryQueue() {
+    if (!follows_script()) delete[] entries_;
+  }
+  EntryQueue(const EntryQueue&) = delete;
+  EntryQueue& operator=(const EntryQueue&) = delete;
+
   bool empty() const { return head_ == tail_; }
   std::uint32_t size() const { return tail_ - head_; }
-  const Entry& front() const { return ring_[head_ & (capacity_ - 1)]; }
-  const Entry& at(std::uint32_t place) const { return ring_[(head_ + place) & (capacity_ - 1)]; }
-  void replace_front(const Entry& entry) { ring_[head_ & (capacity_ - 1)] = entry; }
-  void push(const Entry& entry) {
-    if (size() == capacity_) grow();
-    ring_[tail_++ & (capacity_ - 1)] = entry;
-  }
-  void pop() { ++head_; }
+  Entry front() const { return at(0); }
+  // Of those for which is_known().
+  Entry at(std::uint32_t place) const { return entries_[(head_ + place) & mask_].later(late_); }
+  bool is_known(std::uint32_t place) const { return head_ + place < late_until_; }
+  // Whether the new front, if there is one, needs set_late() first.
+  bool pop() { return ++head_ == late_until_; }
   // The entry behind the front will be wanted soon.
-  void prefetch_next() const { __builtin_prefetch(&ring_[(head_ + 1) & (capacity_ - 1)]); }
+  void prefetch_next() const { __builtin_prefetch(&entries_[(head_ + 1) & mask_]); }
+
+  void push(const Entry& entry) {
+    if (entries_ == nullptr || size() > mask_) grow();
+    entries_[tail_++ & mask_] = entry;
+  }
+
+  void follow(const StreamScript& script) {
+    entries_ = const_cast<Entry*>(script.data());  // never written to
+    mask_ = whole_script;
+  }
+  // The next entry of the script is issued by a host that is so late.
+  void push_next(Time late) {
+    if (empty() && head_ == late_until_) set_late(late);
+    ++tail_;
+  }
+  // From the next entry on the host is later; all entries before it have been issued by now.
+  void host_waited() { late_until_ = tail_; }
+  // How late the host was with the front and all behind it.
+  void set_late(Time late) {
+    late_ = late;
+    late_until_ = for_ever;
+  }
 
  private:
+  static constexpr std::uint32_t for_ever = ~std::uint32_t{0};
+  static constexpr std::uint32_t whole_script = ~std::uint32_t{0};
+  bool follows_script() const { return mask_ == whole_script; }
   void grow();
-  std::unique_ptr<Entry[]> ring_;
-  std::uint32_t capacity_ = 0, head_ = 0, tail_ = 0;
+
+  Entry* entries_ = nullptr;
+  std::uint32_t mask_ = 0;  // of a ring, its capacity - 1
+  std::uint32_t head_ = 0, tail_ = 0;
+  std::uint32_t late_until_ = for_ever;
+  Time late_;
 };
 
 enum class StreamPhase : std::uint8_t {
@@ -92,13 +139,12 @@ enum class StreamPhase : std::uint8_t {
   mark            // its head is a mark in the host's future
 };
 
-// The first cache line is what every operation touches, the second what the compute stream's do as
-// well: with thousands of ranks each line is a miss. Ordinals of a stream have 32 bits.
+// Two cache lines, the first of which is what every operation touches: with thousands of ranks each
+// line is a miss. Ordinals of a stream have 32 bits.
 struct alignas(64) StreamState {
   EntryQueue queue;
   std::uint32_t passed = 0;                          // ordinal of the last operation that has ended
   std::uint32_t host_threshold = ~std::uint32_t{0};  // flows of the rank look again from here on
-  Time began;                                        // of the head: start, or arrival
   StreamState* first_waiter = nullptr;               // streams whose head, a fence, waits for this
   SimRank* device = nullptr;
   std::uint32_t rank = 0;
@@ -108,16 +154,18 @@ struct alignas(64) StreamState {
   bool is_compute : 1 = false;
   bool poisoned : 1 = false;     // the head and all behind it fail
   bool head_values : 1 = false;  // the head has values
+  bool all_together : 1 = false;
 
-  TimeAccount account;                                 // of the compute stream
+  Time began;                                          // of the head: start, or arrival
   std::uint32_t issued = 0;                            // ordinal of the last operation issued
   std::uint32_t run_end = 0;                           // of the last operation of the run under way
   std::uint32_t poisoned_from = ~std::uint32_t{0};     // first ordinal that failed
-  StreamState* waits_for = nullptr;                    // what its head, a fence, waits for
+  std::uint32_t waits_until = 0;                       // ordinal that its head, a fence, waits for
+  StreamState* waits_for = nullptr;                    // the stream that has to pass it
   StreamState* next_waiter = nullptr;                  // in that stream's list
   std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
 
-  // Streams of a rank lie side by side, this many together.
+  // Streams of a rank lie side by side: this many together, or all that a script has.
   static constexpr std::uint32_t neighbours = 2;
   // Another stream of this one's rank, without a look at its device if they are neighbours.
   StreamState& sibling(std::uint32_t other);
@@ -126,11 +174,17 @@ struct alignas(64) StreamState {
     __builtin_prefetch(this);
     __builtin_prefetch(reinterpret_cast<const char*>(this) + 64);
   }
+  // What its end leads to, when prefetch() was a while ago.
+  void prefetch_around() const {
+    __builtin_prefetch(device);
+    __builtin_prefetch(reinterpret_cast<const char*>(device) + 64);
+    if (first_waiter != nullptr) first_waiter->prefetch();
+  }
   std::uint64_t head() const { return std::uint64_t{passed} + 1; }  // ordinal of the head
   StreamState();
   ~StreamState();
 };
 
-static_assert(offsetof(StreamState, account) == 64);
+static_assert(offsetof(StreamState, began) == 64 && sizeof(StreamState) == 128);
 
 }  // namespace orrery::sim

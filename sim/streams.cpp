@@ -14,16 +14,17 @@ StreamState::StreamState() = default;
 StreamState::~StreamState() = default;
 
 StreamState& StreamState::sibling(std::uint32_t other) {
-  return other / neighbours == index / neighbours ? *(this - index + other) : device->stream(other);
+  const bool near = all_together || other / neighbours == index / neighbours;
+  return near ? *(this - index + other) : device->stream(other);
 }
 
 void EntryQueue::grow() {
-  const std::uint32_t capacity = capacity_ == 0 ? 8 : capacity_ * 2;
+  const std::uint32_t capacity = entries_ == nullptr ? 8 : 2 * (mask_ + 1);
   auto ring = std::make_unique<Entry[]>(capacity);
   const std::uint32_t entries = size();
-  for (std::uint32_t i = 0; i < entries; ++i) ring[i] = ring_[(head_ + i) & (capacity_ - 1)];
-  ring_ = std::move(ring);
-  capacity_ = capacity;
+  for (std::uint32_t i = 0; i < entries; ++i) ring[i] = at(i);
+  delete[] std::exchange(entries_, ring.release());
+  mask_ = capacity - 1;
   head_ = 0;
   tail_ = entries;
 }
@@ -102,19 +103,14 @@ void Streams::advance(StreamState& stream) {
           return;
         }
         stream.device->note_step(stream, static_cast<std::int64_t>(entry.number()), start);
-        stream.queue.pop();
+        pop(stream);
         break;
       case EntryKind::fence:
         if (begin_fence(stream, entry, start)) return;
         break;
-      case EntryKind::meeting: {
-        const auto& recorded = *entry.pointer<const RecordedCommunication>();
-        Transfer& transfer = static_cast<SimCursor*>(stream.device)->meet(recorded);
-        stream.queue.replace_front(
-            Entry(EntryKind::communication, entry.issued(), &transfer, entry.extra()));
-        begin_communication(stream, transfer, start);
+      case EntryKind::meeting:
+        begin_communication(stream, static_cast<SimCursor*>(stream.device)->meet(entry), start);
         return;
-      }
       case EntryKind::communication:
         begin_communication(stream, *entry.pointer<Transfer>(), start);
         return;
@@ -130,16 +126,17 @@ void Streams::advance(StreamState& stream) {
 void Streams::begin_communication(StreamState& stream, Transfer& transfer, Time start) {
   stream.phase = StreamPhase::communicating;
   stream.began = start;
-  if (stream.is_compute) stream.account.starved(start);
+  if (stream.is_compute) stream.device->account().starved(start);
   core_.collectives->arrive(stream, transfer, start);
 }
 
 // Whether the stream has to wait.
 bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
-  if (stream.is_compute) stream.account.starved(start);
+  if (stream.is_compute) stream.device->account().starved(start);
   StreamState& target = stream.sibling(entry.event().stream);
   stream.waits_for = &target;
+  stream.waits_until = static_cast<std::uint32_t>(entry.event().ordinal);
   if (target.passed < entry.event().ordinal) settle(target);
   if (target.passed < entry.event().ordinal) {
     expect(target, entry.event().ordinal);
@@ -159,7 +156,7 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
 
 bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
-  if (stream.is_compute) stream.account.starved(start);
+  if (stream.is_compute) stream.device->account().starved(start);
   stream.phase = StreamPhase::running;
   stream.run_end = stream.passed + 1;
   const bool poisoned = stream.poisoned;
@@ -209,10 +206,11 @@ Time Streams::begin_run(StreamState& stream, Time end) {
   std::uint64_t watched = stream.host_threshold;
   for (const StreamState* waiter = stream.first_waiter; waiter != nullptr;
        waiter = waiter->next_waiter)
-    watched = std::min(watched, waiter->queue.front().event().ordinal);
+    watched = std::min<std::uint64_t>(watched, waiter->waits_until);
   Time at = end;
   std::uint32_t ordinal = stream.run_end;
   for (std::uint32_t place = 1; place < stream.queue.size() && ordinal < watched; ++place) {
+    if (!stream.queue.is_known(place)) break;
     const Entry entry = stream.queue.at(place);
     at = foreseen_end(stream, entry, ++ordinal, at);
     if (at == time_never) break;
@@ -249,7 +247,7 @@ void Streams::catch_up(StreamState& stream) {
     const Entry entry = stream.queue.front();
     const Time start = std::max(end, entry.issued());
     stream.began = start;
-    if (stream.is_compute) stream.account.starved(start);
+    if (stream.is_compute) stream.device->account().starved(start);
     if (entry.kind() != EntryKind::fence) end = end_of(stream, entry);
   }
 }
@@ -286,11 +284,11 @@ void Streams::wakes(StreamState& stream) {
 }
 
 void Streams::account_operation(StreamState& stream, const Entry& entry, Time end) const {
-  Time computed = end - stream.account.until();
+  Time computed = end - stream.device->account().until();
   if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
     computed = std::min(computed, Variability::scaled(entry.pointer<const Sequence>()->duration(),
                                                       factor_of(stream, entry, stream.head())));
-  stream.account.computed(computed, end);
+  stream.device->account().computed(computed, end);
 }
 
 // Looks at the entry only where it must: it is a miss of its own.
@@ -312,27 +310,32 @@ void Streams::end_operation(StreamState& stream) {
 
 void Streams::end_fence(StreamState& stream) {
   const StreamState& target = *std::exchange(stream.waits_for, nullptr);
-  if (stream.is_compute) stream.account.waited(target.wait_class, core_.now);
-  if (target.poisoned && target.poisoned_from <= stream.queue.front().event().ordinal)
+  if (stream.is_compute) stream.device->account().waited(target.wait_class, core_.now);
+  if (target.poisoned && target.poisoned_from <= stream.waits_until)
     poison(stream, stream.head(), stream.device->poison_of(target));
   pass(stream, core_.now);
 }
 
 void Streams::communication_ended(StreamState& stream, WaitClass wait) {
-  if (stream.is_compute) stream.account.waited(wait, core_.now);
+  if (stream.is_compute) stream.device->account().waited(wait, core_.now);
   pass(stream, core_.now);
   ready_.push_back(&stream);
 }
 
+void Streams::pop(StreamState& stream) {
+  if (stream.queue.pop() && !stream.queue.empty())
+    stream.queue.set_late(static_cast<SimCursor*>(stream.device)->lateness());
+}
+
 // The head has ended. Whoever waits for it is woken, but nothing starts yet.
 void Streams::pass(StreamState& stream, Time at) {
-  stream.queue.pop();
+  pop(stream);
   const std::uint32_t ordinal = ++stream.passed;
   core_.end = std::max(core_.end, at);
   if (stream.first_waiter != nullptr) {
     StreamState** link = &stream.first_waiter;
     while (StreamState* waiter = *link) {
-      if (waiter->queue.front().event().ordinal <= ordinal) {
+      if (waiter->waits_until <= ordinal) {
         *link = std::exchange(waiter->next_waiter, nullptr);
         ready_.push_back(waiter);
       } else {

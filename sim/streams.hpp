@@ -33,7 +33,7 @@ class Streams {
 
   // Ends all operations of the run under way that have ended by now.
   void settle(StreamState& stream) {
-    if (stream.passed + 1 < stream.run_end && stream.phase == StreamPhase::running)
+    if (stream.phase == StreamPhase::running && stream.passed + 1 < stream.run_end)
       catch_up(stream);
   }
   // settle() will be called when operation `ordinal` ends, whatever run it is in.
@@ -64,6 +64,7 @@ class Streams {
   void account_operation(StreamState& stream, const Entry& entry, Time end) const;
   void end_operation(StreamState& stream);
   void end_fence(StreamState& stream);
+  static void pop(StreamState& stream);
   void pass(StreamState& stream, Time at);
   void trace_operation(const StreamState& stream, const Entry& entry) const;
   double factor_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal) const;

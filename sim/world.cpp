@@ -153,10 +153,16 @@ class SimWorld : public World, public EngineClient {
       if (wanted && !folded_) refuse("ranks cannot be folded");
     }
     if (folded_) core.state.communicators.set_partition(&*folded_);
+    for (std::uint32_t number = 0; number < shared_->classes.classes(); ++number) {
+      const int first = shared_->classes.representatives[number];
+      const HostCosts costs = options_.host_clock ? core.machine.host(first) : HostCosts{};
+      scripts_.push_back(scripts_of(shared_->recordings[number], costs));
+    }
     for (std::uint32_t rank = 0; rank < core.rank_count(); ++rank) {
       if (folded_ && !folded_->represents(static_cast<int>(rank))) continue;
-      const Recording& recording = shared_->recordings[shared_->classes.class_of[rank]];
-      auto cursor = std::make_unique<SimCursor>(core, rank, recording);
+      const std::uint32_t number = shared_->classes.class_of[rank];
+      const Recording& recording = shared_->recordings[number];
+      auto cursor = std::make_unique<SimCursor>(core, rank, recording, scripts_[number]);
       core.woken.push_back(cursor.get());
       core.ranks.push_back(std::move(cursor));
     }
@@ -276,12 +282,23 @@ class SimWorld : public World, public EngineClient {
     core.delivering = false;
   }
 
-  // With thousands of ranks every operation finds its stream out of the cache.
+  // With thousands of ranks every operation finds its stream, and what is around it, out of the
+  // cache.
   void soon(std::uint64_t payload) override {
     const auto* const object = &object_of<const char>(payload);
     __builtin_prefetch(object);
     __builtin_prefetch(object + 64);
-    __builtin_prefetch(object + sizeof(StreamState));
+    __builtin_prefetch(object + 128);
+  }
+  void next(std::uint64_t payload) override {
+    switch (what_is_due(payload)) {
+      case Due::operation:
+        return object_of<const StreamState>(payload).prefetch_around();
+      case Due::transfer:
+        return object_of<const Transfer>(payload).prefetch_last();
+      default:
+        return;
+    }
   }
 
   void stuck() override { throw describe_deadlock(*core_); }
@@ -294,6 +311,7 @@ class SimWorld : public World, public EngineClient {
   std::function<Catalogue&(int)> catalogue_;
   Refusal refusal_;
   std::optional<SharedProgram> shared_;
+  std::vector<std::vector<StreamScript>> scripts_;  // by class, then stream
   std::optional<Partition> folded_;
   std::vector<SimCursor*> going_on_;
   std::size_t hosts_left_ = 0;

@@ -93,8 +93,8 @@ class Engine::Impl {
   void schedule(Time when, const Key& key, std::uint64_t payload) {
     if (failed_) return;
     ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past");
-    heap_.push(
-        {when.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
+    ORRERY_ASSERT(key.fits(), "a key within its bounds");
+    heap_.push({when.picoseconds, key.packed(), payload});
   }
 
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload) {
@@ -175,9 +175,11 @@ class Engine::Impl {
   void deliver() {
     while (!heap_.empty() && heap_.top().time <= now_.picoseconds) {
       const HeapEntry entry = heap_.take();
-      if (const HeapEntry* next = heap_.likely_next()) client_.soon(next->payload);
+      const EventHeap::Next next = heap_.likely_next();
+      if (next.first != nullptr) client_.next(next.first->payload);
+      if (next.second != nullptr) client_.soon(next.second->payload);
       ++counters_.completions;
-      client_.due(now_, Key{entry.rank(), entry.stream(), entry.ordinal}, entry.payload);
+      client_.due(now_, Key::unpacked(entry.key), entry.payload);
     }
   }
 

@@ -47,10 +47,26 @@ inline constexpr bool actors_are_threads = false;
 // The order of completions within one instant. Entries of one instant with equal keys come in an
 // order that is repeatable but not specified: give each completion of a stream its own ordinal.
 struct Key {
-  std::uint32_t rank = 0;
-  std::uint16_t stream = 0;
-  std::uint64_t ordinal = 0;
-  auto operator<=>(const Key&) const = default;
+  std::uint32_t rank = 0;     // below 2^24
+  std::uint16_t stream = 0;   // up to last_stream
+  std::uint64_t ordinal = 0;  // below 2^32
+  std::uint8_t turn = 0;      // up to 3: those of a later turn come behind all others
+
+  static constexpr std::uint16_t last_stream = 63;
+  std::uint64_t packed() const {
+    return std::uint64_t{turn} << 62 | std::uint64_t{rank} << 38 | std::uint64_t{stream} << 32 |
+           ordinal;
+  }
+  static Key unpacked(std::uint64_t packed) {
+    return {static_cast<std::uint32_t>(packed >> 38 & 0xff'ffff),
+            static_cast<std::uint16_t>(packed >> 32 & last_stream), packed & 0xffff'ffff,
+            static_cast<std::uint8_t>(packed >> 62)};
+  }
+  bool fits() const {
+    return (rank >> 24 | ordinal >> 32) == 0 && stream <= last_stream && turn <= 3;
+  }
+  auto operator<=>(const Key& o) const { return packed() <=> o.packed(); }
+  bool operator==(const Key& o) const { return packed() == o.packed(); }
 };
 
 // A link of the network: all flows that cross it share its bandwidth (max-min fairly).
@@ -76,8 +92,10 @@ class EngineClient {
   // make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // What will probably be due next: time to fetch into the cache what that will touch.
+  // What will probably be due next but one: time to fetch its object into the cache; and what will
+  // be due next, whose object was fetched before: time to fetch what that leads to.
   virtual void soon(std::uint64_t /*payload*/) {}
+  virtual void next(std::uint64_t /*payload*/) {}
 
   // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
   // did. Phase 1 follows again.

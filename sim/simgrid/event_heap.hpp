@@ -1,6 +1,6 @@
 // The heap of device completions: entries leave in (time, rank, stream, ordinal) order.
 //
-// A 4-ary implicit heap of 32-byte entries. The usual pattern of a simulation is "take the first
+// A 4-ary implicit heap of 24-byte entries. The usual pattern of a simulation is "take the first
 // entry, deliver it, push its successor", so take() only marks the root as free and the next push()
 // fills it: one walk down instead of one down and one up.
 #pragma once
@@ -12,22 +12,16 @@
 namespace orrery::sim {
 
 struct HeapEntry {
-  std::uint64_t time = 0;   // picoseconds
-  std::uint64_t place = 0;  // rank and stream, see make_place
-  std::uint64_t ordinal = 0;
+  std::uint64_t time = 0;  // picoseconds
+  std::uint64_t key = 0;   // Key::packed
   std::uint64_t payload = 0;
 
-  static std::uint64_t make_place(std::uint32_t rank, std::uint16_t stream) {
-    return (std::uint64_t{rank} << 16) | stream;
-  }
-  std::uint32_t rank() const { return static_cast<std::uint32_t>(place >> 16); }
-  std::uint16_t stream() const { return static_cast<std::uint16_t>(place & 0xffff); }
-
   bool before(const HeapEntry& o) const {
-    if (time != o.time) return time < o.time;
-    if (place != o.place) return place < o.place;
-    return ordinal < o.ordinal;
+    return (static_cast<Wide>(time) << 64 | key) < (static_cast<Wide>(o.time) << 64 | o.key);
   }
+
+ private:
+  __extension__ using Wide = unsigned __int128;  // compared without a branch
 };
 
 class EventHeap {
@@ -60,13 +54,26 @@ class EventHeap {
     return entries_.front();
   }
 
-  // After take(): who is first unless something earlier is pushed; null when nothing is left.
-  const HeapEntry* likely_next() const {
-    if (entries_.size() < 2) return nullptr;
-    const HeapEntry* least = &entries_[1];
+  // After take(): who are the first two unless something earlier is pushed; null where nothing is
+  // left.
+  struct Next {
+    const HeapEntry* first = nullptr;
+    const HeapEntry* second = nullptr;
+  };
+  Next likely_next() const {
+    if (entries_.size() < 2) return {};
+    std::size_t first = 1;
     for (std::size_t i = 2; i <= arity && i < entries_.size(); ++i)
-      if (entries_[i].before(*least)) least = &entries_[i];
-    return least;
+      if (entries_[i].before(entries_[first])) first = i;
+    Next next{&entries_[first], nullptr};
+    const auto consider = [&](std::size_t i) {
+      if (next.second == nullptr || entries_[i].before(*next.second)) next.second = &entries_[i];
+    };
+    for (std::size_t i = 1; i <= arity && i < entries_.size(); ++i)
+      if (i != first) consider(i);
+    for (std::size_t i = first * arity + 1; i <= (first + 1) * arity && i < entries_.size(); ++i)
+      consider(i);
+    return next;
   }
 
   // Removes what top() returned just now; nothing may come between the two calls.

@@ -58,6 +58,7 @@ void Flows::request(std::span<const LinkId> path, Bytes size, const Key& key,
                     std::uint64_t payload) {
   ORRERY_ASSERT(!path.empty(), "a flow needs a path of at least one link");
   ORRERY_ASSERT(size.value >= 0, "a flow cannot have a negative size");
+  ORRERY_ASSERT(key.fits(), "a key within its bounds");
   for (std::size_t i = 0; i < path.size(); ++i) {
     ORRERY_ASSERT(path[i].value < links_.size(), "a flow's path names a link that does not exist");
     ORRERY_ASSERT(std::find(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i), path[i]) ==
@@ -65,8 +66,7 @@ void Flows::request(std::span<const LinkId> path, Bytes size, const Key& key,
                   "a flow's path crosses a link twice");
   }
   if (size.value == 0) {
-    ended_.push(
-        {now_.picoseconds, HeapEntry::make_place(key.rank, key.stream), key.ordinal, payload});
+    ended_.push({now_.picoseconds, key.packed(), payload});
     return;
   }
   requests_.push_back({static_cast<std::uint32_t>(request_links_.size()),
@@ -137,8 +137,7 @@ void Flows::on_completion(const s4u::Activity& activity) {
   if (number == 0 || activity.get_state() != s4u::Activity::State::FINISHED) return;
   Live& flow = slots_[number - 1];
   if (flow.comm.get() != comm) return;  // dropped
-  ended_.push({now_.picoseconds, HeapEntry::make_place(flow.key.rank, flow.key.stream),
-               flow.key.ordinal, flow.payload});
+  ended_.push({now_.picoseconds, flow.key.packed(), flow.payload});
   finished_.push_back(std::move(flow.comm));
   free_slots_.push_back(static_cast<std::uint32_t>(number - 1));
   --live_;

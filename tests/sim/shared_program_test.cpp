@@ -2,6 +2,9 @@
 // allowed.
 #include <doctest/doctest.h>
 
+#include <array>
+#include <random>
+
 #include "sim/simgrid/engine.hpp"
 #include "tests/sim/hybrid_program.hpp"
 
@@ -43,6 +46,33 @@ TEST_CASE("512 ranks fold into 8, with and without a clock of the host") {
 TEST_CASE("a full launch queue holds a recorded host as it holds a program") {
   check_alike({.plan = {.tensor = 2, .pipeline = 2, .data = 2}, .launch_queue = 2}, "2");
   check_alike({.plan = {.tensor = 2, .pipeline = 2, .data = 2}, .launch_queue = 5}, "2");
+}
+
+// Streams are behind by several waits of the host, and come to operations that it issued after
+// them.
+TEST_CASE("hosts that wait in the midst of full streams shift what they issue later") {
+  for (std::uint32_t seed = 0; seed < 40; ++seed) {
+    CAPTURE(seed);
+    HybridCase c{.plan = {.data = 2}, .launch_queue = seed % 2 == 0 ? 64U : 6U};
+    c.program = [seed](Rank& rank) {
+      std::minstd_rand random(seed + 1);
+      std::array<Stream*, 3> streams{&rank.stream("compute"), &rank.stream("b"), &rank.stream("c")};
+      std::array<Event, 3> last{};
+      for (int i = 0; i < 200; ++i) {
+        const auto which = random() % 3, other = random() % 3;
+        Stream& stream = *streams[which];
+        if (i > 0 && random() % 8 == 0) rank.wait(last[other]);
+        if (random() % 4 == 0) stream.after(last[other]);
+        if (random() % (2 + seed % 20) == 0)
+          stream.launch(timed(rank, "long", 20 + 50 * (seed % 4)));
+        else
+          stream.launch(timed(rank, "short", 0.1));
+        last[which] = stream.record();
+        if (i % 50 == 49) streams[0]->mark_step(i / 50);
+      }
+    };
+    CHECK(c.text(Execution::actors) == c.text(Execution::shared));
+  }
 }
 
 TEST_CASE("a mixed cluster folds by kind of GPU") {

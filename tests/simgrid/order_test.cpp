@@ -11,15 +11,14 @@ namespace orrery::sim {
 namespace {
 
 TEST_CASE(
-    "completions of one instant come in (rank, stream, ordinal) order, however they were "
+    "completions of one instant come in (turn, rank, stream, ordinal) order, however they were "
     "scheduled") {
   std::vector<Key> keys;
-  for (std::uint32_t rank = 0; rank < 5; ++rank) {
-    for (std::uint16_t stream = 0; stream < 4; ++stream) {
-      for (std::uint64_t ordinal = 0; ordinal < 5; ++ordinal)
-        keys.push_back({rank * 70'000, stream, ordinal << 40});
-    }
-  }
+  for (const auto turn : std::initializer_list<std::uint8_t>{0, 1, 3})
+    for (const std::uint32_t rank : {0U, 1U, 70'000U, 0xff'ffffU})
+      for (const auto stream : std::initializer_list<std::uint16_t>{0, 5, 63})
+        for (const std::uint64_t ordinal : {0ULL, 7ULL, 0xffff'ffffULL})
+          keys.push_back({rank, stream, ordinal, turn});
   std::vector<Key> delivered;
   Scripted client;
   Engine engine(client);
