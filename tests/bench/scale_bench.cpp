@@ -3,6 +3,7 @@
 //
 //   bench_scale [repetitions [prefix]]
 //
+// Llama 3 405B is the whole program, from start to end.
 // A shared step is that of bench_sim in outline, 1,000 kernels and 200 collectives with their
 // fences per rank, kernels jittering by 2 %, every rank simulated by itself. `seconds` is CPU time,
 // `mib` the peak of memory above what the process had before. Exits with 1 where a budget of the
@@ -171,6 +172,28 @@ Measured platform_of(int gpus) {
   return {cluster.gpus() / seconds, 0, seconds, status_mib("VmHWM") - before};
 }
 
+// `orrery simulate` from start to end: its CPU time and the most memory that it had.
+Measured whole_process(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {ORRERY_PROGRAM, "simulate"});
+  std::vector<char*> words;
+  for (std::string& argument : arguments) words.push_back(argument.data());
+  words.push_back(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stdout) != nullptr) execv(words[0], words.data());
+    _exit(127);
+  }
+  int status = 0;
+  rusage use{};
+  wait4(child, &status, 0, &use);
+  if (status != 0) return {};
+  const auto seconds = [](timeval t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  const double total = seconds(use.ru_utime) + seconds(use.ru_stime);
+  return {1 / total, 0, total, static_cast<double>(use.ru_maxrss) / 1024};
+}
+
 bool within(const std::optional<Measured>& measured, double seconds, double mib,
             const std::string& what) {
   return !measured || gate(measured->seconds <= seconds && measured->mib <= mib,
@@ -208,6 +231,18 @@ bool run_all(const Options& options) {
                   seconds, mib, fmt::format("an all-reduce over {} ranks", ranks));
   met &= within(report("platform", 65'536, options, [] { return platform_of(65'536); }), 2, 200,
                 "a platform of 65,536 GPUs");
+  const std::string llama = ORRERY_SOURCE_DIR "/scenarios/llama3-405b-16384-h100.yaml";
+  met &= within(report("llama3_405b_folded", 16'384, options,
+                       [&] {
+                         return whole_process({llama, "--quiet"});
+                       }),
+                0.3, 1'024, "Llama 3 405B on 16,384 GPUs, folded");
+  met &= within(report("llama3_405b_jitter", 16'384, options,
+                       [&] {
+                         return whole_process({llama, "--quiet", "--set", "run.steps=1", "--set",
+                                               "cluster_conditions={jitter: 0.02}"});
+                       }),
+                15, 1'024, "a step of Llama 3 405B on 16,384 GPUs with jitter");
   for (const int ranks : {1'024, 16'384}) {
     const auto actors = report("actors", ranks, options, [ranks] { return waiting_actors(ranks); });
     if (actors)
