@@ -79,29 +79,21 @@ void Stream::check_use(const Operand& operand, bool write, Site site) {
                     write,
                     operand.racy};
   const Clock& known = clock_.now();
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < accesses.size(); ++i) {
-    const Access& x = accesses[i];
-    if (x.end > operand.begin && x.begin < operand.end) {
-      const bool same_stream = x.stream == index_;
-      const bool ordered = same_stream || known[x.stream] >= x.ordinal;
-      if (!ordered && (write || x.write) && !x.racy && !operand.racy)
-        unordered(*this, rank_.id_, operand, x, write, ordinal_, site,
-                  rank_.streams()[x.stream]->name());
-      const bool covered = x.begin >= operand.begin && x.end <= operand.end;
-      const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
-      if (covered && ordered && as_strict && (write || (same_stream && !x.write)))
-        continue;  // `mine` stands for it
-    }
-    if (kept != i) accesses[kept] = x;
-    ++kept;
+  for (std::size_t i = 0; i < accesses.size();) {
+    const Access& x = accesses[i++];
+    if (x.end <= operand.begin || x.begin >= operand.end) continue;
+    const bool same_stream = x.stream == index_;
+    const bool ordered = same_stream || known[x.stream] >= x.ordinal;
+    if (!ordered && (write || x.write) && !x.racy && !operand.racy)
+      unordered(*this, rank_.id_, operand, x, write, ordinal_, site,
+                rank_.streams()[x.stream]->name());
+    const bool covered = x.begin >= operand.begin && x.end <= operand.end;
+    const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
+    if (!covered || !ordered || !as_strict || !(write || (same_stream && !x.write))) continue;
+    accesses[--i] = accesses.back();  // `mine` stands for it
+    accesses.pop_back();
   }
-  if (kept < accesses.size()) {
-    accesses[kept] = mine;
-    accesses.resize(kept + 1);
-  } else {
-    accesses.push_back(mine);
-  }
+  accesses.push_back(mine);
 }
 
 void Stream::launch(const Prepared& prepared, std::span<const Operand> operands, Site site) {
