@@ -5,9 +5,9 @@
 namespace orrery::sim {
 
 SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording,
-                     const std::vector<StreamScript>& scripts)
+                     const std::vector<StreamScript>& scripts, std::span<StreamState> streams)
     : SimRank(core, id), recording_(recording), scripts_(scripts) {
-  scripted_streams_ = std::vector<StreamState>(recording.streams.size());
+  scripted_streams_ = streams;
   streams_.reserve(recording.streams.size());
   places_.reserve(recording.places.size());
   for (const auto& [channel, kind] : recording.places)

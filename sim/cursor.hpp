@@ -17,9 +17,9 @@ namespace orrery::sim {
 
 class SimCursor : public SimRank {
  public:
-  // `scripts`: those of the recording, by stream.
+  // `scripts`: those of the recording, by stream; `streams`: as many states, which are the rank's.
   SimCursor(Core& core, std::uint32_t id, const Recording& recording,
-            const std::vector<StreamScript>& scripts);
+            const std::vector<StreamScript>& scripts, std::span<StreamState> streams);
 
   const std::string& stream_name(std::uint32_t index) const override {
     return recording_.streams[index];

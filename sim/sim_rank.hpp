@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -121,7 +122,7 @@ class alignas(64) SimRank {
   // An array type in place of new[], whose count would take a cache line of its own.
   using Neighbours = std::array<StreamState, StreamState::neighbours>;
   std::vector<std::unique_ptr<Neighbours>> stream_blocks_;
-  std::vector<StreamState> scripted_streams_;  // in place of them, where their number is known
+  std::span<StreamState> scripted_streams_;  // in place of them, where their number is known
   std::vector<StreamState*> streams_;
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
