@@ -130,5 +130,54 @@ TEST_CASE("an expert's initial parameters are those of one rank, wherever it lie
   CHECK(from == whole.size());
 }
 
+// All routers of a rank, one behind the other.
+std::vector<float> routers_of(const TrainingCase& c, const Checkpoint& state) {
+  const auto& bytes = state.fields.at("replica.parameters");
+  std::vector<float> routers;
+  std::size_t at = 0;
+  for (const auto& block : c.make(nullptr).blocks)
+    for (const ParameterSpec& spec : block->parameters()) {
+      const auto elements = static_cast<std::size_t>(spec.elements);
+      if (spec.name == "router.weight") {
+        routers.resize(routers.size() + elements);
+        std::memcpy(&routers[routers.size() - elements], bytes.data() + at * sizeof(float),
+                    elements * sizeof(float));
+      }
+      at += elements;
+    }
+  return routers;
+}
+
+// Losses hardly tell: a router's gradient is small.
+TEST_CASE("routers move alike on all ranks, as they do on one") {
+  const auto after = [](std::int64_t steps, const Plan& plan) {
+    TrainingCase c = case_of(shared_mixture(), plan);
+    c.replica.optimizer = {.name = "sgd", .lr = 1};
+    c.ddp.clip_norm = 0;
+    c.steps = steps;
+    std::vector<std::vector<float>> routers;
+    for (const Checkpoint& state : train_on_cpu(c).state) routers.push_back(routers_of(c, state));
+    return routers;
+  };
+  const std::vector<float> before = after(0, {})[0], one = after(1, {})[0];
+  float moved = 0;
+  for (std::size_t i = 0; i < one.size(); ++i)
+    moved = std::max(moved, std::fabs(one[i] - before[i]));
+  REQUIRE(moved > 1e-6);
+  for (const Plan& plan :
+       {Plan{.tensor = 2}, {.tensor = 2, .sequence_parallel = true}, {.data = 4, .expert = 4}}) {
+    CAPTURE(plan.tensor);
+    CAPTURE(plan.sequence_parallel);
+    const auto routers = after(1, plan);
+    for (const std::vector<float>& router : routers) {
+      CHECK(router == routers[0]);
+      float off = 0;
+      for (std::size_t i = 0; i < one.size(); ++i)
+        off = std::max(off, std::fabs(router[i] - one[i]));
+      CHECK(off < 1e-3F * moved);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace orrery
