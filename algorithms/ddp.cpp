@@ -36,16 +36,22 @@ Ddp::Ddp(Replica& replica, const DdpOptions& options)
   Rank& rank = replica.rank();
   if (rank.size(gradient_axes) == 1) return;
   communication_ = &rank.stream("gradients");
-  data_ = &rank.channel(gradient_axes, "gradients");
+  for (const Bucket& bucket : buckets_) {
+    const bool all = bucket.over == gradient_axes;
+    if (rank.size(bucket.over) > 1)
+      channels_[bucket.over.bits()] =
+          &rank.channel(bucket.over, all ? "gradients" : "expert gradients");
+  }
   replica_.install(*this);
 }
 
 // The last micro-batch's backward of this unit has been issued.
 void Ddp::gradients_ready(const Unit& unit) {
   for (const Bucket& bucket : buckets_) {
-    if (bucket.first_block != unit.block) continue;
+    const auto channel = channels_.find(bucket.over.bits());
+    if (bucket.first_block != unit.block || channel == channels_.end()) continue;
     communication_->after(replica_.compute().record());
-    communication_->all_reduce(bucket.gradients, Reduce::mean, *data_);
+    communication_->all_reduce(bucket.gradients, Reduce::mean, *channel->second);
   }
 }
 
@@ -63,7 +69,7 @@ std::optional<Bytes> Ddp::sent(std::int64_t steps) const {
   Bytes step;
   for (const Bucket& bucket : buckets_)
     step += wire_bytes(Collective::all_reduce, bucket.gradients.bytes(),
-                       replica_.rank().size(gradient_axes));
+                       replica_.rank().size(bucket.over));
   return step * steps;
 }
 

@@ -1,6 +1,7 @@
 // Data parallelism with bucketed, overlapped gradient averaging. See ddp.cpp.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -31,8 +32,8 @@ class Ddp : public Algorithm, private ShardingHooks {
   Replica& replica_;
   DdpOptions options_;
   std::vector<Bucket> buckets_;
-  Stream* communication_ = nullptr;  // null: nobody to average with
-  Channel* data_ = nullptr;
+  Stream* communication_ = nullptr;            // null: nobody to average with
+  std::map<std::uint8_t, Channel*> channels_;  // by the axes of a bucket
 };
 
 }  // namespace orrery

@@ -101,7 +101,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.decay = spec.decay;
     p.columns = spec.columns;
     for (const Axis axis : {Axis::tensor, Axis::expert})
-      if (spec.division.rows == 0 || spec.division.axis != axis) p.replicated = p.replicated | axis;
+      if (!spec.division.divides(axis)) p.replicated = p.replicated | axis;
     from += spec.elements;
     if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
     if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);

@@ -158,8 +158,14 @@ std::vector<Bucket> Replica::buckets(Bytes capacity, Bytes first) const {
   for (std::size_t i = parameters.size(); i-- > 0;) {
     const Parameter& p = parameters[i];
     const Bytes limit = all.size() <= 1 ? first : capacity;
-    if (all.empty() || (held.value > 0 && held + p.gradient.bytes() > limit)) {
+    // Those of experts are the same on fewer ranks.
+    const Axes over = p.replicated.contains(Axis::expert) || rank_.size(Axis::expert) == 1
+                          ? gradient_axes
+                          : Axes{Axis::context, Axis::shard, Axis::replicate};
+    const bool full = held.value > 0 && held + p.gradient.bytes() > limit;
+    if (all.empty() || full || !(all.back().over == over)) {
       all.emplace_back();
+      all.back().over = over;
       held = Bytes(0);
     }
     Bucket& bucket = all.back();

@@ -27,7 +27,12 @@ enum class Recompute : std::uint8_t { none, full };
 struct ReplicaOptions {
   int micro_batches = 1;          // per optimizer step
   std::string schedule = "1f1b";  // used when there are several pipeline stages
+  // Of blocks that do not compute the loss: all, or those of `recompute_blocks`; of the
+  // micro-batches under way, `stored_micro_batches` keep all the same (Korthikanti et al. 2022,
+  // arXiv 2205.05198, appendix C).
   Recompute recompute = Recompute::none;
+  std::vector<int> recompute_blocks{};  // global numbers; empty: all
+  int stored_micro_batches = 0;
   Dtype gradient_dtype = Dtype::fp32;
   std::optional<Dtype> parameter_dtype{};  // of shards of parameters; absent: the model's
   OptimizerOptions optimizer{};
@@ -123,6 +128,7 @@ class Replica {
   };
   struct InFlight {
     Tensor tokens, targets;
+    bool stored = false;  // whatever ReplicaOptions::recompute says
     std::vector<Kept> blocks;
   };
   // What a pass is called with. `next`: the unit issued after it.
@@ -148,6 +154,7 @@ class Replica {
   void load(InFlight& state, const Batch& batch);
   BlockPass pass_of(const Unit& unit, const PassCall& call, InFlight& state,
                     bool reads_parameters = true);
+  bool recomputes(int number, const InFlight& state) const;  // the block of this number
   Tensor activation(std::int64_t elements, const char* name);
   const Block& block(int b) const { return *model_.blocks[static_cast<std::size_t>(b)]; }
   bool holds(int b) const;

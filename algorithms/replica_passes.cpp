@@ -1,6 +1,8 @@
 // The passes of a replica over its blocks.
 #include "algorithms/replica.hpp"
 
+#include <algorithm>
+
 namespace orrery {
 
 Tensor Replica::activation(std::int64_t elements, const char* name) {
@@ -58,9 +60,18 @@ BlockPass Replica::pass_of(const Unit& unit, const PassCall& call, InFlight& sta
   return pass;
 }
 
+bool Replica::recomputes(int number, const InFlight& state) const {
+  const std::vector<int>& only = options_.recompute_blocks;
+  return options_.recompute == Recompute::full && !state.stored && !block(number).computes_loss() &&
+         (only.empty() || std::find(only.begin(), only.end(), number) != only.end());
+}
+
 Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) {
   const Part& p = part(call.chunk);
   InFlight& state = in_flight(call);
+  state.stored = std::count_if(in_flight_.begin(), in_flight_.end(), [](const auto& other) {
+                   return other.second.stored;
+                 }) < options_.stored_micro_batches;
   state.blocks.resize(static_cast<std::size_t>(p.last - p.first));
   if (p.first == 0 || p.last == static_cast<int>(model_.blocks.size())) load(state, batch);
   for (int b = p.first; b < p.last; ++b) {
@@ -77,8 +88,7 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
     pass.output = activation(block(b).output_elements(), "output");
     pass.workspace = activation(block(b).forward_workspace(), "workspace");
     block(b).forward(pass);
-    if (options_.recompute == Recompute::full && !block(b).computes_loss())
-      kept.saved = kept.kept = {};
+    if (recomputes(b, state)) kept.saved = kept.kept = {};
     input = pass.output;
     hooks_->after(here, Pass::forward);
   }

@@ -56,6 +56,7 @@ struct Bucket {
   Tensor gradients;
   int first_block = 0;  // complete when the backward of this block is
   std::vector<std::size_t> parameters;
+  Axes over;  // whose ranks hold the same parameters, among the gradient axes
 };
 
 // Hooks through which parameters are sharded and gradients synchronised. Called while a pass is

@@ -34,7 +34,7 @@ void check_layers(const Scenario& s, Problems& problems) {
                                                 s.model_spec.name, layers));
 }
 
-void check_schedule(const Scenario& s, Problems& problems) {
+void check_schedule(const Scenario& s, Problems& problems, bool micro_batches_known) {
   const ParallelSpec& p = s.parallel;
   if (p.schedule == "petra") return;  // told already
   const bool drains = p.schedule != "pipedream" && p.schedule != "pipedream-2bw";
@@ -44,9 +44,13 @@ void check_schedule(const Scenario& s, Problems& problems) {
                              s.algorithm.name),
                  "use ddp or none");
   if (p.pipeline > 1) {
-    for (const Objection& o : objections(p.schedule, s.pipeline_shape()))
-      problems.add(o.about == "micro_batches" ? "data.global_batch" : "parallel." + o.about, o.text,
-                   o.advice);
+    PipelineShape shape = s.pipeline_shape();
+    if (!micro_batches_known) shape.micro_batches = 4 * shape.devices;
+    for (const Objection& o : objections(p.schedule, shape)) {
+      const bool of_batch = o.about == "micro_batches";
+      if (of_batch && !micro_batches_known) continue;
+      problems.add(of_batch ? "data.global_batch" : "parallel." + o.about, o.text, o.advice);
+    }
     return;
   }
   for (const auto& [path, given] : {std::pair{"parallel.chunks", p.chunks != 1},

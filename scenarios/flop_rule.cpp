@@ -79,13 +79,15 @@ Flops flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t glo
 }
 
 Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch,
-                              FlopRule rule, bool recompute) {
+                              FlopRule rule, Recomputed again) {
   const Flops once = flops_per_step(m, sequence, global_batch, rule);
-  if (!recompute) return once;
-  if (m.timing_only()) return once + forward_flops(m).again * d(global_batch);
+  if (again == Recomputed::nothing) return once;
+  const bool layers = again == Recomputed::layers;
+  if (m.timing_only()) return once + forward_flops(m).again * (layers ? d(global_batch) : 0.0);
   const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
-  const double again = 2.0 * (layer_multiply_adds(m) + half * attention_multiply_adds(m, sequence));
-  return once + Flops(again * d(tokens_per_step(m, sequence, global_batch)));
+  const double multiply_adds =
+      (layers ? layer_multiply_adds(m) : 0.0) + half * attention_multiply_adds(m, sequence);
+  return once + Flops(2.0 * multiply_adds * d(tokens_per_step(m, sequence, global_batch)));
 }
 
 }  // namespace orrery

@@ -38,9 +38,10 @@ std::int64_t tokens_per_step(const ModelSpec& model, std::int64_t sequence,
                              std::int64_t global_batch);
 Flops flops_per_step(const ModelSpec& model, std::int64_t sequence, std::int64_t global_batch,
                      FlopRule rule);
-// With the forward of every layer (not the head) run once more when `recompute`; megatron-causal
-// halves attention, all other rules count it whole.
+// What runs a second time: nothing, attention's two products, every layer (not the head).
+enum class Recomputed { nothing, attention, layers };
+// With that; megatron-causal halves attention, all other rules count it whole.
 Flops executed_flops_per_step(const ModelSpec& model, std::int64_t sequence,
-                              std::int64_t global_batch, FlopRule rule, bool recompute);
+                              std::int64_t global_batch, FlopRule rule, Recomputed again);
 
 }  // namespace orrery

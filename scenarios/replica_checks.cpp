@@ -18,7 +18,12 @@ class Checks {
     const std::int64_t parts = p_.tensor;
     divide("parallel.tensor", t_.heads, parts, "attention heads");
     divide("parallel.tensor", t_.kv_heads, parts, "heads of keys and values");
-    divide("parallel.tensor", t_.ffn, parts, "columns of the MLP");
+    if (t_.mixture_layers() < t_.layers)
+      divide("parallel.tensor", t_.ffn, parts, "columns of the MLP");
+    if (t_.experts > 0) {
+      divide("parallel.tensor", t_.expert_ffn, parts, "columns of an expert");
+      divide("parallel.tensor", t_.shared_ffn, parts, "columns of the shared experts");
+    }
     if (t_.vocabulary % parts != 0)
       problems_.add("parallel.tensor",
                     fmt::format("{} tokens of the vocabulary of {} do not divide over {} GPUs",
@@ -34,10 +39,30 @@ class Checks {
                     fmt::format("{} tokens of a sequence do not divide into {} parts",
                                 *s_.data.sequence, parts),
                     "use another sequence, or fewer GPUs");
+    if (s_.memory.attention == AttentionKind::stored)
+      problems_.add("memory.attention",
+                    "attention that stores its scores needs whole sequences on one GPU",
+                    "use fused, or parallel.context 1");
     if (!ulysses) return;
     const std::int64_t all = p_.tensor * p_.context;
     divide("parallel.context", t_.heads, all, "attention heads");
     divide("parallel.context", t_.kv_heads, all, "heads of keys and values");
+  }
+  void experts() const {
+    if (p_.expert > 1 && t_.experts == 0)
+      return problems_.add("parallel.expert",
+                           fmt::format("{} has no experts to divide", s_.model_spec.name), "use 1");
+    if (p_.expert > 1) divide("parallel.expert", t_.experts, p_.expert, "experts");
+    if (p_.expert > 1 && s_.algorithm.name != "ddp")
+      problems_.add(
+          "parallel.expert",
+          fmt::format("not available yet: expert parallelism with algorithm {}", s_.algorithm.name),
+          "use ddp");
+    if (t_.experts > 0 && s_.run.values == RunValues::real && !s_.experts.capacity_factor)
+      problems_.add(
+          "run.values", "not available yet: values of experts without a capacity",
+          fmt::format("set experts.capacity_factor; {:g} drops no token",
+                      static_cast<double>(t_.experts) / static_cast<double>(t_.experts_per_token)));
   }
   void sequence() const {
     const std::int64_t parts = p_.tensor * p_.context;
@@ -65,6 +90,11 @@ class Checks {
 
 }  // namespace
 
+void refuse(Problems& problems, const char* path, const std::string& what,
+            const std::string& advice) {
+  problems.add(path, fmt::format("not available yet: {}", what), advice);
+}
+
 std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
   std::int64_t below = 1, above = n;
   for (std::int64_t d = 1; d <= n / d; ++d) {
@@ -85,13 +115,15 @@ void check_inside_replica(const Scenario& s, Problems& problems) {
                  "use false, or several GPUs along parallel.tensor");
   const bool transformer = s.model_spec.kind == ModelKind::transformer;
   for (const auto& [path, size, what] : {std::tuple{"parallel.tensor", p.tensor, "tensor"},
-                                         {"parallel.context", p.context, "context"}})
+                                         {"parallel.context", p.context, "context"},
+                                         {"parallel.expert", p.expert, "expert"}})
     if (size > 1 && !transformer)
       problems.add(path,
                    fmt::format("not available yet: {} parallelism of {}", what, s.model_spec.name),
                    "use 1");
   if (!transformer) return;
   const Checks checks(s, problems);
+  checks.experts();
   if (p.tensor > 1) checks.tensor();
   if (p.context > 1) checks.context();
   if (p.tensor > 1 && p.sequence_parallel) checks.sequence();

@@ -8,6 +8,10 @@ namespace orrery {
 // Adds every reason why the model cannot be divided as the plan says.
 void check_inside_replica(const Scenario& scenario, Problems& problems);
 
+// Refuses what is not available yet.
+void refuse(Problems& problems, const char* path, const std::string& what,
+            const std::string& advice = "");
+
 // The divisors of n that are nearest to `wanted`, below and above, as advice.
 std::string nearest_divisors(std::int64_t n, std::int64_t wanted);
 

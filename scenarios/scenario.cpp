@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "backend/core/text.hpp"
+#include "scenarios/check_memory.hpp"
 #include "scenarios/check_pipeline.hpp"
 #include "scenarios/replica_checks.hpp"
 
@@ -28,11 +29,6 @@ std::string nearest_multiples(std::int64_t n, std::int64_t unit) {
   const std::int64_t below = n / unit * unit;
   return below == 0 ? fmt::format("use {}", unit)
                     : fmt::format("use {} or {}", below, below + unit);
-}
-
-void refuse(Problems& problems, const char* path, const std::string& what,
-            const std::string& advice = "") {
-  problems.add(path, fmt::format("not available yet: {}", what), advice);
 }
 
 // "tp-cp-ep-dp-pp" as axes; empty when it is not a permutation of these five.
@@ -61,9 +57,6 @@ std::vector<Axis> axes_of(const std::string& order) {
 
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
-  for (const auto& [path, size, what] :
-       {std::tuple{"parallel.expert", p.expert, "expert parallelism"}})
-    if (size != 1) refuse(problems, path, what, "use 1");
   if (p.schedule == "petra")
     refuse(problems, "parallel.schedule", "schedule petra", "use pipedream or pipedream-2bw");
   if (axes_of(p.order).empty())
@@ -89,34 +82,6 @@ void check_composition(const Scenario& s, Problems& problems) {
     problems.add(path, why == entry.refuses.end() ? text : text + ": " + why->reason,
                  fine.empty() ? "" : "it composes with " + join(fine, ", "));
   }
-}
-
-void check_memory(Scenario& s, Problems& problems) {
-  const Node& r = s.memory.recompute;
-  if (r.is_scalar() && (r.text == "none" || r.text == "full"))
-    s.recompute = r.text == "full";
-  else if (r.is_list() || (r.is_scalar() && r.text == "selective"))
-    refuse(problems, "memory.recompute", "selective recomputation", "use none or full");
-  else
-    problems.add("memory.recompute",
-                 fmt::format("memory.recompute: {} is not one of none, full", kind_text(r)),
-                 r.is_scalar() ? did_you_mean(r.text, {"none", "full"}) : "");
-}
-
-void check_precision(const Scenario& s, Problems& problems) {
-  const PrecisionSpec& p = s.precision;
-  for (const auto& [path, type] : {std::pair{"precision.parameters", p.parameters},
-                                   {"precision.activations", p.activations},
-                                   {"precision.reduction", p.reduction},
-                                   {"precision.master", p.master}})
-    if (type != Dtype::fp32 && type != Dtype::bf16)
-      refuse(problems, path, fmt::format("{} here", name(type)), "use fp32 or bf16");
-  if (p.activations != p.parameters && !s.algorithm.plan.sharding.parameters())
-    refuse(problems, "precision.activations",
-           "activations of another type than parameters that are not gathered for each pass",
-           fmt::format("use {}, or algorithm fsdp", name(p.parameters)));
-  if (p.master != Dtype::fp32)
-    refuse(problems, "precision.master", "an optimizer state below fp32", "use fp32");
 }
 
 // A name of fidelity at `path`; `automatic`, with a problem, where it is none.
@@ -186,6 +151,12 @@ void check_values(const Scenario& s, Problems& problems) {
   const ModelSpec& m = s.model_spec;
   if (m.timing_only())
     return refuse(problems, "run.values", fmt::format("real values of {}", m.name), "use virtual");
+  if (s.memory.attention == AttentionKind::stored)
+    refuse(problems, "memory.attention", "real values of attention that stores its scores",
+           "use fused, whose values are the same");
+  if (s.memory.dropout) refuse(problems, "memory.dropout", "real values of dropout", "use false");
+  if (s.precision.products != Products::as_stored)
+    refuse(problems, "precision.products", "real values of fp8 products", "use as-stored");
   const std::int64_t vocabulary =
       m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;
   if (!s.data.text)
@@ -258,8 +229,12 @@ void check_sizes(Scenario& s, Problems& problems) {
                  fmt::format("{} GPUs asked for, but cluster {} has {}", *s.platform.gpus,
                              s.machines.cluster.name, available),
                  fmt::format("use at most {}", available));
-    return;
+    return check_schedule(s, problems, false);
   }
+  for (const Platform::Part& part : s.machines.parts)
+    if (s.precision.products != Products::as_stored && !part.gpu.compute.peak.fp8)
+      problems.add("precision.products", fmt::format("{} has no products in fp8", part.gpu.name),
+                   "use as-stored, or another cluster");
   const ParallelSpec& p = s.parallel;
   const std::int64_t one_model = p.tensor * p.context * p.pipeline;
   if (one_model > s.gpus() || s.gpus() % one_model != 0) {
@@ -268,7 +243,7 @@ void check_sizes(Scenario& s, Problems& problems) {
                              one_model),
                  one_model > available ? "use fewer stages"
                                        : nearest_multiples(s.gpus(), one_model) + " GPUs");
-    return;
+    return check_schedule(s, problems, false);
   }
   const std::int64_t replicas = s.gpus() / one_model;
   try {
@@ -277,8 +252,13 @@ void check_sizes(Scenario& s, Problems& problems) {
     problems.add("algorithm.name",
                  fmt::format("{}, but {} makes {}", e.message(), data_group(s), replicas),
                  s.algorithm.name == "none" ? "use ddp, or fewer GPUs" : "use more or fewer GPUs");
-    return;
+    return check_schedule(s, problems, false);
   }
+  if (replicas % p.expert != 0)
+    problems.add(
+        "parallel.expert",
+        fmt::format("{} data-parallel GPUs do not divide into groups of {}", replicas, p.expert),
+        nearest_divisors(replicas, p.expert));
   const int multiple = s.algorithm.plan.micro_batches;
   const std::int64_t unit = replicas * s.data.micro_batch * multiple;
   if (s.data.global_batch % unit != 0)
@@ -289,8 +269,7 @@ void check_sizes(Scenario& s, Problems& problems) {
                     multiple == 1 ? "" : fmt::format(" x {} of {}", multiple, s.algorithm.name),
                     unit),
         nearest_multiples(s.data.global_batch, unit));
-  else
-    check_schedule(s, problems);
+  check_schedule(s, problems, s.data.global_batch % unit == 0);
 }
 
 void resolve_text(Scenario& s, const std::string& beside, const std::string& root,
@@ -335,8 +314,13 @@ int Scenario::data_parallel() const {
 int Scenario::micro_batches() const {
   return static_cast<int>(data.global_batch / (data_parallel() * data.micro_batch));
 }
+Bytes Scenario::reserve() const {
+  const bool cpu = machines.parts.front().gpu.compute.sm.value <= 1;  // one core
+  return memory.reserve.value_or(cpu ? Bytes(0) : assumed_reserve);
+}
 PipelineShape Scenario::pipeline_shape() const {
-  PipelineShape shape{static_cast<int>(parallel.pipeline), micro_batches()};
+  PipelineShape shape{static_cast<int>(parallel.pipeline),
+                      data_parallel() > 0 ? micro_batches() : 0};
   shape.chunks = static_cast<int>(parallel.chunks);
   shape.activation_limit = static_cast<int>(parallel.activation_limit.value_or(0));
   shape.vertical_sync = parallel.vertical_sync;
@@ -345,9 +329,18 @@ PipelineShape Scenario::pipeline_shape() const {
 Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
 }
-Flops Scenario::executed_flops_per_step() const {
-  return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch,
-                                         run.flop_rule, recompute);
+Flops Scenario::executed_flops_per_step(FlopRule rule) const {
+  const auto of = [&](Recomputed again) {
+    return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch, rule,
+                                           again);
+  };
+  if (recompute_attention) return of(Recomputed::attention);
+  const Flops once = of(Recomputed::nothing);
+  if (!recompute) return once;
+  const Flops again = of(Recomputed::layers) - once;
+  if (recompute_layers.empty()) return once + again;
+  return once + again * (static_cast<double>(recompute_layers.size()) /
+                         static_cast<double>(model_spec.layers()));
 }
 std::int64_t Scenario::tokens_per_step() const {
   return orrery::tokens_per_step(model_spec, *data.sequence, data.global_batch);
@@ -361,7 +354,8 @@ Grid Scenario::grid() const {
   g.set(Axis::pipeline, static_cast<int>(parallel.pipeline));
   const DataAxes data_axes = algorithm.plan.divide(data_parallel());
   g.set(Axis::shard, data_axes.shard);
-  g.set(Axis::replicate, data_axes.replicate);
+  g.set(Axis::expert, static_cast<int>(parallel.expert));
+  g.set(Axis::replicate, data_axes.replicate / static_cast<int>(parallel.expert));
   g.set(Axis::island, data_axes.island);
   return g;
 }
@@ -422,6 +416,7 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     s.warnings = s.model_spec.warnings;
     if (model) check_model(s, problems);
     if (model) check_inside_replica(s, problems);
+    if (model) check_inside_layers(s, problems);
     if (machines) check_sizes(s, problems);
   }
   std::vector<ConfigMessage> all = problems.sorted();

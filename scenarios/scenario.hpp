@@ -52,15 +52,37 @@ struct ParallelSpec {
 };
 void describe(Fields<ParallelSpec>& f);
 
+// Whether attention writes its scores (stored_attention.hpp).
+enum class AttentionKind { fused, stored };
+
 struct ActivationMemorySpec {
-  Node recompute = Node::scalar("none");  // none | full
+  Node recompute = Node::scalar("none");  // none | selective | full | layers
+  std::optional<std::int64_t> stored_micro_batches;
+  AttentionKind attention = AttentionKind::fused;
+  bool dropout = false;
+  std::optional<Bytes> reserve;  // absent: assumed_reserve on GPUs, none on a CPU
 };
 void describe(Fields<ActivationMemorySpec>& f);
 
+// CUDA context and loaded kernels, 0.55 GiB, and what NCCL adds with the first collective, 1.45
+// GiB: stas00/ml-engineering, training/performance/README.md, "torch.distributed memory usage" (two
+// GPUs; it says 1 to 2 GB, more with more GPUs).
+inline constexpr Bytes assumed_reserve{2LL << 30};
+
+// How a mixture's tokens are spread over its experts.
+struct ExpertSpec {
+  // Places of an expert over its even share of a rank's tokens; further tokens are dropped. Absent:
+  // none is dropped, in a run without values only.
+  std::optional<double> capacity_factor;
+  double imbalance = 1;  // without a capacity: what the fullest expert gets, over the even share
+};
+void describe(Fields<ExpertSpec>& f);
+
 struct PrecisionSpec {
   Dtype parameters = Dtype::bf16, activations = Dtype::bf16;
-  Dtype reduction = Dtype::fp32;  // of gradients, and of the collective that sums them
-  Dtype master = Dtype::fp32;     // of the optimizer's copy of the parameters and its moments
+  Products products = Products::as_stored;  // of a transformer's layers
+  Dtype reduction = Dtype::fp32;            // of gradients, and of the collective that sums them
+  Dtype master = Dtype::fp32;  // of the optimizer's copy of the parameters and its moments
 };
 void describe(Fields<PrecisionSpec>& f);
 
@@ -104,6 +126,7 @@ struct Scenario {
   ParallelSpec parallel;
   AlgorithmSpec algorithm;
   ActivationMemorySpec memory;
+  ExpertSpec experts;
   PrecisionSpec precision;
   PlatformChoice platform;
   ConditionsSpec cluster_conditions;
@@ -114,19 +137,27 @@ struct Scenario {
   std::string file;
   ModelSpec model_spec;
   Platform machines;
-  bool recompute = false;
+  bool recompute = false;             // layers run again: all, or
+  std::vector<int> recompute_layers;  // these
+  bool recompute_attention = false;   // the core of attention runs again
   std::vector<std::string> warnings;
 
   int gpus() const { return static_cast<int>(*platform.gpus); }
   int data_parallel() const;  // replicas of the model
   int micro_batches() const;  // per replica and step
+  // The type of most products: its peak is what MFU is a share of.
+  Dtype product_dtype() const {
+    return precision.products == Products::as_stored ? precision.activations : Dtype::fp8;
+  }
+  Bytes reserve() const;  // of each device's memory, for all but the program's tensors
   PipelineShape pipeline_shape() const;
   Flops flops_per_step() const;
-  Flops executed_flops_per_step() const;  // with recomputation
+  // With recomputation, of all micro-batches.
+  Flops executed_flops_per_step(FlopRule rule) const;
   std::int64_t tokens_per_step() const;
   // Of the conditions of the cluster.
   std::uint64_t conditions_seed() const { return cluster_conditions.seed.value_or(run.seed); }
-  // Sizes and order of the axes; data parallelism is Axis::replicate.
+  // Sizes and order of the axes; data parallelism is Axis::expert and Axis::replicate.
   Grid grid() const;
 };
 void describe(Fields<Scenario>& f);

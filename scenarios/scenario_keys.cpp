@@ -64,7 +64,33 @@ void describe(Fields<ParallelSpec>& f) {
 
 void describe(Fields<ActivationMemorySpec>& f) {
   f.open("recompute", &ActivationMemorySpec::recompute)
-      .doc("none, or full: forward again in the backward pass");
+      .doc(
+          "in the backward pass: none; selective, the core of attention; full, all layers; or a "
+          "list of layers, counted from 0");
+  f.field("stored_micro_batches", &ActivationMemorySpec::stored_micro_batches)
+      .between(0, many)
+      .doc("micro-batches under way of which everything is kept, whatever recompute says");
+  f.field("attention", &ActivationMemorySpec::attention)
+      .one_of({{"fused", AttentionKind::fused}, {"stored", AttentionKind::stored}})
+      .doc("stored: the scores of attention are written and kept, as before flash attention");
+  f.field("dropout", &ActivationMemorySpec::dropout)
+      .doc("behind attention and MLP, and of stored scores: its time, and the masks it keeps");
+  f.field("reserve", &ActivationMemorySpec::reserve)
+      .between(Bytes(0), Bytes(1LL << 50))
+      .doc("of each GPU for CUDA, kernels and NCCL; absent: 2GiB");
+}
+
+void describe(Fields<ExpertSpec>& f) {
+  f.field("capacity_factor", &ExpertSpec::capacity_factor)
+      .between(0.01, 1000)
+      .doc("places of an expert over its even share; absent: no token is dropped");
+  f.field("imbalance", &ExpertSpec::imbalance)
+      .between(1, 1000)
+      .doc("tokens of the fullest expert over its even share, where none is dropped");
+  f.check([](const ExpertSpec& e, const SectionProblems& p) {
+    if (e.capacity_factor && e.imbalance != 1)
+      p.add("imbalance", "a capacity says how many places there are", "drop one of the two");
+  });
 }
 
 void describe(Fields<PrecisionSpec>& f) {
@@ -77,6 +103,14 @@ void describe(Fields<PrecisionSpec>& f) {
                  {"bf16", Dtype::bf16},
                  {"fp16", Dtype::fp16},
                  {"fp8", Dtype::fp8}});
+  f.field("products", &PrecisionSpec::products)
+      .one_of({{"as-stored", Products::as_stored},
+               {"fp8-tensor", Products::fp8_tensor},
+               {"fp8-block", Products::fp8_block},
+               {"mxfp8", Products::mxfp8}})
+      .doc(
+          "operands of the products of a transformer's layers: cast to fp8, with a scale per "
+          "tensor, per 128 numbers or per 32; timing only");
 }
 
 void describe(Fields<Throttle>& f) {
@@ -145,6 +179,7 @@ void describe(Fields<Scenario>& f) {
   f.section("parallel", &Scenario::parallel).doc("data parallelism is what is left of the GPUs");
   f.section("algorithm", &Scenario::algorithm);
   f.section("memory", &Scenario::memory);
+  f.section("experts", &Scenario::experts).doc("of a mixture of experts");
   f.section("precision", &Scenario::precision);
   f.section("platform", &Scenario::platform).required();
   f.section("cluster_conditions", &Scenario::cluster_conditions)

@@ -18,6 +18,11 @@ Activation activation_of(const std::string& name) {
   return name == "relu" ? Activation::relu : Activation::silu;
 }
 
+Router router_of(const std::string& name) {
+  if (name == "sigmoid") return Router::sigmoid;
+  return name == "softmax" ? Router::softmax : Router::softmax_all;
+}
+
 TransformerShape transformer_shape(const Scenario& scenario) {
   const TransformerSpec& spec = scenario.model_spec.transformer;
   const auto refuse = [&](bool there, const char* what) {
@@ -27,8 +32,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   };
   refuse(spec.head_bias, "a bias in the output head");
   refuse(spec.qk_norm, "norms of queries and keys");
-  refuse(spec.experts > 0, "mixtures of experts");
   refuse(spec.latent(), "latent attention");
+  refuse(spec.shared_gate, "shared experts with a gate");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
@@ -56,10 +61,22 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
   shape.dtype = scenario.precision.activations;
+  shape.products = scenario.precision.products;
   shape.tensor = i(scenario.parallel.tensor);
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
+  shape.experts = i(spec.experts);
+  shape.experts_per_token = i(spec.experts_per_token);
+  shape.expert_ffn = i(spec.expert_ffn);
+  shape.shared_ffn = i(spec.shared_ffn);
+  shape.dense_layers = i(spec.dense_layers);
+  shape.router = router_of(spec.router);
+  shape.capacity = scenario.experts.capacity_factor.value_or(scenario.experts.imbalance);
+  shape.expert = i(scenario.parallel.expert);
   shape.context = i(scenario.parallel.context);
   shape.context_algorithm = scenario.parallel.context_algorithm;
+  shape.stored_attention = scenario.memory.attention == AttentionKind::stored;
+  shape.recompute_attention = scenario.recompute_attention;
+  shape.dropout = scenario.memory.dropout;
   return shape;
 }
 
@@ -82,6 +99,8 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   for (const std::int64_t layers : scenario.parallel.layers)
     options.layers.push_back(static_cast<int>(layers));
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
+  options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
@@ -191,6 +210,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
   const auto [text, held_out] = texts(scenario);
   const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
   return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
+    if (scenario.reserve().value > 0) rank.reserve(Label::reserve, scenario.reserve());
     Replica replica(rank, make_model(scenario, text), replica_options(scenario));
     const std::unique_ptr<Algorithm> algorithm = scenario.algorithm.plan.make(replica);
     Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});

@@ -1,6 +1,7 @@
 #include "algorithms/models/attention_core.hpp"
 
 #include "algorithms/models/context_parallel.hpp"
+#include "algorithms/models/stored_attention.hpp"
 
 namespace orrery {
 
@@ -16,10 +17,12 @@ void AttentionCore::backward(Rank& rank, PassProgram& pass, const Backward& v) c
            {v.d_out, v.qkv, {}, {}, v.out, v.kept, v.d_qkv, {}, {}});
 }
 
-std::unique_ptr<AttentionCore> make_attention_core(const TransformerShape& shape) {
-  const int t = shape.tensor;
-  const AttentionSizes sizes{shape.micro_batch, shape.length(), shape.heads / t, shape.kv_heads / t,
-                             shape.head_size,   shape.causal,   shape.dtype};
+namespace {
+
+// Keeps what its backward needs.
+std::unique_ptr<AttentionCore> make_keeping_core(const TransformerShape& shape,
+                                                 const AttentionSizes& sizes) {
+  if (shape.stored_attention) return make_stored_attention(sizes, shape.dropout);
   if (shape.context == 1) return std::make_unique<AttentionCore>(sizes);
   switch (shape.context_algorithm) {
     case ContextAlgorithm::ring:
@@ -30,6 +33,17 @@ std::unique_ptr<AttentionCore> make_attention_core(const TransformerShape& shape
       break;
   }
   return make_gathered_attention(sizes, shape.context);
+}
+
+}  // namespace
+
+std::unique_ptr<AttentionCore> make_attention_core(const TransformerShape& shape) {
+  const int t = shape.tensor;
+  const AttentionSizes sizes{shape.micro_batch, shape.length(), shape.heads / t, shape.kv_heads / t,
+                             shape.head_size,   shape.causal,   shape.dtype};
+  std::unique_ptr<AttentionCore> core = make_keeping_core(shape, sizes);
+  if (!shape.recompute_attention) return core;
+  return make_recomputed_attention(sizes, std::move(core));
 }
 
 }  // namespace orrery

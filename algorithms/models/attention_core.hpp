@@ -12,6 +12,11 @@
 
 namespace orrery {
 
+// A byte for each of `n` numbers, in elements of a type: the size of a mask.
+constexpr std::int64_t mask_elements(std::int64_t n, Dtype dtype) {
+  return (n + size_of(dtype) - 1) / size_of(dtype);
+}
+
 // Sizes on one rank. Packed tensors hold, token by token, heads, then those of keys, then those of
 // values; `out` and `d_out` the heads.
 struct AttentionSizes {
@@ -52,7 +57,8 @@ class AttentionCore {
   AttentionSizes s_;
 };
 
-// On `shape.context` ranks by `shape.context_algorithm`, of a tensor group member's heads.
+// On `shape.context` ranks by `shape.context_algorithm`, of a tensor group member's heads; storing
+// its scores, or keeping nothing, as the shape says.
 std::unique_ptr<AttentionCore> make_attention_core(const TransformerShape& shape);
 
 }  // namespace orrery

@@ -14,7 +14,7 @@ struct ColumnsWriter {
   const ParameterSpec& spec;
   std::uint64_t number;
   const Tensor& values;
-  std::int64_t begin, index, width;
+  std::int64_t begin, index, width, base;
 
   void rows(std::int64_t from, std::int64_t to, std::int64_t left, std::int64_t right) const {
     if (from >= to) return;
@@ -25,7 +25,7 @@ struct ColumnsWriter {
         stream.launch(
             rank.prepare(Kernel::initialise_columns(
                 to - from, high - low, width,
-                from * spec.division.global_columns + c.first + index * c.count + low - at,
+                base + from * spec.division.global_columns + c.first + index * c.count + low - at,
                 spec.division.global_columns, spec.deviation, rank.seed(), number, values.dtype())),
             {values.slice(from * width + low - begin, (to - 1) * width + high - begin)});
       at += c.count;
@@ -41,14 +41,18 @@ void initialise(Rank& rank, Stream& stream, const ParameterSpec& spec, std::uint
   if (spec.deviation == 0)
     return stream.launch(rank.prepare(Kernel::fill(n, spec.mean, values.dtype())), {values});
   const Division& d = spec.division;
-  const std::int64_t index = d.rows > 0 && rank.computes_values() ? rank.coordinate(d.axis) : 0;
+  const auto place = [&rank](bool divided, Axis axis) {
+    return divided && rank.computes_values() ? rank.coordinate(axis) : 0;
+  };
+  const std::int64_t index = place(d.rows > 0, d.axis);
+  const std::int64_t base = d.run * place(d.run > 0, Axis::expert);
   if (d.columns.empty())
     return stream.launch(
-        rank.prepare(Kernel::initialise(n, index * spec.elements + first, spec.deviation,
+        rank.prepare(Kernel::initialise(n, base + index * spec.elements + first, spec.deviation,
                                         rank.seed(), number, values.dtype())),
         {values});
   const std::int64_t width = spec.elements / d.rows, row = first / width, last = (end - 1) / width;
-  const ColumnsWriter write{rank, stream, spec, number, values, first, index, width};
+  const ColumnsWriter write{rank, stream, spec, number, values, first, index, width, base};
   if (row == last) return write.rows(row, row + 1, first - row * width, end - row * width);
   const std::int64_t whole = first == row * width ? row : row + 1;
   const std::int64_t behind = end == (last + 1) * width ? last + 1 : last;

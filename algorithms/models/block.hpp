@@ -25,6 +25,13 @@ struct Division {
   std::int64_t rows = 0;            // of this rank's part; 0: the parameter is not divided
   std::int64_t global_columns = 0;  // of the whole parameter
   std::vector<Columns> columns{};   // empty: by rows
+  // Experts: rank r of the expert axis holds the r-th of equal runs of the whole parameter, each of
+  // so many elements; what is said above divides a run. 0: none.
+  std::int64_t run = 0;
+
+  bool divides(Axis over) const {
+    return (over == axis && rows > 0) || (over == Axis::expert && run > 0);
+  }
 };
 
 struct ParameterSpec {

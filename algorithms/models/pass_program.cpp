@@ -89,8 +89,23 @@ std::vector<SlotView> PassProgram::slots_of(const Step& step) const {
   return slots;
 }
 
+// A sequence has so many slots at most: a step that needs more becomes several.
+void PassProgram::split_wide_steps() {
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    Step first = steps_[i], rest;
+    while (first.kernels.size() > 1 && slots_of(first).size() > max_operands) {
+      rest.kernels.insert(rest.kernels.begin(), std::move(first.kernels.back()));
+      first.kernels.pop_back();
+    }
+    if (rest.kernels.empty()) continue;
+    steps_[i] = std::move(first);
+    steps_.insert(steps_.begin() + static_cast<std::ptrdiff_t>(i) + 1, std::move(rest));
+  }
+}
+
 void PassProgram::build(Rank& rank, const std::string& key) {
   int sequences = 0;
+  split_wide_steps();
   for (Step& step : steps_) {
     if (step.kind != Kind::sequence) continue;
     step.slots = slots_of(step);

@@ -10,7 +10,8 @@
 //   p.run(compute, {input, output});
 //
 // A pass without communication is one sequence. With it, kernels between two communications are
-// one, which is bound to no more of the tensors that are communicated than its kernels touch.
+// one, which is bound to no more of the tensors that are communicated than its kernels touch; or
+// several, where that is more than a sequence can be bound to.
 #pragma once
 
 #include <initializer_list>
@@ -66,6 +67,7 @@ class PassProgram {
   void communicate(Collective kind, const Line& line, const SlotView& out, const SlotView& in,
                    Reduce reduce = Reduce::sum);
   std::vector<SlotView> slots_of(const Step& step) const;
+  void split_wide_steps();
   static void issue(const Step& step, Stream& compute, std::initializer_list<Tensor> tensors);
 
   std::vector<std::string> tensors_;

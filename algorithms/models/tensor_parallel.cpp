@@ -2,7 +2,7 @@
 
 namespace orrery {
 
-void TensorParallel::open(Rank& rank) {
+void TensorParallel::open(Rank& rank, bool partial) {
   if (rank.size(Axis::tensor) != size_)
     throw Error(Category::config, "a model divided over " + std::to_string(size_) +
                                       " ranks runs on a tensor axis of " +
@@ -10,7 +10,7 @@ void TensorParallel::open(Rank& rank) {
   if (alone()) return;
   Stream& stream = rank.stream("tensor");
   line_ = {&rank.channel(Axis::tensor, "activations"), &stream};
-  if (sequence_) gradients_ = {&rank.channel(Axis::tensor, "gradients"), &stream};
+  if (partial) gradients_ = {&rank.channel(Axis::tensor, "gradients"), &stream};
   if (rank.computes_values()) index_ = rank.coordinate(Axis::tensor);
 }
 

@@ -33,7 +33,9 @@ class TensorParallel {
  public:
   TensorParallel() = default;
   TensorParallel(int size, bool sequence) : size_(size), sequence_(sequence && size > 1) {}
-  void open(Rank& rank);  // set-up; Error{config} where the grid has another size
+  // Set-up; `partial`: there are sums of partial gradients. Error{config} where the grid has
+  // another size.
+  void open(Rank& rank, bool partial);
 
   int size() const { return size_; }
   bool alone() const { return size_ == 1; }

@@ -16,7 +16,14 @@ std::vector<std::string> TransformerShape::indivisible() const {
   };
   check(heads, tensor, "attention heads");
   check(kv_heads, tensor, "heads of keys and values");
-  check(ffn, tensor, "columns of the MLP");
+  if (experts == 0 || dense_layers > 0) check(ffn, tensor, "columns of the MLP");
+  if (experts > 0) {
+    check(expert_ffn, tensor, "columns of an expert");
+    check(shared_ffn, tensor, "columns of the shared experts");
+    check(experts, expert, "experts");
+  } else if (expert > 1) {
+    out.emplace_back("a model without experts has none to divide over ranks");
+  }
   check(vocabulary, tensor, "rows of the vocabulary");
   const bool zigzag = part(0).zigzag;
   const std::int64_t parts = zigzag ? 2 * context : context;
@@ -29,6 +36,8 @@ std::vector<std::string> TransformerShape::indivisible() const {
     check(heads, tensor * context, "attention heads");
     check(kv_heads, tensor * context, "heads of keys and values");
   }
+  if (context > 1 && stored_attention)
+    out.push_back("attention that stores its scores needs whole sequences on one rank");
   if (context > 1 && !causal) out.push_back("attention to later tokens needs them on one rank");
   return out;
 }
@@ -37,6 +46,10 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   if (text != nullptr && shape.vocabulary < 256)
     throw Error(Category::config, "a text has 256 different bytes; the model's vocabulary has " +
                                       std::to_string(shape.vocabulary));
+  if (text != nullptr &&
+      (shape.stored_attention || shape.dropout || shape.products != Products::as_stored))
+    throw Error(Category::config,
+                "not available yet: values of stored attention scores, dropout and fp8 products");
   if (!shape.rotary && shape.learned_positions > 0 && shape.learned_positions < shape.sequence)
     throw Error(Category::config, "a sequence of " + std::to_string(shape.sequence) +
                                       " tokens needs as many learned positions; there are " +
@@ -55,7 +68,12 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   model.text = std::move(text);
   model.blocks.push_back(make_transformer_embedding(shape));
   const std::shared_ptr<Block> layer = make_transformer_layer(shape);
-  for (int i = 0; i < shape.layers; ++i) model.blocks.push_back(layer);
+  TransformerShape plain = shape;
+  plain.experts = 0;
+  const std::shared_ptr<Block> dense =
+      shape.experts > 0 && shape.dense_layers > 0 ? make_transformer_layer(plain) : layer;
+  for (int i = 0; i < shape.layers; ++i)
+    model.blocks.push_back(i < shape.dense_layers ? dense : layer);
   model.blocks.push_back(make_transformer_head(shape));
   return model;
 }

@@ -15,6 +15,9 @@ namespace orrery {
 // How the ranks of a context group share each sequence (context_parallel.hpp).
 enum class ContextAlgorithm : std::uint8_t { ring, ulysses, all_gather };
 
+// The type in which the products of a layer take their operands (layer_kernels.hpp).
+enum class Products : std::uint8_t { as_stored, fp8_tensor, fp8_block, mxfp8 };
+
 struct TransformerShape {
   int layers = 1, hidden = 1, heads = 1, kv_heads = 1, head_size = 1, ffn = 1, vocabulary = 1;
   bool gated = true;  // SwiGLU: two matrices up, one down
@@ -30,10 +33,21 @@ struct TransformerShape {
   bool causal = true;
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;
-  int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
-  bool sequence_parallel = false;  // and divide the tokens between its matrices
-  int context = 1;                 // ranks that share each sequence
+  Products products = Products::as_stored;  // all but as_stored are timing models
+  int tensor = 1;                           // ranks that share each layer (tensor_parallel.hpp)
+  bool sequence_parallel = false;           // and divide the tokens between its matrices
+  // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`
+  // (mixture.hpp).
+  int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;
+  Router router = Router::softmax;
+  double capacity = 1;  // places of an expert, over what it had if all experts were chosen alike
+  int expert = 1;       // ranks that divide the experts
+  int context = 1;      // ranks that share each sequence
   ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
+  // Attention's scores are stored and kept, as before flash attention; its core keeps nothing and
+  // runs again in the backward (stored_attention.hpp). Dropout of stored scores, and behind
+  // attention and MLP, keeps a mask of bytes each. Stored scores and dropout are timing models.
+  bool stored_attention = false, recompute_attention = false, dropout = false;
 
   Norm norm() const { return norm_bias ? Norm::layer : Norm::rms; }
   int length() const {
@@ -43,14 +57,14 @@ struct TransformerShape {
   SequencePart part(std::int32_t index) const {
     return {index, context, context > 1 && context_algorithm != ContextAlgorithm::ulysses};
   }
-  // What does not divide over the ranks inside a replica; empty when all does.
+  // What does not divide over the ranks inside a replica, or go together; empty when all does.
   std::vector<std::string> indivisible() const;
 };
 
 // Blocks: embedding, `layers` layers, head (final norm, logits, loss). Samples are `sequence` bytes
 // of the text, whose targets are the bytes behind each. `text` may be null in a run without values;
-// with one, Error{config} for a vocabulary below the 256 bytes there are. Error{config} for a shape
-// that is indivisible.
+// with one, Error{config} for a vocabulary below the 256 bytes there are and for a timing model.
+// Error{config} for a shape that is indivisible.
 Model make_transformer(const TransformerShape& shape,
                        std::shared_ptr<const std::string> text = nullptr);
 

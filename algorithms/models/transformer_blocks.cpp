@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <tuple>
 
 namespace orrery {
 
@@ -14,13 +15,21 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
       s.output_bias ? "o" : "", s.mlp_bias ? "m" : "", s.causal ? "c" : "",
       s.parallel_blocks ? "p" : "", s.micro_batches, static_cast<int>(s.activation), s.rope_theta,
       s.norm_epsilon, name(s.dtype));
+  if (s.products != Products::as_stored)
+    key += fmt::format(" products {}", static_cast<int>(s.products));
+  if (s.stored_attention || s.recompute_attention || s.dropout)
+    key += fmt::format(" {}{}{}", s.stored_attention ? "S" : "", s.recompute_attention ? "R" : "",
+                       s.dropout ? "D" : "");
   if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
+  if (s.experts > 0)
+    key += fmt::format(" e{}/{}x{}+{} {} {} {}", s.experts_per_token, s.experts, s.expert_ffn,
+                       s.shared_ffn, static_cast<int>(s.router), s.capacity, s.expert);
   if (s.context > 1)
     key += fmt::format(" c{} {}", s.context, static_cast<int>(s.context_algorithm));
   return key;
 }
 
-TransformerBlock::Range TransformerBlock::add_norm(const std::string& name) {
+Range TransformerBlock::add_norm(const std::string& name) {
   const Range range{parameter_elements(), s_.hidden, s_.norm_bias ? s_.hidden : 0};
   parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false});
   if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
@@ -29,12 +38,13 @@ TransformerBlock::Range TransformerBlock::add_norm(const std::string& name) {
 }
 
 void TransformerBlock::prepare_groups(Rank& rank, const std::string& key) {
-  if (rank.size(Axis::context) != s_.context)
-    throw Error(Category::config, "a sequence divided over " + std::to_string(s_.context) +
-                                      " ranks runs on a context axis of " +
-                                      std::to_string(rank.size(Axis::context)));
+  for (const auto& [axis, size, what] :
+       {std::tuple{Axis::context, s_.context, "a sequence"}, {Axis::expert, s_.expert, "experts"}})
+    if (rank.size(axis) != size)
+      throw Error(Category::config, fmt::format("{} divided over {} ranks, on a {} axis of {}",
+                                                what, size, orrery::name(axis), rank.size(axis)));
   part_ = s_.part(s_.context > 1 && rank.computes_values() ? rank.coordinate(Axis::context) : 0);
-  tensor_.open(rank);
+  tensor_.open(rank, partial_gradients_);
   if (!partial_gradients_) return;
   std::sort(whole_.begin(), whole_.end(),
             [](const Range& a, const Range& b) { return a.begin < b.begin; });

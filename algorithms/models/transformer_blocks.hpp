@@ -19,6 +19,22 @@ std::shared_ptr<Block> make_transformer_head(const TransformerShape& shape);
 // Names what the kernels of a shape depend on, apart from a rank's place.
 std::string transformer_key(const char* what, const TransformerShape& shape);
 
+// The tensors with what the backward reads of the forward: `kept` are the inputs of products,
+// which the gradients of their matrices need.
+struct Activations {
+  int saved = -1, kept = -1;
+};
+// A range of the flat parameters or of the activations; a parameter may have a bias behind it.
+struct Range {
+  std::int64_t begin = 0, elements = 0, bias = 0;
+  bool kept = false;
+  SlotView in(int slot) const { return {slot, begin, elements}; }
+  SlotView in(const Activations& a) const { return in(kept ? a.kept : a.saved); }
+  SlotView bias_in(int slot) const {
+    return bias > 0 ? SlotView{slot, begin + elements, bias} : SlotView{};
+  }
+};
+
 // What the three have in common.
 class TransformerBlock : public Block {
  public:
@@ -33,27 +49,12 @@ class TransformerBlock : public Block {
  protected:
   // Of the backward: the gradient of the input, those of the matrices, or both in a row.
   enum class Part { both, input, weight };
-  // The tensors with what the backward reads of the forward: `kept` are the inputs of products,
-  // which the gradients of their matrices need.
-  struct Activations {
-    int saved = -1, kept = -1;
-  };
-  // A range of the flat parameters or of the activations; a parameter may have a bias behind it.
-  struct Range {
-    std::int64_t begin = 0, elements = 0, bias = 0;
-    bool kept = false;
-    SlotView in(int slot) const { return {slot, begin, elements}; }
-    SlotView in(const Activations& a) const { return in(kept ? a.kept : a.saved); }
-    SlotView bias_in(int slot) const {
-      return bias > 0 ? SlotView{slot, begin + elements, bias} : SlotView{};
-    }
-  };
 
   // Whole on every rank of the tensor group. Their gradients are over this rank's own tokens.
   Range add_norm(const std::string& name);
   // With sequence parallelism the inputs of products are gathered and given up again in the
   // backward, which is not divided then.
-  bool splits() const { return !tensor_.sequence(); }
+  virtual bool splits() const { return !tensor_.sequence(); }
   // Opens the group and finds this rank's part of sequences; sums the gradients of what is whole.
   void prepare_groups(Rank& rank, const std::string& key);
   virtual void build_forward(Rank& rank, PassProgram& s) const = 0;

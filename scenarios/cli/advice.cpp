@@ -40,8 +40,8 @@ std::vector<std::string> advice(const Result& r) {
   const double capacity = static_cast<double>(r.input.capacity.value);
   if (capacity > 0 && peak > nearly_full * capacity)
     out.push_back(
-        fmt::format("rank {} holds {} of its memory at the peak; fragmentation and the framework's "
-                    "own share, which are not modelled, may not fit beside it",
+        fmt::format("rank {} holds {} of its memory at the peak; fragmentation, which is not "
+                    "modelled, may not fit beside it",
                     r.memory_rank, format_percent(peak / capacity)));
   return out;
 }

@@ -129,7 +129,8 @@ Repeat repeat_from_text(const std::string& text) {
 Repeat repeat_of(const RunReport& report, const Result& result, std::int64_t resident_growth) {
   Repeat repeat{to_json(result), 0, 0, resident_growth};
   for (const RankReport& rank : report.ranks) {
-    repeat.ledger_bytes += rank.peak.value + rank.host_peak.value;
+    const Bytes reserve = rank.peak_by_label[static_cast<std::size_t>(Label::reserve)];
+    repeat.ledger_bytes += (rank.peak - reserve).value + rank.host_peak.value;
     std::vector<double> steps;
     for (std::size_t i = 1; i < rank.steps.size(); ++i)
       steps.push_back((rank.steps[i].at - rank.steps[i - 1].at).seconds().value);

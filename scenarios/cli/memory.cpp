@@ -6,53 +6,17 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/core/table.hpp"
-#include "platforms/cluster.hpp"
 #include "scenarios/cli/command.hpp"
-#include "scenarios/cli/memory_world.hpp"
 #include "scenarios/cli/result.hpp"
 #include "scenarios/cli/simulation.hpp"
-#include "scenarios/training.hpp"
+#include "scenarios/cli/stage_memory.hpp"
 
 namespace orrery::cli {
 
 namespace {
 
-// The peak is reached when two steps are under way, the most that progress
-// allows.
-constexpr std::int64_t steps_enough = 3;
-
-struct Stage {
-  int rank = 0;
-  Bytes capacity;
-  bool fits = true;
-  RankMemory memory;
-};
-
-std::vector<Stage> stages_of(Scenario scenario) {
-  scenario.run.steps = std::min(scenario.run.steps, steps_enough);
-  const Cluster cluster(scenario.machines, scenario.gpus());
-  const World::Program program = training_program(scenario);
-  WorldOptions options = world_options(scenario);
-  std::vector<Stage> stages;
-  for (int stage = 0; stage < options.grid.size(Axis::pipeline); ++stage) {
-    Stage s;
-    s.rank = options.grid.rank_with(0, Axis::pipeline, stage);
-    s.capacity = cluster.device_memory(s.rank);
-    options.device_capacity = s.capacity;
-    try {
-      s.memory = memory_of_rank(options, program, s.rank);
-    } catch (const Error& error) {
-      if (error.category() != Category::out_of_memory) throw;
-      s.fits = false;
-      options.device_capacity = Bytes(0);
-      s.memory = memory_of_rank(options, program, s.rank);
-    }
-    stages.push_back(s);
-  }
-  return stages;
-}
-
-void print_json(const Scenario& scenario, const std::vector<Stage>& stages) {
+void print_json(const Scenario& scenario, const std::vector<StageMemory>& stages,
+                const std::vector<NearestFit>& fits) {
   nlohmann::ordered_json j;
   j["schema"] = "orrery.memory/1";
   j["scenario"] = std::filesystem::path(scenario.file).stem().string();
@@ -60,7 +24,7 @@ void print_json(const Scenario& scenario, const std::vector<Stage>& stages) {
   j["parameters"] = scenario.model_spec.parameters();
   j["ranks"] = scenario.gpus();
   j["stages"] = nlohmann::ordered_json::array();
-  for (const Stage& s : stages) {
+  for (const StageMemory& s : stages) {
     nlohmann::ordered_json labels = nlohmann::ordered_json::object();
     for (int i = 0; i < label_count; ++i)
       labels[name(static_cast<Label>(i))] = s.memory.by_label[static_cast<std::size_t>(i)].value;
@@ -73,14 +37,18 @@ void print_json(const Scenario& scenario, const std::vector<Stage>& stages) {
                            {"stage", j["stages"].size()},
                            {"fits", s.fits}});
   }
+  j["nearest_fits"] = nlohmann::ordered_json::array();
+  for (const NearestFit& fit : fits)
+    j["nearest_fits"].push_back({{"change", fit.change}, {"peak_bytes", fit.peak.value}});
   fmt::print("{}\n", j.dump(2));
 }
 
-void print_table(const Scenario& scenario, const std::vector<Stage>& stages) {
+void print_table(const Scenario& scenario, const std::vector<StageMemory>& stages,
+                 const std::vector<NearestFit>& fits) {
   fmt::print("{}\n", heading(subject_of(scenario), false));
   std::vector<int> shown;  // labels that some stage holds something of
   for (int i = 0; i < label_count; ++i)
-    if (std::any_of(stages.begin(), stages.end(), [i](const Stage& s) {
+    if (std::any_of(stages.begin(), stages.end(), [i](const StageMemory& s) {
           return s.memory.by_label[static_cast<std::size_t>(i)].value > 0;
         }))
       shown.push_back(i);
@@ -89,7 +57,7 @@ void print_table(const Scenario& scenario, const std::vector<Stage>& stages) {
   for (const int i : shown) table.column(name(static_cast<Label>(i)));
   table.column("peak").column("capacity").left("");
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    const Stage& s = stages[i];
+    const StageMemory& s = stages[i];
     std::vector<std::string> row{std::to_string(i), std::to_string(s.rank)};
     for (const int label : shown)
       row.push_back(format_bytes(s.memory.by_label[static_cast<std::size_t>(label)]));
@@ -99,17 +67,26 @@ void print_table(const Scenario& scenario, const std::vector<Stage>& stages) {
     table.row(row);
   }
   fmt::print("{}", table.text());
+  if (std::all_of(stages.begin(), stages.end(), [](const StageMemory& s) { return s.fits; }))
+    return;
+  fmt::print("\n{}\n",
+             fits.empty() ? "no single change makes it fit on these GPUs" : "it fits with");
+  for (const NearestFit& fit : fits)
+    fmt::print("  {}   {} at the peak\n", fit.change, format_bytes(fit.peak));
 }
 
 }  // namespace
 
 int memory(const Arguments& arguments) {
   const Scenario scenario = read_scenario(arguments);
-  const std::vector<Stage> stages = stages_of(scenario);
+  const std::vector<StageMemory> stages = stages_of(scenario);
+  std::vector<NearestFit> fits;
+  if (std::any_of(stages.begin(), stages.end(), [](const StageMemory& s) { return !s.fits; }))
+    fits = nearest_fits(arguments, scenario);
   if (arguments.json)
-    print_json(scenario, stages);
+    print_json(scenario, stages, fits);
   else
-    print_table(scenario, stages);
+    print_table(scenario, stages, fits);
   return 0;
 }
 

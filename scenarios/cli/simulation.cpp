@@ -57,9 +57,7 @@ ResultInput input_of(const Scenario& scenario, const char* world) {
   in.full_flops_per_step = flops_per_step(scenario.model_spec, *scenario.data.sequence,
                                           scenario.data.global_batch, FlopRule::full);
   if (scenario.algorithm.plan.open_ended)
-    in.planned_flops_per_step =
-        executed_flops_per_step(scenario.model_spec, *scenario.data.sequence,
-                                scenario.data.global_batch, FlopRule::full, scenario.recompute);
+    in.planned_flops_per_step = scenario.executed_flops_per_step(FlopRule::full);
   in.warnings = scenario.warnings;
   return in;
 }
@@ -79,7 +77,7 @@ std::string gpus_text(const Scenario& scenario) {
 // "data 8 x pipeline 2, 4 micro-batches of 4 x 4,096 tokens per step".
 std::string plan_text(const Scenario& scenario) {
   const ParallelSpec& p = scenario.parallel;
-  std::vector<std::string> axes{fmt::format("data {}", scenario.data_parallel())};
+  std::vector<std::string> axes{fmt::format("data {}", scenario.data_parallel() / p.expert)};
   for (const auto& [what, size] : {std::pair{"tensor", p.tensor},
                                    {"context", p.context},
                                    {"expert", p.expert},
@@ -249,7 +247,11 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   in.capacity = cluster.device_memory(0);
   in.unequal = !conditions.perfect() || different_kinds(cluster);
   in.links = tier_use(cluster.links(), link_bytes, report.end);
-  in.peak = cluster.peak(scenario.precision.activations);
+  in.peak = cluster.peak(scenario.product_dtype());
+  if (!scenario.memory.reserve && scenario.reserve().value > 0)
+    in.assumptions.push_back({"memory.reserve", format_bytes(scenario.reserve()),
+                              "CUDA context, kernels and NCCL, as two GPUs show in "
+                              "stas00/ml-engineering training/performance/README.md"});
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
   return finish(std::move(in), std::move(report), scenario, watch, held_out);

@@ -142,7 +142,9 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"t_fwd_s", &C::t_fwd_s},
                                      {"t_bwd_input_s", &C::t_bwd_input_s},
                                      {"t_bwd_weight_s", &C::t_bwd_weight_s},
-                                     {"t_comm_s", &C::t_comm_s}})
+                                     {"t_comm_s", &C::t_comm_s},
+                                     {"activation_gib", &C::activation_gib},
+                                     {"activation_memory_rel", &C::activation_memory_rel}})
     f.field(name, member).at_least(0);
   f.rest(&C::rest);
 }

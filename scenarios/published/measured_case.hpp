@@ -39,6 +39,8 @@ struct MeasuredCase {
   Figure iter_s, iter_s_derived, tokens_s, tokens_s_gpu, samples_s_gpu, tflops_gpu, mfu;
   Figure time_s, efficiency, busbw_gb_s, algbw_gb_s;
   Figure bubble_rate, t_fwd_s, t_bwd_input_s, t_bwd_weight_s, t_comm_s;  // of a pipeline, a stage
+  // Of the first stage; over that of tensor parallelism alone.
+  Figure activation_gib, activation_memory_rel;
   Node rest;
 
   std::string unreadable;  // what is wrong with a value, with its place; "" when nothing is

@@ -29,7 +29,7 @@ Flops counted(const std::string& definition, const CasePlan& plan, const ModelSp
   if (recompute == "selective")
     throw NotScored("hardware TFLOP/s under selective recomputation say no time");
   return executed_flops_per_step(model, plan.sequence, plan.global_batch, rule,
-                                 recompute == "full");
+                                 recompute == "full" ? Recomputed::layers : Recomputed::nothing);
 }
 
 }  // namespace

@@ -35,6 +35,19 @@ std::string timed_as(const std::string& precision, std::vector<Assumption>& note
   return "bf16";
 }
 
+// Types of a step. Products in 8 bits are cast from 16: with a scale for each tensor, but for the
+// MX formats.
+Node precision_of(const MeasuredCase& c, const std::string& means, std::vector<Assumption>& notes) {
+  const std::string stored = means == "fp8" ? "bf16" : means;
+  Node out = section({{"parameters", Node::scalar(stored)}, {"activations", Node::scalar(stored)}});
+  if (means != "fp8") return out;
+  const bool scaled = word(c.precision).find("MX") != std::string::npos;
+  const char* products = scaled ? "mxfp8" : "fp8-tensor";
+  if (!scaled) note(notes, "precision.products", products, "how products are scaled is not told");
+  out.add("products", Node::scalar(products));
+  return out;
+}
+
 std::string schedule_of(const MeasuredCase& c, const CasePlan& plan, const AliasTable& aliases,
                         std::vector<Assumption>& notes) {
   if (plan.pipeline == 1) return "1f1b";
@@ -71,7 +84,8 @@ const std::map<std::string, KindPredictor>& predicted_at_once() {
                                                           {"attention", predict_attention},
                                                           {"elementwise", predict_elementwise},
                                                           {"collective", predict_collective},
-                                                          {"bubble", predict_bubble}};
+                                                          {"bubble", predict_bubble},
+                                                          {"memory", predict_memory}};
   return kinds;
 }
 
@@ -130,8 +144,7 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   root.add("parallel", std::move(parallel));
   root.add("algorithm", algorithm_of(sharding));
   root.add("memory", section({{"recompute", Node::scalar(recompute)}}));
-  root.add("precision", section({{"parameters", Node::scalar(precision)},
-                                 {"activations", Node::scalar(precision)}}));
+  root.add("precision", precision_of(c, precision, notes));
   root.add("platform", section({{"cluster", Node::scalar(platform->cluster.name, true)},
                                 {"gpus", count(plan.gpus)},
                                 {"stack", Node::scalar(platform->stack.name, true)}}));

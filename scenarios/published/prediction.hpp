@@ -2,7 +2,8 @@
 //
 // Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention,
 // elementwise) and collectives are predicted at once by the models of platforms/, bubble rates
-// (bubble) by laying out the schedule. All other kinds are not scored.
+// (bubble) by laying out the schedule, activations (memory) by what layers keep. All other kinds
+// are not scored.
 #pragma once
 
 #include <memory>
@@ -77,6 +78,10 @@ void predict_collective(const MeasuredFile& file, const MeasuredCase& c, const A
 
 // bubble_case.cpp: by the stage times (stage_time) that the same file has of the case's model.
 void predict_bubble(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
+                    const Machines&, Prediction& out);
+
+// memory_case.cpp: activations, by what blocks keep and how many micro-batches the schedule holds.
+void predict_memory(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                     const Machines&, Prediction& out);
 
 // What a word means by the table; notes what the row assumes. NotScored("<key> '<text>' has no

@@ -57,6 +57,27 @@ TEST_CASE("`memory` tells what would be needed where it does not fit, and is qui
   CHECK(stage["peak_bytes"] > stage["capacity_bytes"]);
 }
 
+TEST_CASE("where a scenario does not fit, the changes that `memory` names make it fit") {
+  const std::vector<std::string> case_{"memory", quickstart, "--json", "--set", "model=llama-2-7b"};
+  const Json fits = orrery_with(case_).json<Json>()["nearest_fits"];
+  REQUIRE(!fits.empty());
+  for (const Json& fit : fits) {
+    std::vector<std::string> changed = case_;
+    std::string text = fit["change"];
+    while (text.starts_with("--set '")) {
+      const std::size_t end = text.find('\'', 7);
+      changed.insert(changed.end(), {"--set", text.substr(7, end - 7)});
+      text = end + 2 < text.size() ? text.substr(end + 2) : "";
+    }
+    const Json stages = orrery_with(changed).json<Json>()["stages"];
+    CHECK(stages[0]["fits"] == true);
+    CHECK(stages[0]["peak_bytes"] == fit["peak_bytes"]);
+  }
+  const Finished simulated = orrery_with({"simulate", quickstart, "--set", "model=llama-2-7b"});
+  CHECK(simulated.exit == 4);
+  CHECK(contains(simulated.err, "fits with: " + fits[0]["change"].get<std::string>()));
+}
+
 TEST_CASE("every kind can be listed, as a table and as objects with names") {
   for (const std::string& kind : cli::list_kinds()) {
     CAPTURE(kind);

@@ -78,12 +78,12 @@ TEST_CASE("MFU and HFU of the runs of Korthikanti et al. 2022 come out to the se
 TEST_CASE("HFU is MFU without recomputation, and a third more of every layer with all of it") {
   for (const Run& run : runs) {
     const ModelSpec model = read_model(run.model, root);
-    const auto executed = [&](bool recompute) {
-      return executed_flops_per_step(model, sequence, run.batch, FlopRule::full, recompute);
+    const auto executed = [&](Recomputed again) {
+      return executed_flops_per_step(model, sequence, run.batch, FlopRule::full, again);
     };
-    const cli::Result none = result_of(model, run, executed(false));
+    const cli::Result none = result_of(model, run, executed(Recomputed::nothing));
     CHECK(*none.hfu == doctest::Approx(*none.mfu).epsilon(1e-12));
-    const cli::Result full = result_of(model, run, executed(true));
+    const cli::Result full = result_of(model, run, executed(Recomputed::layers));
     const double s = sequence, h = static_cast<double>(model.transformer.hidden),
                  l = static_cast<double>(model.transformer.layers), v = 51200;
     const double ratio =
@@ -103,7 +103,8 @@ TEST_CASE("MFU by another rule counts other FLOPs; HFU adds the same recomputati
     RunReport report;
     report.ranks.resize(1);
     report.ranks[0].steps = {{to_time(Seconds(10)), {}}};
-    report.ranks[0].matrix_flops = executed_flops_per_step(model, 8192, 1, FlopRule::full, true);
+    report.ranks[0].matrix_flops =
+        executed_flops_per_step(model, 8192, 1, FlopRule::full, Recomputed::layers);
     const Flops again = report.ranks[0].matrix_flops - in.full_flops_per_step;
     const double model_flops = in.flops_per_step.value;
     const cli::Result result = cli::make_result(std::move(in), report);

@@ -40,7 +40,8 @@ void check_scenario(const Scenario& s) {
   require(s.data_parallel() >= 1, "a plan without replicas");
   const double flops = s.flops_per_step().value;
   require(std::isfinite(flops) && flops > 0, "FLOPs that are no number");
-  require(s.executed_flops_per_step().value >= flops, "recomputation that costs less than nothing");
+  require(s.executed_flops_per_step(s.run.flop_rule).value >= flops,
+          "recomputation that costs less than nothing");
   require(s.tokens_per_step() >= s.data.global_batch, "a sample without tokens");
   try {
     const Model model = make_model(s, nullptr);

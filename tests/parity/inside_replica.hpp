@@ -42,6 +42,7 @@ inline TransformerShape shared_neox() {
 struct Plan {
   int tensor = 1, context = 1, data = 1, pipeline = 1;
   bool sequence_parallel = false;
+  int expert = 1;  // divides data
 };
 
 // The global batch is 8 samples whatever the plan.
@@ -51,6 +52,7 @@ inline TrainingCase case_of(TransformerShape shape, const Plan& plan) {
   c.context = plan.context;
   c.data = plan.data;
   c.pipeline = plan.pipeline;
+  c.expert = plan.expert;
   shape.sequence_parallel = plan.sequence_parallel;
   c.transformer = shape;
   c.replica.micro_batches = 4 / plan.data;
@@ -71,6 +73,7 @@ inline void check_follows_one_rank(const TransformerShape& shape,
     CAPTURE(plan.data);
     CAPTURE(plan.pipeline);
     CAPTURE(plan.sequence_parallel);
+    CAPTURE(plan.expert);
     const Trained all = train_on_cpu(case_of(shape, plan));
     REQUIRE(all.losses.size() == one.losses.size());
     for (std::size_t i = 0; i < one.losses.size(); ++i)

@@ -31,11 +31,13 @@ struct TrainingCase {
   std::optional<ZeroOptions> zero;  // in place of DDP
   std::int64_t steps = 50;
   int tensor = 1, context = 1;  // of the transformer
+  int expert = 1;               // of its experts; divides `data`
 
   int ranks() const { return data * pipeline * tensor * context; }
   Grid grid() const {
     Grid g;
-    g.set(Axis::shard, shard).set(Axis::replicate, data / shard).set(Axis::pipeline, pipeline);
+    g.set(Axis::shard, shard).set(Axis::replicate, data / shard / expert);
+    g.set(Axis::pipeline, pipeline).set(Axis::expert, expert);
     g.set(Axis::tensor, tensor).set(Axis::context, context);
     return g;
   }
@@ -58,6 +60,7 @@ struct TrainingCase {
       shape.micro_batches = replica.micro_batches;
       shape.tensor = tensor;
       shape.context = context;
+      shape.expert = expert;
       return make_transformer(shape, std::move(text));
     }
     MlpShape shape = model;

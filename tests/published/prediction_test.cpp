@@ -125,6 +125,23 @@ TEST_CASE("nodes follow from GPUs and interconnect") {
   CHECK(assumes(large, "cluster", "one-dgx-a100-40gb"));
 }
 
+TEST_CASE("selective recomputation and products in fp8 are what a case says") {
+  const Prediction again = prediction_of(with(step, "full", "selective") + ", iter_s: 1");
+  REQUIRE_MESSAGE(again.scenario, again.skipped);
+  CHECK(again.scenario->recompute_attention);
+  CHECK_FALSE(again.scenario->recompute);
+  const std::string h100 = with(with(step, "A100-80GB-SXM", "H100-SXM"), "bf16", "fp8");
+  const Prediction narrow = prediction_of(h100 + ", iter_s: 1");
+  REQUIRE_MESSAGE(narrow.scenario, narrow.skipped);
+  CHECK(narrow.scenario->precision.parameters == Dtype::bf16);
+  CHECK(narrow.scenario->precision.products == Products::fp8_tensor);
+  CHECK(narrow.scenario->product_dtype() == Dtype::fp8);
+  CHECK(assumes(narrow, "precision.products", "fp8-tensor"));
+  const Prediction blocks = prediction_of(with(h100, "fp8", "MXFP8") + ", iter_s: 1");
+  REQUIRE_MESSAGE(blocks.scenario, blocks.skipped);
+  CHECK(blocks.scenario->precision.products == Products::mxfp8);
+}
+
 TEST_CASE("kernels are scored in their own unit by the models of the platform") {
   const PlatformFolder folder(ORRERY_SOURCE_DIR);
   const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
@@ -215,7 +232,7 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
     CHECK_FALSE(p.predicted);
     CHECK_FALSE(p.scenario);
   };
-  check("kind: memory", "kind memory is not predicted");
+  check("kind: ablation", "kind ablation is not predicted");
   check(step, "no time or rate of a step was printed");
   check(step + ", tflops_gpu: 9", "whether tflops_gpu counts recomputation is not stated");
   check(with(timed, "gpu: A100-80GB-SXM, ", ""), "the GPU is not stated");
@@ -227,10 +244,9 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(timed + ", attention: mla", "not available yet: attention 'mla'");
   check(with(timed, "precision: bf16", "precision: int1"), "precision 'int1' has no alias");
   check(with(timed, "precision: bf16", "precision: NVFP4"), "not available yet: fp4");
-  check(with(timed, "precision: bf16", "precision: FP8-MX"), "not available yet: fp8 here");
   check(with(timed, "recompute: full", "recompute: some"), "recompute 'some' has no alias");
-  check(with(timed, "recompute: full", "recompute: selective"),
-        "not available yet: selective recomputation");
+  check(with(timed, "precision: bf16", "precision: FP8-MX"),
+        "a100-sxm-80gb has no products in fp8");
   check(with(timed, "tp: 1, pp: 1, dp: 8", "tp: 1, pp: 1, dp: 8, ep: 2"),
         "not available yet: mixture of experts");
   check(with(timed, "dp: 8", "dp: 4"), "tp x pp x cp x dp is not the number of GPUs");

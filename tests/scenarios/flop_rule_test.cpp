@@ -63,9 +63,9 @@ TEST_CASE(
     CHECK(flops_per_step(m, 2048, r.batch, FlopRule::full).value ==
           doctest::Approx(r.flops).epsilon(1e-5));
     const double again = 96 * b * l * s * h * h * (1 + s / (6 * h) + 51200 / (16 * h * l));
-    CHECK(executed_flops_per_step(m, 2048, r.batch, FlopRule::full, true).value ==
+    CHECK(executed_flops_per_step(m, 2048, r.batch, FlopRule::full, Recomputed::layers).value ==
           doctest::Approx(again).epsilon(1e-12));
-    CHECK(executed_flops_per_step(m, 2048, r.batch, FlopRule::full, false).value ==
+    CHECK(executed_flops_per_step(m, 2048, r.batch, FlopRule::full, Recomputed::nothing).value ==
           doctest::Approx(closed).epsilon(1e-12));
   }
 }
@@ -77,7 +77,7 @@ TEST_CASE("an MLP counts its GEMMs per sample") {
   const double gemms = 256 * 128 + 3 * 128 * 128 + 128 * 256;
   CHECK(flops_per_step(m, 16, 10, FlopRule::full).value == 6 * gemms * 10);
   CHECK(tokens_per_step(m, 16, 10) == 10);
-  CHECK(executed_flops_per_step(m, 16, 10, FlopRule::full, true).value ==
+  CHECK(executed_flops_per_step(m, 16, 10, FlopRule::full, Recomputed::layers).value ==
         (6 * gemms + 2 * (gemms - 128 * 256)) * 10);
 }
 

@@ -37,9 +37,10 @@ std::string hugging_face(const std::string& keys) {
   return file;
 }
 
-// Counted, but not simulated yet: mixtures of experts.
+// Counted, but not simulated yet: norms of queries and keys, latent attention.
 bool counted_only(const std::string& model) {
-  return read_model(model, root).transformer.experts > 0;
+  const TransformerSpec t = read_model(model, root).transformer;
+  return t.qk_norm || t.latent();
 }
 
 }  // namespace

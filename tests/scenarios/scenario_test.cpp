@@ -150,7 +150,7 @@ TEST_CASE("what does not divide is reported at its place with advice") {
 
 TEST_CASE("all errors come at once, in the order of the file") {
   const auto all =
-      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {expert: 2}\n"
+      messages(Document::parse_text("platform: {cluster: two-dgx-a10}\nparallel: {order: tp}\n"
                                     "model: mlp-byte\ndata: {global_batch: 4}\n",
                                     "s.yaml"));
   REQUIRE(all.size() == 3);
@@ -182,10 +182,26 @@ TEST_CASE("what is not available yet is said, not ignored") {
     CHECK_MESSAGE(said, setting);
   };
   for (const char* setting :
-       {"parallel.expert=2", "parallel.schedule=petra", "algorithm.name=acid",
-        "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
+       {"parallel.schedule=petra", "algorithm.name=acid", "precision.parameters=fp8",
         "precision.master=bf16", "precision.activations=fp32", "value_model=mlp-bytes"})
     refused(setting);
+}
+
+TEST_CASE("recomputation is none, full or a list of layers, but for some micro-batches") {
+  const auto with = [](const std::string& memory) { return quickstart({"memory=" + memory}); };
+  CHECK(read_scenario(with("{recompute: [0, 15]}"), ORRERY_SOURCE_DIR).recompute_layers ==
+        std::vector<int>{0, 15});
+  CHECK(messages(with("{recompute: full, stored_micro_batches: 1}")).empty());
+  CHECK(messages(with("{recompute: selective, attention: stored, dropout: true}")).empty());
+  for (const auto& [memory, said] :
+       {std::pair{"{recompute: some}", "is not one of none, selective, full"},
+        {"{recompute: [16]}", "has layers 0 to 15, none with number 16"},
+        {"{recompute: [attention]}", "attention"},
+        {"{stored_micro_batches: 1}", "nothing is recomputed"}}) {
+    const auto all = messages(with(memory));
+    REQUIRE(all.size() == 1);
+    CHECK(all[0].text.find(said) != std::string::npos);
+  }
 }
 
 TEST_CASE("ZeRO and FSDP divide replicas, and say what does not go together") {
@@ -253,6 +269,42 @@ TEST_CASE("a plan that does not divide sequences over context ranks is refused w
   CHECK(ulysses[1].suggestion == "use 8");
   expect(small("parallel", "parallel: {context: 2}"), 3, 12,
          "not available yet: context parallelism of mlp-bytes", "use 1");
+}
+
+TEST_CASE("an impossible plan is refused with every reason at once") {
+  const auto all = messages(
+      quickstart({"parallel={tensor: 3, pipeline: 5, schedule: interleaved-1f1b, chunks: 1}",
+                  "platform.gpus=15", "data.global_batch=7"}));
+  std::string texts;
+  for (const ConfigMessage& m : all) texts += m.text + "\n";
+  CAPTURE(texts);
+  for (const char* reason : {"32 attention heads of llama-3.2-1b do not divide over 3 GPUs",
+                             "8 heads of keys and values of llama-3.2-1b do not divide over 3 GPUs",
+                             "8192 columns of the MLP of llama-3.2-1b do not divide over 3 GPUs",
+                             "16 layers of llama-3.2-1b do not divide into 5 stages",
+                             "7 samples do not divide by data parallel 1 x micro_batch 4 = 4"})
+    CHECK(texts.find(reason) != std::string::npos);
+  CHECK(all.size() >= 6);  // and what the schedule says of its chunks
+}
+
+TEST_CASE("experts divide over GPUs that train their own samples, and other models have none") {
+  const auto mixture = [](std::initializer_list<const char*> settings) {
+    Document d = Document::parse_text(
+        "model: mixtral-8x7b\ndata: {sequence: 4096, global_batch: 96}\nplatform: {cluster: "
+        "eos-h100, gpus: 48}\n",
+        "s.yaml");
+    for (const char* setting : settings) d.set(setting);
+    return messages(d);
+  };
+  CHECK(mixture({"parallel.expert=8"}).empty());
+  CHECK(mixture({"parallel.expert=8", "parallel.tensor=2"}).empty());
+  const auto odd = mixture({"parallel.expert=5"});
+  REQUIRE(odd.size() == 2);
+  CHECK(odd[0].text == "8 experts of mixtral-8x7b do not divide over 5 GPUs");
+  CHECK(odd[1].text == "48 data-parallel GPUs do not divide into groups of 5");
+  CHECK(mixture({"experts={capacity_factor: 1.25, imbalance: 1.5}"}).size() == 1);
+  CHECK(messages(quickstart({"parallel.expert=2"}))[0].text ==
+        "llama-3.2-1b has no experts to divide");
 }
 
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {

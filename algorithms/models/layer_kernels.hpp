@@ -1,0 +1,77 @@
+// Kernels that several parts of a transformer layer add to their passes.
+//
+// Products in 8 bits: Micikevicius et al. 2022, "FP8 Formats for Deep Learning" (arXiv 2209.05433);
+// a scale for each tensor, from its largest number, which a pass of its own finds; or for each 128
+// numbers (DeepSeek-AI 2024, arXiv 2412.19437, section 3.3); or for each 32, of 8 bits (Open
+// Compute Project, "OCP Microscaling Formats (MX)", v1.0). Operands are cast once, from activations
+// and parameters in the forward, from gradients in the backward, as they are and transposed, which
+// the gradient of the matrix needs (NVIDIA/TransformerEngine, cast_transpose).
+//
+// Cost, per operand of n elements of B bytes: read B n, twice with a scale per tensor; written 2 n,
+// and the scales: 4 bytes for each 128 or one for each 32 elements, twice. What is kept for the
+// backward is counted in the type of the activations, as if the casts came to nothing.
+#pragma once
+
+#include "algorithms/models/transformer_blocks.hpp"
+
+namespace orrery {
+
+inline Dtype product_dtype(const TransformerShape& s) {
+  return s.products == Products::as_stored ? s.dtype : Dtype::fp8;
+}
+
+// Where products are not taken as stored, the cast of an operand.
+inline void cast_operand(Rank& rank, PassProgram& pass, const TransformerShape& s,
+                         const SlotView& x) {
+  if (s.products == Products::as_stored) return;
+  const std::int64_t n = x.elements;
+  std::int64_t scales = 0;  // bytes
+  if (s.products == Products::fp8_block) scales = 4 * ((n + 127) / 128);
+  if (s.products == Products::mxfp8) scales = (n + 31) / 32;
+  const std::int64_t written = 2 * (n + scales) / size_of(s.dtype);
+  const std::int64_t read = s.products == Products::fp8_tensor ? 2 * n : n;
+  pass.add(rank.prepare(Kernel::streaming("fp8.cast", read, written, s.dtype, {Role::read})), {x});
+}
+
+// Of Y[rows, outputs] = X[rows, inputs] A, with operands of a type.
+struct ProductSizes {
+  std::int64_t rows, inputs, outputs;
+  Dtype dtype;
+};
+
+// d X = d Y A^T.
+inline void input_gradient(Rank& rank, PassProgram& pass, const char* label, const ProductSizes& s,
+                           const SlotView& matrix, const SlotView& dy, const SlotView& dx,
+                           bool accumulate = false) {
+  pass.add(rank.prepare(
+               Kernel::gemm(s.rows, s.inputs, s.outputs, s.dtype, false, true, accumulate, label)),
+           {dy, matrix, dx});
+}
+
+// The gradients X^T d Y of A and, over the rows, of its bias, of type `stored`, added to what is
+// there. A bias behind the sum over a tensor group has the gradient of this rank's own tokens.
+inline void weight_gradient(Rank& rank, PassProgram& pass, Dtype stored, const char* label,
+                            const ProductSizes& s, const SlotView& x, const Range& parameter,
+                            int gradients, const SlotView& dy, std::int64_t bias_rows,
+                            const SlotView& bias_dy) {
+  pass.add(
+      rank.prepare(Kernel::gemm(s.inputs, s.outputs, s.rows, s.dtype, true, false, true, label)),
+      {x, dy, parameter.in(gradients)});
+  if (parameter.bias > 0)
+    pass.add(rank.prepare(Kernel::column_sum(bias_rows, s.outputs, stored)),
+             {bias_dy, parameter.bias_in(gradients)});
+}
+
+inline Kernel activation(const TransformerShape& s, std::int64_t rows, std::int64_t cols,
+                         bool bias) {
+  return s.gated ? Kernel::gated_activation(rows, cols, s.activation, s.dtype, bias)
+                 : Kernel::bias_activation(rows, cols, s.activation, s.dtype, bias);
+}
+
+inline Kernel activation_backward(const TransformerShape& s, std::int64_t rows, std::int64_t cols,
+                                  bool bias) {
+  return s.gated ? Kernel::gated_activation_backward(rows, cols, s.activation, s.dtype, bias)
+                 : Kernel::bias_activation_backward(rows, cols, s.activation, s.dtype, bias);
+}
+
+}  // namespace orrery
