@@ -58,11 +58,14 @@ struct AlgorithmCase {
 
 inline WorldSetup setup_of(const AlgorithmCase& c) {
   WorldSetup setup = setup_for(1);
-  const DataAxes axes = plan_of(c.algorithm).divide(c.replicas);
+  const AlgorithmPlan plan = plan_of(c.algorithm);
+  const DataAxes axes = plan.divide(c.replicas);
   setup.options.grid.set(Axis::shard, axes.shard)
       .set(Axis::replicate, axes.replicate)
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
+  for (const auto& service : plan.services)
+    setup.services.emplace_back(service.name, service.program(c.replicas, c.steps));
   setup.machine.kernel_time = [](const Kernel& kernel, const Cost& cost) {
     return to_time(kernel.op == Op::custom && kernel.scalars[1] > 0
                        ? Seconds(kernel.scalars[1])
