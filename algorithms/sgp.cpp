@@ -8,9 +8,10 @@
 //   send (p_i x_i, p_i w_i) to every out-neighbour;   p_i = 1 / (1 + their number)
 //   x_i <- p_i x_i + sum of what came;   w_i <- p_i w_i + likewise;   z_i <- x_i / w_i
 //
-// The exponential graph has one out-neighbour in step k, 2^(k mod log2 n) workers on. Overlap-SGP
-// absorbs what was sent in step k in step k + tau only, and then sends again. Where all workers
-// send to as many as they receive from, and at once, all weights stay 1 and are left out.
+// The exponential graph has one out-neighbour in round k, 2^(k mod log2 n) workers on. Overlap-SGP
+// absorbs what was sent in step k in step k + tau only, and then sends again: a round is tau steps.
+// Where all workers send to as many as they receive from, and at once, all weights stay 1 and are
+// left out.
 //
 // Cost, for P parameters, d neighbours in a step, and messages every max(1, tau) steps:
 //   communication  d messages of 4 P bytes (and 4 of the weight, where there is one) per worker;
@@ -58,7 +59,7 @@ Sgp::Sgp(Replica& replica, const PushOptions& options, std::int64_t overlap)
       overlap_(overlap),
       final_average_(options.final_average) {
   open_edges(options);
-  weighted_ = weighted_ || overlap_ > 0;
+  weighted_ = !edges_.empty() && (weighted_ || overlap_ > 0);
   const std::int64_t size = x().elements(), message = size + (weighted_ ? 1 : 0);
   const auto tensor = [&](Stream& home, Label label, std::int64_t elements, Dtype dtype,
                           const char* name) {
@@ -66,8 +67,10 @@ Sgp::Sgp(Replica& replica, const PushOptions& options, std::int64_t overlap)
   };
   mine_ = tensor(compute_, Label::communication, message, Dtype::fp32, "sgp.mine");
   for (Edge& edge : edges_)
-    if (edge.receives)
+    if (edge.receives) {
       edge.theirs = tensor(in_, Label::communication, message, Dtype::fp32, "sgp.theirs");
+      in_.launch(rank_.prepare(Kernel::fill(message, 0, Dtype::fp32)), {edge.theirs});
+    }
   if (!weighted_) return;
   weight_ = tensor(compute_, Label::optimizer, 1, Dtype::fp32, "sgp.weight");
   compute_.launch(rank_.prepare(Kernel::fill(1, 1, Dtype::fp32)), {weight_});
@@ -109,8 +112,8 @@ void Sgp::open_edges(const PushOptions& options) {
 
 template <class F>
 void Sgp::for_edges(std::int64_t step, F f) {
-  if (edges_.empty()) return;
-  if (in_rounds_) return f(edges_[static_cast<std::size_t>(step) % edges_.size()]);
+  const std::int64_t round = step / std::max<std::int64_t>(1, overlap_);
+  if (in_rounds_) return f(edges_[static_cast<std::size_t>(round) % edges_.size()]);
   for (Edge& edge : edges_) f(edge);
 }
 
@@ -155,16 +158,20 @@ void Sgp::remove_bias() {
   compute_.launch(scaled(x().elements(), 1, 0, true), {x(), z_, inverse_, {}});
 }
 
+void Sgp::push(std::int64_t step) {
+  if (under_way_ != 0 && step - began_ >= overlap_) absorb();
+  if (under_way_ == 0) share(step);
+  if (overlap_ == 0) absorb();
+  remove_bias();
+}
+
 StepEnd Sgp::issue(Progress& progress) {
   const std::int64_t k = progress.step();
   replica_.zero_gradients();
   for (int i = 0; i < replica_.options().micro_batches; ++i)
     replica_.accumulate_micro_batch(progress.next(replica_.model().micro_batch), z_);
   replica_.optimizer_step(compute_, replica_.parameters());
-  if (under_way_ != 0 && k - began_ >= overlap_) absorb();
-  if (under_way_ == 0) share(k);
-  if (overlap_ == 0) absorb();
-  remove_bias();
+  if (!edges_.empty()) push(k);
   return {compute_.record(), replica_.loss()};
 }
 

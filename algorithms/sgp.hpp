@@ -43,6 +43,7 @@ class Sgp : public Algorithm {
     Tensor theirs{};
   };
   void open_edges(const PushOptions& options);
+  void push(std::int64_t step);
   void share(std::int64_t step);
   void absorb();
   void remove_bias();

@@ -3,8 +3,10 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <numeric>
+#include <map>
+#include <sstream>
 
+#include "algorithms/gossip/graph.hpp"
 #include "tests/parity/gossip_run.hpp"
 
 namespace orrery {
@@ -129,7 +131,6 @@ TEST_CASE("averaging keeps the mean of x, nearly so while it is accelerated, not
       expected -= 0.1 * static_cast<double>(d.drift[i]) * static_cast<double>(at[i].size()) / 5;
       mean += static_cast<double>(state_of(result, i, "replica.parameters")[0]) / 5;
     }
-    MESSAGE(options << " " << mean - expected);
     return std::fabs(mean - expected);
   };
   CHECK(off_by("ad-psgd, graph: ring") < 1e-6);
@@ -149,6 +150,50 @@ TEST_CASE("a slow worker computes fewer gradients, and nobody waits for it") {
   for (std::size_t i = 1; i < at.size(); ++i)
     CHECK(static_cast<double>(at[i].size()) / static_cast<double>(at[0].size()) ==
           doctest::Approx(4).epsilon(0.2));
+}
+
+// Every pair twice in the trace, once by each: "pid": a worker, "with": its partner.
+TEST_CASE("workers average as often as they are told to, and with all of their neighbours") {
+  struct Expected {
+    std::string options;
+    double rate;
+  };
+  for (const auto& [options, rate] : {Expected{"graph: ring", 1},
+                                      {"graph: ring, pairing: poisson", 1},
+                                      {"graph: exponential, rate: 2", 2},
+                                      {"graph: complete, rate: 0.5", 0.5},
+                                      {"graph: complete, rate: 0.5, pairing: poisson", 0.5}}) {
+    CAPTURE(options);
+    constexpr int n = 8;
+    constexpr std::int64_t steps = 400;
+    const AlgorithmCase c =
+        drifting("{name: a2cid2, " + options + sgd,
+                 Drift{std::vector<float>(n), {1e-3, 1.1e-3, 0.9e-3, 1.2e-3}}, steps);
+    WorldSetup setup = swift(c, 5);
+    setup.trace = true;
+    const WorldResult result = ran(run_in_sim(setup, training_of(c)));
+    std::map<std::pair<int, int>, double> pairs;
+    double all = 0;
+    std::istringstream lines(result.trace);
+    for (std::string line; std::getline(lines, line);) {
+      const std::size_t with = line.find("\"with\":"), pid = line.find("\"pid\":");
+      if (with == std::string::npos) continue;
+      ++pairs[{std::stoi(line.substr(pid + 6)), std::stoi(line.substr(with + 7))}];
+      ++all;
+    }
+    CHECK(all / (n * steps) == doctest::Approx(rate).epsilon(0.08));
+    const bool poisson = c.algorithm.find("poisson") != std::string::npos;
+    const std::string graph_name = c.algorithm.substr(c.algorithm.find("graph: ") + 7);
+    const Graph graph(graph_name.substr(0, graph_name.find(',')), n);
+    CHECK(pairs.size() == 2 * graph.edges().size());
+    const double each = all / 2 / static_cast<double>(graph.edges().size());
+    for (const auto& [i, j] : graph.edges()) {
+      CHECK(pairs[{i, j}] == pairs[{j, i}]);
+      if (poisson) CHECK(std::fabs(pairs[{i, j}] - each) < 4 * std::sqrt(each));
+      CHECK(pairs[{i, j}] > each / 3);
+      CHECK(pairs[{i, j}] < each * 2);
+    }
+  }
 }
 
 TEST_CASE("gradients of workers that read x itself are counted and paid as others") {

@@ -98,7 +98,9 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
       visit(loader);
       loader.finish();
     }
-    train(*algorithm, progress);
+    while (progress.more()) algorithm->step(progress);
+    if (c.stop < 0) algorithm->finish();  // else there is more to come
+    progress.finish();
     notes.values.push_back(static_cast<double>(algorithm->sent(steps).value_or(Bytes(-1)).value));
     for (const auto& [step, samples_taken] : progress.unplanned())
       notes.values.push_back(static_cast<double>(samples_taken));
