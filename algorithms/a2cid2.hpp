@@ -17,6 +17,8 @@ class A2cid2 : public Gossip {
   double eta() const { return eta_; }
   double alpha_tilde() const { return alpha_tilde_; }
 
+  static double rate(const A2cid2Options& options, const Graph&) { return options.rate; }
+
  private:
   void move_to_now(Stream& stream) override;
   bool sends_moved() const override { return !as_coded_; }

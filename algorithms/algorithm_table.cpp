@@ -7,6 +7,7 @@
 #include "algorithms/a2cid2.hpp"
 #include "algorithms/acco.hpp"
 #include "algorithms/ad_psgd.hpp"
+#include "algorithms/dadao.hpp"
 #include "algorithms/ddp.hpp"
 #include "algorithms/demo.hpp"
 #include "algorithms/dgc.hpp"
@@ -105,12 +106,14 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
     return std::make_unique<Made>(replica, options, *graph->of(replica.rank().size(Axis::island)));
   };
   plan.open_ended = true;
-  plan.services.push_back(
-      {gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
-         MatchmakerOptions matchmaker{graph->of(replicas), options.pairing, options.rate};
-         matchmaker.gradients = replicas * (steps - 1);
-         return matchmaker_program(matchmaker);
-       }});
+  plan.shards_optimizer = std::is_same_v<Made, Dadao>;  // it is its own
+  plan.services.push_back({gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
+                             MatchmakerOptions matchmaker{
+                                 graph->of(replicas), options.pairing,
+                                 Made::rate(options, *graph->of(replicas))};
+                             matchmaker.gradients = replicas * (steps - 1);
+                             return matchmaker_program(matchmaker);
+                           }});
   return plan;
 }
 
@@ -194,6 +197,8 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        gossiping<A2cid2, A2cid2Options>},
       {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
        gossiping<AdPsgd, AdPsgdOptions>},
+      {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company,
+       gossiping<Dadao, DadaoOptions>},
       {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
        pushing<SgpOptions>},
       {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,

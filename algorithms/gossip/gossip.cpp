@@ -74,9 +74,7 @@ StepEnd Gossip::issue(Progress& progress) {
   unit_ = unit_ > Seconds(0) ? Seconds(0.5 * (unit_ + took).value) : took;
   in_turn(compute_, [&] {
     move_to_now(compute_);
-    const Tensor scale =
-        options_.clip_norm ? replica_.clip_scale(compute_, *options_.clip_norm) : Tensor();
-    replica_.optimizer_step(compute_, replica_.parameters(), scale);
+    take_step(compute_);
   });
   if (rank_.control_receive(gossip::turn, matchmaker_)->values[0] == 0)
     progress.end();
@@ -85,7 +83,15 @@ StepEnd Gossip::issue(Progress& progress) {
   return {compute_.record(), replica_.loss()};
 }
 
+void Gossip::take_step(Stream& stream) {
+  const Tensor scale =
+      options_.clip_norm ? replica_.clip_scale(stream, *options_.clip_norm) : Tensor();
+  replica_.optimizer_step(stream, replica_.parameters(), scale);
+}
+
 // ---- Averagings
+
+void Gossip::pack(Stream& stream, const Tensor& message) { stream.copy(x(), message); }
 
 int Gossip::next_partner() {
   if (options_.pairing == Pairing::available && pace_.may_average())
@@ -111,7 +117,7 @@ void Gossip::average_with(int partner) {
   wait_while_paused();
   in_turn(communication_, [&] {
     if (sends_moved()) move_to_now(communication_);
-    communication_.copy(x(), mine_);
+    pack(communication_, mine_);
   });
   rank_.wait(communication_.exchange(mine_, theirs_, partner, workers_));
   wait_while_paused();

@@ -1,5 +1,5 @@
 // Workers that each compute gradients and, beside that, average with one neighbour at a time: what
-// AD-PSGD and A2CiD2 have in common.
+// AD-PSGD, A2CiD2 and DADAO have in common.
 //
 // A worker has two flows. One computes gradients at a copy of its parameters x and steps x as each
 // is done; the other asks the matchmaker for a partner, exchanges x with it and moves both towards
@@ -42,25 +42,33 @@ struct GossipOptions {
 };
 
 template <class Options>
-void describe_gossip(Fields<Options>& f) {
+void describe_graph(Fields<Options>& f) {
   const auto own = []<class M>(M GossipOptions::*member) {
     return static_cast<M Options::*>(member);
   };
-  f.section("optimizer", own(&GossipOptions::optimizer));
   f.field("graph", own(&GossipOptions::graph))
       .doc("who averages with whom: ring, exponential, torus, complete, or a file of edges");
-  f.field("rate", own(&GossipOptions::rate))
-      .positive()
-      .doc("averagings of a worker per gradient, on average");
   f.field("pairing", own(&GossipOptions::pairing))
       .one_of({{"available", Pairing::available}, {"poisson", Pairing::poisson}})
       .doc("with a neighbour that waits, or when an edge's Poisson clock ticks");
   f.field("exact_rate", own(&GossipOptions::exact_rate))
       .doc("the same number of averagings for each gradient, not a Poisson number");
-  f.field("racy_reads", own(&GossipOptions::racy_reads))
-      .doc("gradients read parameters that an averaging may be writing, not a copy");
   f.field("final_average", own(&GossipOptions::final_average))
       .doc("all workers take their mean at the end");
+}
+
+template <class Options>
+void describe_gossip(Fields<Options>& f) {
+  const auto own = []<class M>(M GossipOptions::*member) {
+    return static_cast<M Options::*>(member);
+  };
+  f.section("optimizer", own(&GossipOptions::optimizer));
+  f.field("rate", own(&GossipOptions::rate))
+      .positive()
+      .doc("averagings of a worker per gradient, on average");
+  describe_graph(f);
+  f.field("racy_reads", own(&GossipOptions::racy_reads))
+      .doc("gradients read parameters that an averaging may be writing, not a copy");
   f.field("clip_norm", own(&GossipOptions::clip_norm))
       .positive()
       .doc("largest norm of a gradient; absent: not clipped");
@@ -96,14 +104,19 @@ class Gossip : public Algorithm {
   virtual void move_to_now(Stream& stream) = 0;
   // Whether x is moved on before it is sent, or only when the partner's has come.
   virtual bool sends_moved() const { return true; }
-  // A step towards a partner, whose x is `difference` away.
+  // What a partner is told: x, unless said otherwise.
+  virtual void pack(Stream& stream, const Tensor& message);
+  // A step towards a partner, who told something `difference` away.
   virtual void approach(Stream& stream, const Tensor& difference) = 0;
+  // A step by a gradient that has been computed: the optimizer's, unless said otherwise.
+  virtual void take_step(Stream& stream);
   // What goes with x and outlives a step.
   virtual void visit_companion(Archive&) {}
   // The time in units of what a gradient takes, since `then`, which becomes now; 0 before there was
   // any.
   double elapsed(Seconds& then);
   Tensor x() const { return replica_.flat().weights(); }
+  const Tensor& point() const { return point_; }  // where the gradient was computed
   Prepared combination(double a, double b, bool with_scalars = false) const;
 
   Replica& replica_;

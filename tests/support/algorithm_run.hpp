@@ -99,7 +99,8 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
       loader.finish();
     }
     while (progress.more()) algorithm->step(progress);
-    if (c.stop < 0) algorithm->finish();  // else there is more to come
+    // Where it stops there is more to come, but not for flows that ask a service.
+    if (c.stop < 0 || !plan.services.empty()) algorithm->finish();
     progress.finish();
     notes.values.push_back(static_cast<double>(algorithm->sent(steps).value_or(Bytes(-1)).value));
     for (const auto& [step, samples_taken] : progress.unplanned())
