@@ -4,7 +4,10 @@
 
 #include <algorithm>
 
+#include "algorithms/a2cid2.hpp"
 #include "algorithms/acco.hpp"
+#include "algorithms/ad_psgd.hpp"
+#include "algorithms/dadao.hpp"
 #include "algorithms/ddp.hpp"
 #include "algorithms/demo.hpp"
 #include "algorithms/dgc.hpp"
@@ -15,6 +18,7 @@
 #include "algorithms/onebit_adam.hpp"
 #include "algorithms/powersgd.hpp"
 #include "algorithms/qsgd.hpp"
+#include "algorithms/sgp.hpp"
 #include "algorithms/slowmo.hpp"
 #include "algorithms/streaming_diloco.hpp"
 #include "algorithms/topk.hpp"
@@ -86,6 +90,41 @@ AlgorithmPlan decoupled(const Node& node, Problems& problems) {
   return plan;
 }
 
+// Workers that average with one neighbour at a time.
+template <class Made, class Options>
+AlgorithmPlan gossiping(const Node& node, Problems& problems) {
+  const auto options = read<Options>(node, problems);
+  const auto graph = std::make_shared<GraphOnce>(options.graph);
+  AlgorithmPlan plan;
+  plan.options = to_node(options);
+  plan.optimizer = options.optimizer;
+  plan.divide = [graph](int n) {
+    graph->of(n);  // what is wrong with it is known now
+    return DataAxes{.island = n};
+  };
+  plan.make = [options, graph](Replica& replica) {
+    return std::make_unique<Made>(replica, options, *graph->of(replica.rank().size(Axis::island)));
+  };
+  plan.open_ended = true;
+  plan.shards_optimizer = std::is_same_v<Made, Dadao>;  // it is its own
+  plan.services.push_back({gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
+                             MatchmakerOptions matchmaker{
+                                 graph->of(replicas), options.pairing,
+                                 Made::rate(options, *graph->of(replicas))};
+                             matchmaker.gradients = replicas * (steps - 1);
+                             return matchmaker_program(matchmaker);
+                           }});
+  return plan;
+}
+
+// Workers that push to their neighbours.
+template <class Options>
+AlgorithmPlan pushing(const Node& node, Problems& problems) {
+  AlgorithmPlan plan = over_replicas<Sgp, Options>(node, problems);
+  plan.divide = [](int n) { return DataAxes{.island = n}; };
+  return plan;
+}
+
 // Gradients that are sent compressed.
 template <class Made, class Options>
 AlgorithmPlan compressed(const Node& node, Problems& problems) {
@@ -154,6 +193,16 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        decoupled<Dpu, 1>},
       {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
        alone_in_a_replica, no_company, decoupled<WeightPrediction, 1>},
+      {"a2cid2", "arXiv 2306.08289", "algorithms/a2cid2.cpp", alone_in_a_replica, no_company,
+       gossiping<A2cid2, A2cid2Options>},
+      {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
+       gossiping<AdPsgd, AdPsgdOptions>},
+      {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company,
+       gossiping<Dadao, DadaoOptions>},
+      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
+       pushing<SgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
+       pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,
@@ -185,7 +234,7 @@ std::vector<std::string> algorithm_names() {
 }
 
 const std::vector<std::string>& planned_algorithms() {
-  static const std::vector<std::string> all{"acid", "petra", "lopt-a", "lagg-a"};
+  static const std::vector<std::string> all{"petra", "lopt-a", "lagg-a"};
   return all;
 }
 

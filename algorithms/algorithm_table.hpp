@@ -13,6 +13,7 @@
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
+#include "backend/world.hpp"
 
 namespace orrery {
 
@@ -33,6 +34,13 @@ struct AlgorithmPlan {
   bool open_ended = false;  // decides how many samples a step has as it goes
   int micro_batches = 1;    // a replica's, per step: a multiple of this
   Sharding sharding{};      // of the replica it is given
+  // Programs beside the ranks that it needs: the name that ranks know one by, and its program for
+  // so many replicas and steps.
+  struct Beside {
+    std::string name;
+    std::function<World::ServiceProgram(int replicas, std::int64_t steps)> program;
+  };
+  std::vector<Beside> services{};
 };
 
 // What an algorithm does not combine with, and why.

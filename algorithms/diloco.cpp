@@ -13,12 +13,18 @@
 // Cost, for P parameters of a rank and k workers:
 //   communication   one all-reduce of 4 P bytes every H steps: 2 (k-1)/k 4 P / H bytes per rank and
 //                   step, exposed; with a codec of b bytes 2 (k-1)/k b P / H
-//   memory          8 P bytes beside the inner algorithm's: theta and v
+//   memory          8 P bytes beside the inner algorithm's: theta and v; 4 P more where outer
+//                   gradients get lost
 #include "algorithms/diloco.hpp"
 
 namespace orrery {
 
-void describe(Fields<DilocoOptions>& f) { describe_diloco(f); }
+void describe(Fields<DilocoOptions>& f) {
+  describe_diloco(f);
+  f.field("drop", &DilocoOptions::drop)
+      .between(0, 1)
+      .doc("probability that a worker's outer gradient gets lost");
+}
 
 OptimizerOptions outer_optimizer(const DilocoOptions& options) {
   return {.name = options.outer_momentum > 0 ? "momentum" : "sgd",
@@ -33,16 +39,43 @@ Diloco::Diloco(Replica& replica, std::unique_ptr<Algorithm> inner, const DilocoO
       options_(options),
       theta_(copy_of_weights("outer.parameters")),
       outer_(make_optimizer(outer_optimizer(options), rank_, compute(), theta_.elements(),
-                            Dtype::fp32)) {}
+                            Dtype::fp32)) {
+  if (options.drop == 0) return;
+  kept_ = copy_of_weights("outer.kept");
+  share_ = rank_.allocate(compute(), Label::workspace, 1, Dtype::fp32,
+                          {.values = Values::always, .name = "outer.share"});
+}
+
+// Whose outer gradients arrive, the same draws on all workers; whether this one's does.
+bool Diloco::draw_participants(std::int64_t meeting) {
+  if (options_.drop == 0) return true;
+  const Philox draws = rank_.shared_rng(Purpose::order);
+  const int k = rank_.size(Axis::island), me = rank_.coordinate(Axis::island);
+  bool mine = false;
+  int arrived = 0;
+  for (int i = 0; i < k; ++i) {
+    if (draws.uniform(static_cast<std::uint64_t>(meeting * k + i)) < options_.drop) continue;
+    ++arrived;
+    mine = mine || i == me;
+  }
+  compute().upload(share_, {arrived == 0 ? 0 : static_cast<double>(k) / arrived});
+  return mine;
+}
 
 void Diloco::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
   const Tensor theta_i = replica_.flat().weights();
-  subtract_from(theta_, theta_i);  // Delta, where theta_i was
+  const bool takes_part = draw_participants(t / options_.inner_steps);
+  if (takes_part) {
+    subtract_from(theta_, theta_i);  // Delta, where theta_i was
+  } else {
+    compute().copy(theta_i, kept_);
+    compute().launch(rank_.prepare(Kernel::fill(theta_i.elements(), 0, Dtype::fp32)), {theta_i});
+  }
   compute().after(mean(theta_i));
   outer_->begin_step(compute());
-  outer_->update(compute(), theta_, theta_i, 0, false, {});
-  compute().copy(theta_, theta_i);
+  outer_->update(compute(), theta_, theta_i, 0, false, share_);
+  compute().copy(takes_part ? theta_ : kept_, theta_i);
   replica_.flat().weights_changed(compute(), 0, theta_i.elements());
 }
 
@@ -60,5 +93,7 @@ Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
 }  // namespace orrery
 
 // Differences from the paper: a worker may be several replicas, trained by an inner algorithm;
-// workers have equal weights (the paper also weighs by the size of a worker's data); no outer
-// gradient is dropped or pruned.
+// workers have equal weights (the paper also weighs by the size of a worker's data); outer
+// gradients are not pruned. With `drop`, one that gets lost is left out of the mean, and its worker
+// goes on from its own parameters, though it hears of
+// the outer step of the others.

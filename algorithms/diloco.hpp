@@ -9,6 +9,7 @@ struct DilocoOptions : IslandOptions {
   double outer_lr = 0.7;
   double outer_momentum = 0.9;
   bool nesterov = true;
+  double drop = 0;  // of DiLoCo alone: with this probability a worker's outer gradient gets lost
 };
 void describe(Fields<DilocoOptions>& f);
 template <class Options>
@@ -31,10 +32,12 @@ class Diloco : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
+  bool draw_participants(std::int64_t meeting);
   Bytes sent_in_meetings(std::int64_t steps) const override;
   DilocoOptions options_;
   Tensor theta_;  // as of the last outer step, the same on all workers
   std::unique_ptr<Optimizer> outer_;
+  Tensor kept_, share_;  // where gradients get lost: theta_i of who lost one, and k / who did not
 };
 
 }  // namespace orrery

@@ -37,7 +37,11 @@ class Progress {
  public:
   Progress(Rank& rank, const RunLength& length);
 
-  bool more() const { return step() < length_.steps; }
+  bool more() const { return in_turns_ ? !ended_ : step() < length_.steps; }
+  // From now on replicas take steps as they come to them, so that fast ones take more, until each
+  // is told that there are no more.
+  void take_turns() { in_turns_ = true; }
+  void end() { ended_ = true; }
   std::int64_t step() const { return done_before_ + issued_; }  // of the whole training
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
   // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.
@@ -67,6 +71,7 @@ class Progress {
   RunLength length_;
   std::int64_t local_batch_, replicas_, replica_;
   std::int64_t issued_ = 0, done_before_ = 0, taken_ = 0, drawn_ = 0;
+  bool in_turns_ = false, ended_ = false;
   std::deque<Step> under_way_;
   std::map<std::int64_t, std::int64_t> unplanned_;  // samples, by step
 };

@@ -238,7 +238,7 @@ void Replica::sum_pipes() {
                     {loss_, loss_});
 }
 
-void Replica::accumulate_micro_batch(const Batch& batch) {
+void Replica::accumulate_micro_batch(const Batch& batch, const Tensor& weights) {
   if (!whole_model())
     throw Error(Category::invalid_program,
                 "a single micro-batch cannot be accumulated across pipeline stages");
@@ -248,8 +248,8 @@ void Replica::accumulate_micro_batch(const Batch& batch) {
                   "not available yet: sequence parallelism where micro-batches are accumulated one "
                   "by one");
   for (Part& p : parts_) p.ready = 0;
-  forward({.last = true}, batch, {});
-  backward({.last = true}, {});
+  forward({.last = true, .weights = weights}, batch, {});
+  backward({.last = true, .weights = weights}, {});
 }
 
 double Replica::loss_on(std::shared_ptr<const std::string> text) {

@@ -92,7 +92,8 @@ class Replica {
   void accumulate_gradients(Progress& progress);
   // Adds the gradient of one micro-batch, without schedule; for algorithms that decide as they go.
   // One pipeline stage and no sequence parallelism only.
-  void accumulate_micro_batch(const Batch& batch);
+  // `weights`: read in place of the current values; a version of all of them, or these as racy.
+  void accumulate_micro_batch(const Batch& batch, const Tensor& weights = {});
   void zero_gradients();
   // The mean loss over all targets of a text that is not trained on: samples evenly spread from its
   // first byte on, as many whole micro-batches as cover it (but for fewer bytes at its end than

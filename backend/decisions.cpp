@@ -7,8 +7,8 @@
 namespace orrery {
 
 namespace {
-constexpr std::array<const char*, 5> kind_names{"poll", "wait_any", "timed_wait", "receive",
-                                                "handover"};
+constexpr std::array<const char*, 6> kind_names{"poll",    "wait_any", "timed_wait",
+                                                "receive", "handover", "clock"};
 constexpr const char* header = "orrery.decisions/1";
 }  // namespace
 

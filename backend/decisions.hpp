@@ -1,9 +1,9 @@
 // The decision log: everything a program learned from time.
 //
-// Polls, wait_any, timed waits, any-source receives and hand-overs between flows are the only ways
-// by which the clock of a world enters a program. A recorded log replayed in another world makes
-// the program take the same path, so that values agree bit for bit (ACCO's micro-batch counts on
-// cpu as in sim).
+// Polls, wait_any, timed waits, any-source receives, looks at the clock and hand-overs between
+// flows are the only ways by which the clock of a world enters a program. A recorded log replayed
+// in another world makes the program take the same path, so that values agree bit for bit (ACCO's
+// micro-batch counts on cpu as in sim).
 #pragma once
 
 #include <cstdint>
@@ -14,20 +14,20 @@
 
 namespace orrery {
 
-enum class DecisionKind : std::uint8_t { poll, wait_any, timed_wait, receive, handover };
+enum class DecisionKind : std::uint8_t { poll, wait_any, timed_wait, receive, handover, clock };
 const char* name(DecisionKind);
 
 struct Decision {
   DecisionKind kind = DecisionKind::poll;
   std::uint32_t flow = 0;
   std::int64_t result = 0;  // poll, timed_wait: 0 or 1; wait_any: index; receive: source, or -2 for
-                            // none in time; handover: flow
+                            // none in time; handover: flow; clock: picoseconds
   bool operator==(const Decision&) const = default;
 };
 
 enum class DecisionMode : std::uint8_t { free, record, replay };
 
-// One rank's log.
+// The log of one rank, or of one service, whose flow is 0.
 class DecisionLog {
  public:
   DecisionMode mode = DecisionMode::free;
@@ -51,7 +51,8 @@ class DecisionLog {
   std::size_t at_ = 0;
 };
 
-// Text form: a header line, then one line per decision "rank kind flow result".
+// Text form: a header line with the number of logs, then one line per decision "rank kind flow
+// result". The logs of services come after those of the ranks.
 std::string to_text(const std::vector<DecisionLog>& logs);
 std::vector<DecisionLog> decisions_from_text(
     const std::string& text, const std::string& file);  // Error{config} with the line

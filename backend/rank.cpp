@@ -286,7 +286,13 @@ void Rank::sleep(Seconds duration, Site site) {
 
 Seconds Rank::now(Site site) {
   device_.asks(Identity::time, {}, site);
-  return device_.now().seconds();
+  const std::uint32_t flow = device_.current_flow();
+  if (decisions_.replaying())
+    return Time(static_cast<std::uint64_t>(decisions_.next(DecisionKind::clock, flow, site)))
+        .seconds();
+  const Time now = device_.now();
+  decisions_.record(DecisionKind::clock, flow, static_cast<std::int64_t>(now.picoseconds));
+  return now.seconds();
 }
 
 // ---- Values on the host

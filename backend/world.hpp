@@ -34,7 +34,7 @@ struct WorldOptions {
   const KernelBodies* bodies =
       nullptr;  // needed when real_values or when Values::always kernels run
   DecisionMode decisions = DecisionMode::free;
-  std::vector<DecisionLog> replay;  // by rank, for DecisionMode::replay
+  std::vector<DecisionLog> replay;  // for DecisionMode::replay; by rank, then by service
 };
 
 // How a rank's compute stream spent its time, in the terms of a result's `time`.
@@ -103,7 +103,7 @@ class RankReports {
 
 struct RunReport {
   RankReports ranks;
-  std::vector<DecisionLog> decisions;  // filled when recorded
+  std::vector<DecisionLog> decisions;  // when recorded; by rank, then by service
   Time end;                            // of the last operation
   std::uint64_t activities = 0;        // operations completed, over all ranks
   std::uint64_t flows = 0;             // contended transfers (sim)

@@ -179,6 +179,11 @@ Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> te
   return make_transformer(transformer_shape(scenario), std::move(text));
 }
 
+void add_services(World& world, const Scenario& scenario) {
+  for (const AlgorithmPlan::Beside& service : scenario.algorithm.plan.services)
+    world.add_service(service.name, service.program(scenario.data_parallel(), scenario.run.steps));
+}
+
 WorldOptions world_options(const Scenario& scenario) {
   WorldOptions options;
   options.grid = scenario.grid();

@@ -44,6 +44,9 @@ Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> te
 // The scenario outlives the program.
 World::Program training_program(const Scenario& scenario, TrainingHooks hooks = {});
 
+// Adds the programs beside the ranks that the scenario's algorithm needs.
+void add_services(World& world, const Scenario& scenario);
+
 // Grid, values and seed of the scenario; memory and bodies are the world's matter.
 WorldOptions world_options(const Scenario& scenario);
 

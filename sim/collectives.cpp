@@ -298,13 +298,20 @@ void Collectives::trace(const Transfer& transfer) const {
   // Each end of an edge by what it does, whoever came first.
   const std::string what = named(edge ? Collective::send : rendezvous.first.kind);
   const std::string received = edge ? named(Collective::receive) : what;
-  const std::string arguments =
+  const std::string common =
       fmt::format(R"("bytes":{},"members":{})", rendezvous.first.size().value, rendezvous.expected);
+  // Who was paired with whom is what one looks for in gossip.
+  const auto arguments_of = [&](std::uint32_t rank) {
+    if (rendezvous.first.kind != Collective::exchange) return common;
+    const auto [low, high] = ranks_of_pair(rendezvous);
+    return common + fmt::format(R"(,"with":{})", static_cast<int>(rank) == low ? high : low);
+  };
   const Time now = core_.now;
   for (const StreamState* s : transfer.members) {
     const Track track{s->device->id(), s->index};
     const bool sends = s->device->channel_place(s->queue.front().extra()).member == 0;
-    core_.trace->slice(track, "communication", sends ? what : received, s->began, now, arguments);
+    core_.trace->slice(track, "communication", sends ? what : received, s->began, now,
+                       arguments_of(track.rank));
     core_.trace->slice(track, "communication", "transfer", transfer.start, now);
   }
   if (rendezvous.expected < 2 || rendezvous.expected > most_arrows) return;

@@ -54,7 +54,10 @@ void SimService::control_send(int to, Tag tag, std::span<const std::int64_t> val
 }
 
 std::optional<ControlMessage> SimService::control_receive(Tag tag, int from, Seconds timeout) {
-  const bool timed = timeout < Seconds(1e6);
+  const ServiceLog::Receive receive = log_.begin(from, timeout);
+  if (receive.missed) return std::nullopt;
+  const bool timed = receive.timed;
+  from = receive.from;
   const Time deadline = timed ? core_.engine.now() + to_time(timeout) : time_never;
   if (timed)
     core_.engine.schedule(deadline, core_.extra_key(address_),
@@ -66,10 +69,14 @@ std::optional<ControlMessage> SimService::control_receive(Tag tag, int from, Sec
     if (found != mailbox_.end()) {
       ControlMessage message = std::move(*found);
       mailbox_.erase(found);
+      log_.received(receive, message);
       return message;
     }
     if (core_.mail->stopping()) throw ServiceEnds{};
-    if (core_.engine.now() >= deadline) return std::nullopt;
+    if (core_.engine.now() >= deadline) {
+      log_.timed_out(receive);
+      return std::nullopt;
+    }
     core_.engine.block();
   }
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/service_log.hpp"
 #include "backend/world.hpp"
 #include "sim/core.hpp"
 
@@ -21,7 +22,10 @@ class Mail;
 class SimService : public Service {
  public:
   SimService(Core& core, std::uint32_t address, std::string name)
-      : core_(core), address_(address), name_(std::move(name)) {}
+      : core_(core),
+        address_(address),
+        name_(std::move(name)),
+        log_(core.state.options, static_cast<int>(address)) {}
 
   // The body of its actor.
   void run(const World::ServiceProgram& program);
@@ -31,7 +35,9 @@ class SimService : public Service {
   const std::string& name() const { return name_; }
   const std::vector<ControlMessage>& mailbox() const { return mailbox_; }
 
-  Seconds now() override { return core_.engine.now().seconds(); }
+  DecisionLog take_decisions() { return log_.take(); }
+
+  Seconds now() override { return log_.clock(core_.engine.now()).seconds(); }
   Random& rng(Purpose purpose) override;
   void control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) override;
   std::optional<ControlMessage> control_receive(Tag tag, int from, Seconds timeout) override;
@@ -43,6 +49,7 @@ class SimService : public Service {
   ActorId actor_ = no_actor;
   std::vector<ControlMessage> mailbox_;
   std::map<Purpose, Random> rngs_;
+  ServiceLog log_;
 };
 
 struct MessageInFlight {

@@ -226,6 +226,9 @@ class SimWorld : public World, public EngineClient {
     if (core.state.options.decisions == DecisionMode::record)
       for (SimDevice* const device : core.devices)
         report_.decisions.push_back(std::move(device->decisions()));
+    if (core.state.options.decisions == DecisionMode::record)
+      for (const auto& service : core.mail->services())
+        report_.decisions.push_back(service->take_decisions());
     return std::move(report_);
   }
 

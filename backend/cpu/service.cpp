@@ -3,7 +3,11 @@
 namespace orrery::cpu {
 
 CpuService::CpuService(Shared& shared, int address, std::string name, World::ServiceProgram program)
-    : shared_(shared), address_(address), name_(std::move(name)), program_(std::move(program)) {}
+    : shared_(shared),
+      address_(address),
+      name_(std::move(name)),
+      program_(std::move(program)),
+      log_(shared.state.options, address) {}
 
 void CpuService::start() {
   {
@@ -57,8 +61,11 @@ void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> val
 
 std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Seconds timeout) {
   Monitor& monitor = shared_.monitor;
+  const ServiceLog::Receive receive = log_.begin(from, timeout);
+  if (receive.missed) return std::nullopt;
+  from = receive.from;
   std::optional<Instant> deadline;
-  if (timeout < Seconds(1e6)) deadline = monitor.instant(monitor.now() + to_time(timeout));
+  if (receive.timed) deadline = monitor.instant(monitor.now() + to_time(timeout));
   Lock lock(monitor.mutex());
   tag_ = tag;
   while (true) {
@@ -66,10 +73,14 @@ std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Sec
     if (place >= 0) {
       ControlMessage message = std::move(mailbox_.mailbox[static_cast<std::size_t>(place)]);
       mailbox_.mailbox.erase(mailbox_.mailbox.begin() + place);
+      log_.received(receive, message);
       return message;
     }
     if (finishing_) throw Unwind{};
-    if (deadline && std::chrono::steady_clock::now() >= *deadline) return std::nullopt;
+    if (deadline && std::chrono::steady_clock::now() >= *deadline) {
+      log_.timed_out(receive);
+      return std::nullopt;
+    }
     monitor.block(lock, *this, deadline);
   }
 }

@@ -8,6 +8,7 @@
 
 #include "backend/cpu/device.hpp"
 #include "backend/cpu/monitor.hpp"
+#include "backend/service_log.hpp"
 #include "backend/world.hpp"
 
 namespace orrery::cpu {
@@ -23,7 +24,9 @@ class CpuService final : public Service, public Entity {
   void ranks_have_ended();  // it may finish what it has received; then it unwinds from its receive
   const std::vector<ControlMessage>& mailbox() const { return mailbox_.mailbox; }
 
-  Seconds now() override { return shared_.monitor.now().seconds(); }
+  DecisionLog take_decisions() { return log_.take(); }  // after join
+
+  Seconds now() override { return log_.clock(shared_.monitor.now()).seconds(); }
   Random& rng(Purpose purpose) override;
   void control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) override;
   std::optional<ControlMessage> control_receive(Tag tag, int from, Seconds timeout) override;
@@ -43,6 +46,7 @@ class CpuService final : public Service, public Entity {
   Tag tag_ = 0;  // what it waits for
   bool finishing_ = false;
   std::map<Purpose, Random> rngs_;
+  ServiceLog log_;
   std::thread thread_;
 };
 

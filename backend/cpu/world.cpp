@@ -56,6 +56,8 @@ class CpuWorld final : public World {
     for (std::thread& thread : threads) thread.join();
     for (auto& service : services_) service->join();
     if (monitor_.failed()) std::rethrow_exception(monitor_.failure());
+    if (!report_.decisions.empty())
+      for (auto& service : services_) report_.decisions.push_back(service->take_decisions());
     check_messages();
     finish_report();
     return std::move(report_);

@@ -238,8 +238,9 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   TrainingHooks hooks = with_progress(line, scenario, verb);
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
-  RunReport report =
-      make_sim_world(std::move(options), sim)->run(training_program(scenario, hooks));
+  const auto world = make_sim_world(std::move(options), sim);
+  add_services(*world, scenario);
+  RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
   ResultInput in = input_of(scenario, "sim");
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
@@ -288,8 +289,9 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   hooks.checkpoint = write;
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
-  RunReport report = make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle})
-                         ->run(training_program(scenario, hooks));
+  const auto world = make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
+  add_services(*world, scenario);
+  RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
   if (hooks.save != nullptr) write(to);
   in.subject.steps -= in.steps_before;

@@ -86,6 +86,10 @@ std::optional<Bytes> peak_with(const Arguments& arguments, const Change& change)
 }  // namespace
 
 std::vector<StageMemory> stages_of(Scenario scenario) {
+  if (!scenario.algorithm.plan.services.empty())
+    throw Error(Category::unavailable,
+                scenario.algorithm.name +
+                    " acts on messages, which need a world with time; `simulate` reports the peak");
   scenario.run.steps = std::min(scenario.run.steps, steps_enough);
   const Cluster cluster(scenario.machines, scenario.gpus());
   const World::Program program = training_program(scenario);

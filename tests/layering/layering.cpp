@@ -56,7 +56,7 @@ const std::vector<Confined> confined_libraries{
     {"MPI", {"mpi.h", "mpi-ext.h"}, {"backend/transport/mpi"}},
     {"Eigen",
      {"Eigen/", "unsupported/Eigen/"},
-     {"backend/cpu/", "calibration/", "tests/cpu/", "tests/bench/"}},
+     {"backend/cpu/", "calibration/", "algorithms/gossip/graph", "tests/cpu/", "tests/bench/"}},
     {"yaml-cpp", {"yaml-cpp/"}, {"backend/core/", "tests/core/"}},
 };
 

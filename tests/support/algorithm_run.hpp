@@ -58,11 +58,14 @@ struct AlgorithmCase {
 
 inline WorldSetup setup_of(const AlgorithmCase& c) {
   WorldSetup setup = setup_for(1);
-  const DataAxes axes = plan_of(c.algorithm).divide(c.replicas);
+  const AlgorithmPlan plan = plan_of(c.algorithm);
+  const DataAxes axes = plan.divide(c.replicas);
   setup.options.grid.set(Axis::shard, axes.shard)
       .set(Axis::replicate, axes.replicate)
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
+  for (const auto& service : plan.services)
+    setup.services.emplace_back(service.name, service.program(c.replicas, c.steps));
   setup.machine.kernel_time = [](const Kernel& kernel, const Cost& cost) {
     return to_time(kernel.op == Op::custom && kernel.scalars[1] > 0
                        ? Seconds(kernel.scalars[1])
@@ -95,7 +98,10 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
       visit(loader);
       loader.finish();
     }
-    train(*algorithm, progress);
+    while (progress.more()) algorithm->step(progress);
+    // Where it stops there is more to come, but not for flows that ask a service.
+    if (c.stop < 0 || !plan.services.empty()) algorithm->finish();
+    progress.finish();
     notes.values.push_back(static_cast<double>(algorithm->sent(steps).value_or(Bytes(-1)).value));
     for (const auto& [step, samples_taken] : progress.unplanned())
       notes.values.push_back(static_cast<double>(samples_taken));

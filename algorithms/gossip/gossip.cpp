@@ -1,0 +1,168 @@
+#include "algorithms/gossip/gossip.hpp"
+
+namespace orrery {
+
+std::shared_ptr<const Graph> GraphOnce::of(int workers) {
+  const std::lock_guard lock(mutex_);
+  if (graph_ == nullptr || graph_->workers() != workers)
+    graph_ = std::make_shared<const Graph>(name_, workers);
+  return graph_;
+}
+
+Gossip::Gossip(Replica& replica, const GossipOptions& options)
+    : replica_(replica),
+      rank_(replica.rank()),
+      options_(options),
+      compute_(replica.compute()),
+      communication_(rank_.stream("gossip")),
+      workers_(rank_.channel(Axis::island, "gossip")),
+      matchmaker_(rank_.service(gossip::matchmaker)),
+      pace_(rank_, options.rate, options.exact_rate),
+      resumed_(rank_.signal("resumed")) {
+  const auto buffer = [&](const char* name) {
+    return rank_.allocate(communication_, Label::communication, x().elements(), Dtype::fp32,
+                          {.name = name});
+  };
+  mine_ = buffer("gossip.mine");
+  theirs_ = buffer("gossip.theirs");
+  const Tensor& values = replica.flat().all_values();
+  point_ = options.racy_reads ? values.racy()
+                              : rank_.allocate(compute_, Label::parameters, values.elements(),
+                                               values.dtype(), {.name = "gossip.point"});
+}
+
+// What two flows do to x is ordered by whose turn the host came to first.
+template <class Operations>
+void Gossip::in_turn(Stream& stream, const Operations& operations) {
+  stream.after(last_turn_);
+  operations();
+  last_turn_ = stream.record();
+}
+
+Prepared Gossip::combination(double a, double b, bool with_scalars) const {
+  return rank_.prepare(Kernel::linear_combination(x().elements(), a, b, Dtype::fp32, with_scalars));
+}
+
+double Gossip::elapsed(Seconds& then) {
+  const Seconds now = rank_.now(), since = now - then;
+  then = now;
+  return unit_ > Seconds(0) ? since.value / unit_.value : 0;
+}
+
+// ---- Gradients
+
+void Gossip::start(Progress& progress) {
+  started_ = true;
+  last_turn_ = compute_.record();  // of set-up
+  progress.take_turns();
+  if (progress.step() > 0)
+    rank_.control_send(matchmaker_, gossip::request, {gossip::resume, progress.step()});
+  averaging_ = rank_.fork("gossip", [this] { average_while_training(); });
+}
+
+StepEnd Gossip::issue(Progress& progress) {
+  if (!started_) start(progress);
+  const Seconds begin = rank_.now();
+  if (!options_.racy_reads)
+    in_turn(compute_, [&] { compute_.copy(replica_.flat().all_values(), point_); });
+  replica_.zero_gradients();
+  for (int i = 0; i < replica_.options().micro_batches; ++i)
+    replica_.accumulate_micro_batch(progress.draw(replica_.model().micro_batch), point_);
+  rank_.control_send(matchmaker_, gossip::request, {gossip::gradient});
+  rank_.wait(compute_.record());
+  const Seconds took = rank_.now() - begin;
+  unit_ = unit_ > Seconds(0) ? Seconds(0.5 * (unit_ + took).value) : took;
+  in_turn(compute_, [&] {
+    move_to_now(compute_);
+    take_step(compute_);
+  });
+  if (rank_.control_receive(gossip::turn, matchmaker_)->values[0] == 0)
+    progress.end();
+  else if (options_.pairing == Pairing::available)
+    pace_.gradient_done();
+  return {compute_.record(), replica_.loss()};
+}
+
+void Gossip::take_step(Stream& stream) {
+  const Tensor scale =
+      options_.clip_norm ? replica_.clip_scale(stream, *options_.clip_norm) : Tensor();
+  replica_.optimizer_step(stream, replica_.parameters(), scale);
+}
+
+// ---- Averagings
+
+void Gossip::pack(Stream& stream, const Tensor& message) { stream.copy(x(), message); }
+
+int Gossip::next_partner() {
+  if (options_.pairing == Pairing::available && pace_.may_average())
+    rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
+  return static_cast<int>(rank_.control_receive(gossip::partner, matchmaker_)->values[0]);
+}
+
+void Gossip::average_while_training() {
+  for (int partner = next_partner(); partner != gossip::nobody; partner = next_partner()) {
+    average_with(partner);
+    pace_.averaging_done();
+  }
+  pace_.no_more_averagings();
+}
+
+void Gossip::average_with(int partner) {
+  const auto wait_while_paused = [&] {
+    while (paused_) {
+      waits_for_resume_ = true;
+      rank_.wait(resumed_);
+    }
+  };
+  wait_while_paused();
+  in_turn(communication_, [&] {
+    if (sends_moved()) move_to_now(communication_);
+    pack(communication_, mine_);
+  });
+  rank_.wait(communication_.exchange(mine_, theirs_, partner, workers_));
+  wait_while_paused();
+  in_turn(communication_, [&] {
+    if (!sends_moved()) move_to_now(communication_);
+    communication_.launch(combination(-1, 1), {sends_moved() ? mine_ : x(), theirs_});
+    approach(communication_, theirs_);
+    replica_.flat().weights_changed(communication_, 0, x().elements());
+  });
+}
+
+// ---- The end, and state
+
+void Gossip::finish() {
+  pace_.no_more_gradients();
+  rank_.control_send(matchmaker_, gossip::request, {gossip::leave});
+  if (started_)
+    rank_.join(averaging_);
+  else
+    rank_.control_receive(gossip::partner, matchmaker_);
+  if (options_.final_average) {
+    compute_.after(last_turn_);
+    move_to_now(compute_);
+    communication_.after(compute_.record());
+    communication_.all_reduce(x(), Reduce::mean, workers_);
+    replica_.flat().weights_changed(communication_, 0, x().elements());
+  }
+  compute_.after(communication_.record());
+}
+
+std::optional<Bytes> Gossip::sent(std::int64_t) const {
+  const Bytes averaged = x().bytes() * pace_.averagings();
+  if (!options_.final_average) return averaged;
+  return averaged + wire_bytes(Collective::all_reduce, x().bytes(), workers_.size());
+}
+
+void Gossip::visit(Archive& archive) {
+  paused_ = true;
+  replica_.visit(archive);
+  const Archive::Scope scope(archive, "gossip");
+  archive.field("unit", unit_.value);
+  visit_companion(archive);
+  paused_ = false;
+  if (waits_for_resume_) rank_.raise(resumed_);
+  waits_for_resume_ = false;
+}
+
+}  // namespace orrery

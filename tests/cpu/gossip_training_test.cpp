@@ -1,0 +1,52 @@
+// Gossip as algorithms on this machine's threads, gradients reading what averagings write; under
+// the thread sanitizer too, where copies of racy operands are all that is not watched.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/support/quadratic.hpp"
+
+using namespace orrery;
+
+namespace {
+
+void train_for_seeds(int first, int last) {
+  static const char* const algorithms[] = {
+      "a2cid2, graph: ring", "ad-psgd, graph: complete", "a2cid2, graph: exponential, rate: 2.5",
+      "a2cid2, graph: torus, rate: 0.4, as_coded: true", "a2cid2, graph: ring, pairing: poisson"};
+  for (int ranks = first; ranks <= last; ++ranks)
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+      CAPTURE(ranks);
+      CAPTURE(seed);
+      Quadratic q;
+      q.elements = 5;
+      q.target = [](int rank, std::size_t) { return static_cast<float>(rank); };
+      AlgorithmCase c;
+      c.algorithm = std::string("{name: ") + algorithms[seed % 5] +
+                    ", racy_reads: true, optimizer: {name: sgd, lr: 0.1}}";
+      c.replicas = ranks;
+      c.steps = 4;
+      c.micro_batches = 1;
+      c.model = quadratic(q);
+      WorldSetup setup = setup_of(c);
+      setup.options.seed = seed;
+      const WorldResult result = run_in_cpu(setup, training_of(c));
+      REQUIRE_MESSAGE(!result.error, why(result));
+      for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank) {
+        REQUIRE(sent(result, rank) == sent_by_cost_block(result, rank));
+        for (const float x : state_of(result, rank, "replica.parameters")) {
+          REQUIRE(x == state_of(result, 0, "replica.parameters")[0]);  // all have their mean
+          REQUIRE(std::isfinite(x));
+        }
+      }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("training by gossip with racing reads ends on 1 to 5 workers and leaves no message") {
+  train_for_seeds(1, 5);
+}
+TEST_CASE("training by gossip with racing reads ends on 6 to 9 workers and leaves no message") {
+  train_for_seeds(6, 9);
+}

@@ -1,0 +1,104 @@
+// DADAO: its rate on losses whose solution is known, and the other worlds.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/parity/gossip_run.hpp"
+
+namespace orrery {
+namespace {
+
+constexpr int workers = 16;
+constexpr double mu = 1, smoothness = 9.6;
+
+// Worker i: 1/2 sum over j of a_ij (x_j - b_ij)^2, curvatures between mu and L, both taken.
+Quadratic regression() {
+  Quadratic q;
+  q.elements = 8;
+  q.curvature = [](int rank, std::size_t j) {
+    const auto at = static_cast<float>((static_cast<std::size_t>(rank) * 5 + j * 3) % 17) / 16;
+    return static_cast<float>(mu + (smoothness - mu) * static_cast<double>(at * at));
+  };
+  q.target = [](int rank, std::size_t j) {
+    return static_cast<float>((static_cast<std::size_t>(rank) * 7 + j * 11) % 13) / 4 - 1.5F;
+  };
+  q.seconds = {1e-3};
+  return q;
+}
+
+// The mean over workers of ||x_i - x*||^2 after so many units of time.
+double error_after(const std::string& graph, std::int64_t units) {
+  const Quadratic q = regression();
+  AlgorithmCase c;
+  c.algorithm = "{name: dadao, mu: 1, smoothness: 9.6, final_average: false, graph: " + graph + "}";
+  c.replicas = workers;
+  c.steps = units;
+  c.micro_batches = 1;
+  c.model = quadratic(q);
+  const WorldResult result = run_in_sim(swift(c, 3), training_of(c));
+  REQUIRE_MESSAGE(!result.error, why(result));
+  double error = 0;
+  for (std::size_t j = 0; j < q.elements; ++j) {
+    double pull = 0, stiffness = 0;
+    for (int i = 0; i < workers; ++i) {
+      pull += static_cast<double>(q.curvature(i, j) * q.target(i, j));
+      stiffness += static_cast<double>(q.curvature(i, j));
+    }
+    for (std::size_t i = 0; i < workers; ++i) {
+      const double x = static_cast<double>(state_of(result, i, "replica.parameters")[j]);
+      error += (x - pull / stiffness) * (x - pull / stiffness) / workers;
+    }
+  }
+  return error;
+}
+
+void check_rate(const std::string& graph) {
+  std::vector<double> t, y;
+  for (std::int64_t units = 30; units <= 330; units += 15) {
+    t.push_back(static_cast<double>(units));
+    y.push_back(std::log(error_after(graph, units)));
+  }
+  const auto n = static_cast<double>(t.size());
+  double st = 0, sy = 0, stt = 0, sty = 0, syy = 0;
+  for (std::size_t i = 0; i < t.size(); ++i) {
+    st += t[i], sy += y[i], stt += t[i] * t[i], sty += t[i] * y[i], syy += y[i] * y[i];
+  }
+  const double slope = (n * sty - st * sy) / (n * stt - st * st);
+  const double fit = std::pow(n * sty - st * sy, 2) / ((n * stt - st * st) * (n * syy - sy * sy));
+  CAPTURE(graph);
+  CHECK(-slope >= std::sqrt(mu / 2 / smoothness) / 8);
+  CHECK(fit > 0.98);
+}
+
+}  // namespace
+
+TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on three graphs") {
+  check_rate("ring");
+  check_rate("complete");
+  check_rate("exponential");
+}
+
+TEST_CASE("DADAO in sim is repeated on cpu bit for bit") {
+  AlgorithmCase c;
+  c.algorithm = "{name: dadao, mu: 1, smoothness: 9.6}";
+  c.replicas = 5;
+  c.steps = 12;
+  c.micro_batches = 1;
+  c.model = quadratic(regression());
+  for (const char* const pairing : {"poisson", "available"}) {
+    c.algorithm = std::string("{name: dadao, mu: 1, smoothness: 9.6, pairing: ") + pairing + "}";
+    const WorldResult sim = run_in_sim(recording(swift(c, 1)), training_of(c));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    const WorldResult cpu = run_in_cpu(replaying(swift(c, 1), sim), training_of(c));
+    REQUIRE_MESSAGE(!cpu.error, why(cpu));
+    CHECK(sim.noted() == cpu.noted());
+    CHECK(sim.peaks == cpu.peaks);
+    for (std::size_t i = 0; i < 5; ++i) {
+      CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
+      CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
+    }
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,78 @@
+// DiLoCo whose outer gradients get lost.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/support/quadratic.hpp"
+
+namespace orrery {
+namespace {
+
+WorldResult trained(const std::string& drop, std::int64_t steps, int workers, const Quadratic& q,
+                    double inner_lr, double outer_lr) {
+  AlgorithmCase c;
+  c.algorithm =
+      "{name: diloco, inner_steps: 2, outer_momentum: 0, outer_lr: " + std::to_string(outer_lr) +
+      ", drop: " + drop + ", inner: {optimizer: {name: sgd, lr: " + std::to_string(inner_lr) +
+      "}}}";
+  c.replicas = workers;
+  c.steps = steps;
+  c.micro_batches = 1;
+  c.model = quadratic(q);
+  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!sim.error, why(sim));
+  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
+  CHECK(sim.noted() == cpu.noted());
+  CHECK(sim.peaks == cpu.peaks);
+  for (std::size_t i = 0; i < sim.notes.size(); ++i) {
+    CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
+    CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
+  }
+  return sim;
+}
+
+}  // namespace
+
+// After one round: who took part has theta, the mean over those; who did not is where it was.
+TEST_CASE("an outer gradient that gets lost is left out of the mean, and its worker goes on") {
+  constexpr int workers = 8;
+  Quadratic q;
+  q.target = [](int rank, std::size_t) { return static_cast<float>(rank); };
+  const WorldResult result = trained("0.5", 2, workers, q, 0.25, 1);
+  const auto own = [](int i) {  // two steps from 1 towards i
+    double x = 1;
+    for (int h = 0; h < 2; ++h) x -= 0.25 * (x - i);
+    return x;
+  };
+  double sum = 0;
+  int lost = 0;
+  std::vector<double> x;
+  for (int i = 0; i < workers; ++i) {
+    x.push_back(static_cast<double>(
+        state_of(result, static_cast<std::size_t>(i), "replica.parameters")[0]));
+    const bool alone = std::fabs(x.back() - own(i)) < 1e-6;
+    lost += alone ? 1 : 0;
+    if (!alone) sum += own(i);
+  }
+  REQUIRE(lost > 0);
+  REQUIRE(lost < workers);
+  for (int i = 0; i < workers; ++i)
+    if (std::fabs(x[static_cast<std::size_t>(i)] - own(i)) >= 1e-6)
+      CHECK(x[static_cast<std::size_t>(i)] ==
+            doctest::Approx(sum / (workers - lost)).epsilon(1e-6));
+}
+
+TEST_CASE("DiLoCo that loses half of its outer gradients still ends at the optimum, 0 loses none") {
+  Quadratic q;
+  q.start = 4;
+  const WorldResult half = trained("0.5", 200, 4, q, 0.1, 0.7);
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(std::fabs(state_of(half, i, "replica.parameters")[0]) < 1e-3F);
+  const WorldResult none = trained("0", 8, 4, q, 0.1, 0.7), all = trained("1", 8, 4, q, 0.1, 0.7);
+  const float x0 = state_of(none, 0, "replica.parameters")[0];
+  for (std::size_t i = 1; i < 4; ++i) CHECK(state_of(none, i, "replica.parameters")[0] == x0);
+  CHECK(state_of(all, 0, "outer.parameters")[0] == 4);  // nobody's arrives: no outer step
+}
+
+}  // namespace orrery

@@ -1,0 +1,134 @@
+// Stochastic gradient push: both worlds, cost, and what weights are for.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "tests/parity/gossip_run.hpp"
+
+namespace orrery {
+namespace {
+
+WorldResult ran(WorldResult result) {
+  REQUIRE_MESSAGE(!result.error, why(result));
+  return result;
+}
+
+// Every worker's x once pushing has come to rest after one step that moved them apart, by `drift`.
+std::vector<double> pushed(const std::string& options, const std::vector<float>& drift,
+                           const char* field) {
+  const AlgorithmCase c =
+      drifting("{" + options + ", final_average: false, optimizer: {name: sgd, lr: 2, cosine: 2}}",
+               Drift{drift}, 200);
+  const WorldResult result = ran(run_in_sim(setup_of(c), training_of(c)));
+  std::vector<double> x;
+  for (std::size_t i = 0; i < drift.size(); ++i)
+    x.push_back(static_cast<double>(state_of(result, i, field)[0]));
+  return x;
+}
+
+// Worker 0 hears from more than it tells.
+std::string irregular_digraph() {
+  std::string name = (std::filesystem::temp_directory_path() / "digraph-XXXXXX").string();
+  const std::string path = std::string(mkdtemp(name.data())) + "/graph.txt";
+  std::ofstream(path) << "0 1\n1 2\n2 3\n3 4\n4 0\n2 0\n3 0\n1 4\n";
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("SGP and overlap-SGP train in both worlds alike, and send what their cost block says") {
+  for (const std::string algorithm :
+       {"sgp", "sgp, graph: ring", "overlap-sgp", "overlap-sgp, overlap: 3, graph: ring"})
+    for (const int replicas : {1, 2, 5, 8}) {
+      CAPTURE(algorithm);
+      CAPTURE(replicas);
+      AlgorithmCase c;
+      c.algorithm = "{name: " + algorithm + ", optimizer: {name: momentum, lr: 0.05}}";
+      c.replicas = replicas;
+      const WorldResult sim = ran(run_in_sim(setup_of(c), training_of(c))),
+                        cpu = ran(run_in_cpu(setup_of(c), training_of(c)));
+      CHECK(sim.noted() == cpu.noted());
+      CHECK(sim.peaks == cpu.peaks);
+      CHECK(sim.channels == cpu.channels);
+      for (std::size_t rank = 0; rank < sim.notes.size(); ++rank) {
+        CHECK(sim.notes[rank].checkpoints == cpu.notes[rank].checkpoints);
+        CHECK(sent(sim, rank) == sent_by_cost_block(sim, rank));
+      }
+    }
+}
+
+TEST_CASE("SGP resumes after any step in the same bits, with a message under way too") {
+  for (const std::string algorithm : {"sgp", "overlap-sgp, overlap: 2"})
+    for (const std::int64_t stop : {1, 2, 3, 7}) {
+      CAPTURE(algorithm);
+      CAPTURE(stop);
+      AlgorithmCase c;
+      c.algorithm =
+          "{name: " + algorithm + ", final_average: false, optimizer: {name: momentum, lr: 0.05}}";
+      c.steps = 8;
+      const WorldResult whole = ran(run_in_cpu(setup_of(c), training_of(c)));
+      AlgorithmCase first = c;
+      first.stop = stop;
+      const WorldResult part = ran(run_in_cpu(setup_of(first), training_of(first)));
+      AlgorithmCase rest = c;
+      rest.resume = &part;
+      const WorldResult resumed = ran(run_in_cpu(setup_of(rest), training_of(rest)));
+      for (std::size_t rank = 0; rank < whole.notes.size(); ++rank)
+        for (const auto& [name, bytes] : whole.notes[rank].checkpoints.at(0).fields)
+          CHECK_MESSAGE(resumed.notes[rank].checkpoints.at(0).fields.at(name) == bytes,
+                        name << " of worker " << rank);
+    }
+}
+
+TEST_CASE("on a regular graph weights are 1, with and without overlap once all has come") {
+  const std::vector<float> drift{-1, 2, 5, -4, 3, 3, 1, -1};
+  for (const double w : pushed("name: overlap-sgp", drift, "sgp.weight")) CHECK(w == 1);
+  for (const double w : pushed("name: overlap-sgp, overlap: 3", drift, "sgp.weight")) CHECK(w == 1);
+}
+
+TEST_CASE("pushing finds the mean, on an irregular digraph by its weights only") {
+  const std::vector<float> eight{-1, 2, 5, -4, 3, 3, 1, -1}, five{-1, 2, 5, -4, 3};
+  for (const double x : pushed("name: sgp", eight, "replica.parameters"))
+    CHECK(x == doctest::Approx(-1).epsilon(1e-5));
+  for (const double x : pushed("name: overlap-sgp, overlap: 3", eight, "sgp.z"))
+    CHECK(x == doctest::Approx(-1).epsilon(1e-5));
+  const std::string graph = irregular_digraph();
+  for (const double z : pushed("name: sgp, graph: " + graph, five, "sgp.z"))
+    CHECK(z == doctest::Approx(-1).epsilon(1e-5));
+  double worst = 0;
+  for (const double x : pushed("name: sgp, graph: " + graph, five, "replica.parameters"))
+    worst = std::max(worst, std::fabs(x + 1));
+  CHECK(worst > 0.5);
+  std::filesystem::remove_all(std::filesystem::path(graph).parent_path());
+}
+
+// Worker i pulls towards b_i; the mean settles at that of all b_i, and each beside it by its own
+// pull, in proportion to the rate.
+TEST_CASE("the bias of SGP on unlike workers is proportional to the learning rate") {
+  const auto apart = [](double lr) {
+    Quadratic q;
+    q.target = [](int rank, std::size_t) { return static_cast<float>(rank); };
+    AlgorithmCase c;
+    c.algorithm =
+        "{name: sgp, final_average: false, optimizer: {name: sgd, lr: " + std::to_string(lr) + "}}";
+    c.replicas = 8;
+    c.steps = static_cast<std::int64_t>(30 / lr);
+    c.micro_batches = 1;
+    c.model = quadratic(q);
+    const WorldResult result = ran(run_in_sim(setup_of(c), training_of(c)));
+    double square = 0;
+    for (std::size_t i = 0; i < 8; ++i) {
+      const double x = static_cast<double>(state_of(result, i, "replica.parameters")[0]);
+      square += (x - 3.5) * (x - 3.5) / 8;
+    }
+    return std::sqrt(square);
+  };
+  const double small = apart(0.02), large = apart(0.04);
+  CHECK(small > 0.01);
+  CHECK(large / small == doctest::Approx(2).epsilon(0.05));
+}
+
+}  // namespace orrery
