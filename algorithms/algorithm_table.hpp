@@ -30,9 +30,12 @@ struct AlgorithmPlan {
   std::function<DataAxes(int data_parallel)> divide;
   std::function<std::unique_ptr<Algorithm>(Replica&)> make;  // on every rank, in set-up
   bool shards_optimizer = false;                             // keeps the optimizer state itself
-  bool open_ended = false;  // decides how many samples a step has as it goes
-  int micro_batches = 1;    // a replica's, per step: a multiple of this
-  Sharding sharding{};      // of the replica it is given
+  bool open_ended = false;   // decides how many samples a step has as it goes
+  int micro_batches = 1;     // a replica's, per step: a multiple of this
+  Sharding sharding{};       // of the replica it is given
+  bool runs_stages = false;  // takes micro-batches through pipeline stages itself
+  // What it changes of the model before the replica is made, for so many stages; may be null.
+  std::function<void(Model&, ReplicaOptions&, int stages)> adapt{};
 };
 
 // What an algorithm does not combine with, and why.
