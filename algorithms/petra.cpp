@@ -62,49 +62,15 @@ void Petra::open_lines() {
   Rank& rank = replica_.rank();
   Channel& up = rank.edge(Axis::pipeline, 1, "activations");
   Channel& down = rank.edge(Axis::pipeline, -1, "returned");
-  const std::int64_t below = stage_.input_elements(), above = stage_.output_elements();
-  const bool returns = !rules_.local_losses;
-  if (j_ > 1) inputs_ = {&up, &rank.stream("activations.in"), below, {}, 0};
-  if (j_ < stages_) outputs_ = {&up, &rank.stream("activations.out"), 0, {}, 0};
-  if (j_ > 1 && returns) returns_ = {&down, &rank.stream("returned.out"), 0, {}, 0};
-  if (j_ < stages_ && returns)
-    returned_ = {&down, &rank.stream("returned.in"), stage_.returned_elements(above), {}, 0};
-}
-
-// Receives the next message ahead, unless there is none to come.
-void Petra::post(Line& line, std::int64_t all) {
-  if (line.edge == nullptr || line.posted_so_far == all) return;
-  Tensor buffer = replica_.rank().allocate(*line.stream, Label::communication, line.elements,
-                                           replica_.model().dtype, {.name = "received"});
-  const Event event = line.stream->receive(buffer, *line.edge);
-  line.posted.emplace_back(std::move(buffer), event);
-  ++line.posted_so_far;
-}
-
-Tensor Petra::take(Line& line, Stream& stream) {
-  if (line.edge == nullptr) return {};
-  auto [buffer, event] = std::move(line.posted.front());
-  line.posted.pop_front();
-  stream.after(event);
-  return std::move(buffer);
-}
-
-void Petra::consumed(Line& line, const Stream& stream, std::int64_t all) {
-  if (line.edge == nullptr) return;
-  line.stream->after(stream.record());
-  post(line, all);
-}
-
-void Petra::make_room(Line& line, Stream& stream) {
-  if (line.posted.size() < 2) return;
-  stream.after(line.posted.front().second);
-  line.posted.pop_front();
-}
-
-void Petra::send(Line& line, Stream& stream, const Tensor& message) {
-  if (line.edge == nullptr) return;
-  line.stream->after(stream.record());
-  line.posted.emplace_back(Tensor(), line.stream->send(message, *line.edge));
+  const auto line = [&](Channel& edge, const char* stream, std::int64_t elements) {
+    return MessageLine(edge, rank.stream(stream), elements, replica_.model().dtype);
+  };
+  const std::int64_t returned = stage_.returned_elements(stage_.output_elements());
+  if (j_ > 1) inputs_ = line(up, "activations.in", stage_.input_elements());
+  if (j_ < stages_) outputs_ = line(up, "activations.out", 0);
+  if (rules_.local_losses) return;
+  if (j_ > 1) returns_ = line(down, "returned.out", 0);
+  if (j_ < stages_) returned_ = line(down, "returned.in", returned);
 }
 
 bool Petra::may_forward(std::int64_t all) const {
@@ -131,8 +97,8 @@ Petra::Handler Petra::next(std::int64_t all) {
     std::vector<Event> events;
     std::vector<Engine*> ends;  // null: a handler's
     std::vector<Handler> handlers;
-    const auto offer = [&](const Line& line, Handler handler) {
-      events.push_back(line.edge == nullptr ? Event{} : line.posted.front().second);
+    const auto offer = [&](const MessageLine& line, Handler handler) {
+      events.push_back(line.arrival());
       ends.push_back(nullptr);
       handlers.push_back(handler);
     };
@@ -151,34 +117,33 @@ Petra::Handler Petra::next(std::int64_t all) {
   }
 }
 
-void Petra::forward(const Progress& progress, std::int64_t all) {
+void Petra::forward(const Progress& progress) {
   const std::int64_t number = forwards_++, samples = replica_.model().micro_batch;
   const Batch batch = progress.part(
       number / batches_per_step_, number % batches_per_step_ * samples, static_cast<int>(samples));
   Engine& engine = stage_.has_loss() ? *backward_ : *forward_;
   Stream& stream = *engine.stream;
-  Tensor input = take(inputs_, stream);
+  Tensor input = inputs_.take(stream);
   updates_before_.push_back(updates_);
-  for (Line* line : {&outputs_, &returns_}) make_room(*line, stream);
-  const Tensor output = stage_.forward(stream, number, batch, std::move(input));
-  send(outputs_, stream, output);
+  outputs_.make_room(stream);
+  outputs_.send(stream, stage_.forward(stream, number, batch, std::move(input)));
   if (stage_.has_loss()) {
-    send(returns_, stream, stage_.backward(stream, number, {}));
+    returns_.make_room(stream);
+    returns_.send(stream, stage_.backward(stream, number, {}));
     ++backwards_;
   }
-  consumed(inputs_, stream, all);
+  inputs_.taken(stream);
   engine.end = stream.record();
   engine.busy = true;
 }
 
-void Petra::backward(std::int64_t all) {
+void Petra::backward() {
   Stream& stream = *backward_->stream;
   const std::int64_t number = backwards_++;
-  Tensor message = take(returned_, stream);
-  make_room(returns_, stream);
-  send(returns_, stream, stage_.backward(stream, number, message));
-  message = {};
-  consumed(returned_, stream, all);
+  Tensor returned = returned_.take(stream);
+  returns_.make_room(stream);
+  returns_.send(stream, stage_.backward(stream, number, std::move(returned)));
+  returned_.taken(stream);
   backward_->end = stream.record();
   backward_->busy = true;
 }
@@ -202,11 +167,7 @@ StepEnd Petra::issue(Progress& progress) {
   if (fresh) {
     begun_ = true;
     forwards_ = backwards_ = progress.step() * batches_per_step_;
-    for (Line* line : {&inputs_, &returned_}) {
-      line->posted_so_far = forwards_;
-      post(*line, all);
-      post(*line, all);
-    }
+    for (MessageLine* line : {&inputs_, &returned_}) line->begin(forwards_, all);
   }
   if (follows_schedule()) {
     const PipelineSchedule& schedule = replica_.schedule();
@@ -219,9 +180,9 @@ StepEnd Petra::issue(Progress& progress) {
   while (backwards_ < due) {
     const std::int64_t before = backwards_;
     if (next(all) == Handler::forward)
-      forward(progress, all);
+      forward(progress);
     else
-      backward(all);
+      backward();
     if (backwards_ == before) continue;
     delays_.push_back(updates_ - updates_before_.front());
     updates_before_.pop_front();
@@ -232,13 +193,8 @@ StepEnd Petra::issue(Progress& progress) {
 
 // Every buffer is free once both sides have come to where no batch is under way.
 void Petra::finish() {
-  for (Line* line : {&inputs_, &returned_})
-    if (line->edge != nullptr) line->stream->after(backward_->stream->record());
-  for (Line* line : {&outputs_, &returns_})
-    if (line->edge != nullptr) {
-      backward_->stream->after(line->stream->record());
-      line->posted.clear();
-    }
+  for (MessageLine* line : {&inputs_, &outputs_, &returned_, &returns_})
+    line->finish(*backward_->stream);
 }
 
 std::optional<Bytes> Petra::sent(std::int64_t steps) const {

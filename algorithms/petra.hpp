@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/message_line.hpp"
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/stage_passes.hpp"
 
@@ -49,27 +50,14 @@ class Petra : public Algorithm {
     Event end{};  // of the last handler
     bool busy = false;
   };
-  // One direction of messages. Two buffers at either end: the one that is worked on, and the next.
-  struct Line {
-    Channel* edge = nullptr;
-    Stream* stream = nullptr;
-    std::int64_t elements = 0;
-    std::deque<std::pair<Tensor, Event>> posted;  // receives; of sends, the event alone
-    std::int64_t posted_so_far = 0;
-  };
   void open_lines();
-  void post(Line& line, std::int64_t all);
-  Tensor take(Line& line, Stream& stream);
-  void consumed(Line& line, const Stream& stream, std::int64_t all);
-  void make_room(Line& line, Stream& stream);
-  void send(Line& line, Stream& stream, const Tensor& message);
   Handler next(std::int64_t all);
   // In the order of schedule `petra`, where the replica has it; else as messages arrive.
   bool follows_schedule() const { return replica_.schedule().name == "petra"; }
   Handler next_in_schedule(std::int64_t all);
   bool may_forward(std::int64_t all) const;
-  void forward(const Progress& progress, std::int64_t all);
-  void backward(std::int64_t all);
+  void forward(const Progress& progress);
+  void backward();
   void update();
   std::int64_t done() const { return backwards_ - (backward_->busy ? 1 : 0); }
 
@@ -81,7 +69,7 @@ class Petra : public Algorithm {
   std::vector<Engine> engines_;
   Engine* forward_ = nullptr;
   Engine* backward_ = nullptr;
-  Line inputs_, outputs_, returned_, returns_;
+  MessageLine inputs_, outputs_, returned_, returns_;
   std::int64_t forwards_ = 0, backwards_ = 0;  // batches whose handlers have been issued
   std::int64_t updates_ = 0;
   std::deque<std::int64_t> updates_before_;  // of batches under way

@@ -161,7 +161,7 @@ Tensor StagePasses::run_backward(Stream& stream, InFlight& state, Tensor output,
   return message;
 }
 
-Tensor StagePasses::backward(Stream& stream, std::int64_t number, const Tensor& returned) {
+Tensor StagePasses::backward(Stream& stream, std::int64_t number, Tensor returned) {
   InFlight& state = in_flight_.at(number);
   stream.after(state.forward_done);
   stream.after(last_update_);
@@ -171,7 +171,8 @@ Tensor StagePasses::backward(Stream& stream, std::int64_t number, const Tensor& 
     if (rules_.keep == Keep::nothing) output = returned.slice(0, boundary);
     d_output = returned.slice(all - boundary, all);
   }
-  Tensor message = run_backward(stream, state, output, d_output);
+  returned = {};
+  Tensor message = run_backward(stream, state, std::move(output), std::move(d_output));
   in_flight_.erase(number);
   return message;
 }

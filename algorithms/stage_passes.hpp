@@ -43,7 +43,7 @@ class StagePasses {
   Tensor forward(Stream& stream, std::int64_t number, const Batch& batch, Tensor input);
   // What the stage before takes back; empty from the first one. Adds to the gradients. On another
   // stream than the forward's, if the program likes. `returned`: empty for a stage with a loss.
-  Tensor backward(Stream& stream, std::int64_t number, const Tensor& returned);
+  Tensor backward(Stream& stream, std::int64_t number, Tensor returned);
 
   // Zeroes gradients and, where there is one, makes a new loss.
   void begin_step(Stream& stream);
