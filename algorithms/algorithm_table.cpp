@@ -9,15 +9,19 @@
 #include "algorithms/ad_psgd.hpp"
 #include "algorithms/dadao.hpp"
 #include "algorithms/ddp.hpp"
+#include "algorithms/delayed_gradients.hpp"
 #include "algorithms/demo.hpp"
 #include "algorithms/dgc.hpp"
+#include "algorithms/dgl.hpp"
 #include "algorithms/diloco.hpp"
 #include "algorithms/dpu.hpp"
 #include "algorithms/local_sgd.hpp"
 #include "algorithms/none.hpp"
 #include "algorithms/onebit_adam.hpp"
+#include "algorithms/petra.hpp"
 #include "algorithms/powersgd.hpp"
 #include "algorithms/qsgd.hpp"
+#include "algorithms/reversible_backprop.hpp"
 #include "algorithms/sgp.hpp"
 #include "algorithms/slowmo.hpp"
 #include "algorithms/streaming_diloco.hpp"
@@ -136,6 +140,26 @@ AlgorithmPlan compressed(const Node& node, Problems& problems) {
   return plan;
 }
 
+// Stages that take micro-batches on by themselves.
+template <class Made, class Options>
+AlgorithmPlan by_stages(const Node& node, Problems& problems) {
+  AlgorithmPlan plan = over_replicas<Made, Options>(node, problems);
+  plan.runs_stages = true;
+  return plan;
+}
+
+AlgorithmPlan read_dgl(const Node& node, Problems& problems) {
+  AlgorithmPlan plan = by_stages<Dgl, DglOptions>(node, problems);
+  plan.adapt = add_local_heads;
+  return plan;
+}
+
+const std::vector<std::string> stages_only{"pipeline"};
+const std::vector<Refusal> no_division{
+    {"tensor", "not available yet: stages that several ranks share"},
+    {"context", "not available yet: stages that several ranks share"},
+    {"recompute", "what a stage computes again is the algorithm's own choice"}};
+
 const std::vector<std::string> inside_and_inner{"tensor",    "pipeline", "context", "expert",
                                                 "recompute", "none",     "ddp"};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
@@ -215,6 +239,13 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        compressed<OnebitAdam, OnebitAdamOptions>},
       {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts,
        compressed<Demo, DemoOptions>},
+      {"petra", "arXiv 2406.02052", "algorithms/petra.cpp", stages_only, no_division,
+       by_stages<Petra, PetraOptions>},
+      {"reversible-backprop", "arXiv 1707.04585", "algorithms/reversible_backprop.cpp", stages_only,
+       no_division, by_stages<ReversibleBackprop, ReversibleBackpropOptions>},
+      {"delayed-gradients", "arXiv 2406.02052", "algorithms/delayed_gradients.cpp", stages_only,
+       no_division, by_stages<DelayedGradients, DelayedGradientsOptions>},
+      {"dgl", "arXiv 1901.08164", "algorithms/dgl.cpp", stages_only, no_division, read_dgl},
       {"zero", "arXiv 1910.02054", "algorithms/zero.cpp", dividing, no_experts, read_zero},
       {"fsdp", "arXiv 2304.11277", "algorithms/fsdp.cpp", dividing, no_experts, read_fsdp},
   };
@@ -234,7 +265,7 @@ std::vector<std::string> algorithm_names() {
 }
 
 const std::vector<std::string>& planned_algorithms() {
-  static const std::vector<std::string> all{"petra", "lopt-a", "lagg-a"};
+  static const std::vector<std::string> all{"lopt-a", "lagg-a"};
   return all;
 }
 

@@ -41,6 +41,9 @@ struct AlgorithmPlan {
     std::function<World::ServiceProgram(int replicas, std::int64_t steps)> program;
   };
   std::vector<Beside> services{};
+  bool runs_stages = false;  // takes micro-batches through pipeline stages itself
+  // What it changes of the model before the replica is made, for so many stages; may be null.
+  std::function<void(Model&, ReplicaOptions&, int stages)> adapt{};
 };
 
 // What an algorithm does not combine with, and why.

@@ -70,7 +70,8 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
       copied(),
       FlatOptions{options.gradient_dtype, options.parameter_dtype, options.optimizer,
                   options.sharding, options.keeps_optimizer});
-  if (!schedule_->drains()) {
+  allocate_state(blocks);
+  if (!schedule_->drains() && options.executes) {
     if (flat_->sharding().stage > 0)
       throw Error(Category::config, "not available yet: sharding under " + schedule_->name);
     versions_ = std::make_unique<WeightVersions>(
@@ -80,12 +81,33 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
                           {.values = Values::always, .name = "data.cursor"});
   if (model_.part.of > 1 && rank.computes_values())
     model_.part.index = rank.coordinate(Axis::context);
-  load_ = rank.prepare(Kernel::text_batch(model_.micro_batch, model_.tokens_per_sample, rank.seed(),
-                                          model_.text, model_.targets_per_sample, 0, model_.part));
+  load_ = rank.prepare(model_.batch_kernel(rank.seed(), model_.text));
   zero_loss_ = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
   if (shared_ > 0)
     add_shared_ = rank.prepare(Kernel::linear_combination(shared_, 1, 1, options.gradient_dtype));
-  executor_ = std::make_unique<PipelineExecutor>(*this, device);
+  if (options.executes) executor_ = std::make_unique<PipelineExecutor>(*this, device);
+}
+
+void Replica::allocate_state(const std::vector<int>& blocks) {
+  std::int64_t elements = 0;
+  for (const int b : blocks) {
+    state_at_[b] = elements;
+    elements += block(b).state_elements();
+  }
+  if (elements == 0) return;
+  state_ = rank_.allocate(compute_, Label::parameters, elements, Dtype::fp32, {.name = "state"});
+  for (const int b : blocks) {
+    std::int64_t at = state_at_[b];
+    for (const ParameterSpec& spec : block(b).state()) {
+      initialise(rank_, compute_, spec, 0, state_.slice(at, at + spec.elements));
+      at += spec.elements;
+    }
+  }
+}
+
+Tensor Replica::state_of(int b) const {
+  const std::int64_t elements = block(b).state_elements(), at = state_at_.at(b);
+  return elements == 0 ? Tensor() : state_.slice(at, at + elements);
 }
 
 // Which parts of the model this device computes, and in which order.
@@ -252,15 +274,31 @@ void Replica::accumulate_micro_batch(const Batch& batch, const Tensor& weights) 
   backward({.last = true, .weights = weights}, {});
 }
 
+namespace {
+
+// Micro-batches of samples evenly spread over a text; or of pictures, but for fewer at the end than
+// a micro-batch has. `stride`: between samples.
+struct Cover {
+  std::int64_t micro_batches = 0, stride = 0;
+};
+
+Cover cover(const Model& model, const std::string& text) {
+  const std::int64_t whole = model.micro_batch, bytes = static_cast<std::int64_t>(text.size());
+  if (model.picture > 0) return {bytes / (model.tokens_per_sample + 1) / whole, 1};
+  const std::int64_t room = bytes - 1 - model.tokens_per_sample;
+  const std::int64_t least = std::max<std::int64_t>(room, 0) / model.targets_per_sample + 1;
+  const std::int64_t micro_batches = (least + whole - 1) / whole, samples = micro_batches * whole;
+  return {micro_batches, room < 0 ? 0 : samples > 1 ? room / (samples - 1) : 1};
+}
+
+}  // namespace
+
 double Replica::loss_on(std::shared_ptr<const std::string> text) {
   if (!whole_model())
     throw Error(Category::config, "a loss on held-out text needs the whole model on each rank");
   const std::int64_t whole = model_.micro_batch;
-  const std::int64_t room = static_cast<std::int64_t>(text->size()) - 1 - model_.tokens_per_sample;
-  const std::int64_t least = std::max<std::int64_t>(room, 0) / model_.targets_per_sample + 1;
-  const std::int64_t micro_batches = (least + whole - 1) / whole, samples = micro_batches * whole;
-  const std::int64_t stride = samples > 1 ? room / (samples - 1) : 1;
-  if (room < 0 || stride < 1)
+  const auto [micro_batches, stride] = cover(model_, *text);
+  if (micro_batches < 1 || stride < 1)
     throw Error(Category::config, "a held-out text of " + std::to_string(text->size()) +
                                       " bytes is too short for a micro-batch of " +
                                       std::to_string(whole) + " samples of " +
@@ -270,9 +308,8 @@ double Replica::loss_on(std::shared_ptr<const std::string> text) {
   loss_ = rank_.allocate(compute_, Label::activations, 1, Dtype::fp32,
                          {.values = Values::always, .name = "loss"});
   compute_.launch(zero_loss_, {loss_});
-  load_ = rank_.prepare(Kernel::text_batch(whole, model_.tokens_per_sample, rank_.seed(),
-                                           std::move(text), model_.targets_per_sample, stride,
-                                           model_.part));
+  load_ = rank_.prepare(model_.batch_kernel(rank_.seed(), std::move(text), stride));
+  evaluates_ = true;
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     forward({}, {static_cast<std::uint64_t>(i * whole), static_cast<int>(whole)}, {});
     in_flight_.clear();
@@ -280,6 +317,7 @@ double Replica::loss_on(std::shared_ptr<const std::string> text) {
   const double sum = rank_.read(loss_)[0];  // of means, each over the micro-batches of a step
   loss_ = training_loss;
   load_ = training_load;
+  evaluates_ = false;
   return sum * options_.micro_batches / static_cast<double>(micro_batches);
 }
 
@@ -324,6 +362,7 @@ Flops Replica::flops_per_step() const {
 void Replica::visit(Archive& archive) {
   const Archive::Scope scope(archive, "replica");
   flat_->visit(archive);
+  if (state_) archive.field("state", state_);
   if (versions_ != nullptr) versions_->visit(archive);
 }
 

@@ -43,6 +43,9 @@ struct ReplicaOptions {
   bool vertical_sync = false;
   std::optional<TaskTimes> times{};
   std::vector<int> layers{};  // blocks but the first and the last, by stage; empty: evenly
+  // false: the algorithm takes micro-batches through this rank's stage itself, by passes of its
+  // own.
+  bool executes = true;
 };
 
 // The blocks of each stage, [first, last): inner blocks as `layers` says, or evenly, the earlier
@@ -77,10 +80,15 @@ class Replica {
   bool first_stage() const { return holds(0); }  // this rank has the first block
   bool last_stage() const { return holds(static_cast<int>(model_.blocks.size()) - 1); }
   bool whole_model() const { return schedule_->devices == 1; }
+  std::pair<int, int> blocks(int chunk = 0) const {  // [first, last), of this rank
+    const Part& p = parts_[static_cast<std::size_t>(chunk)];
+    return {p.first, p.last};
+  }
   const PipelineSchedule& schedule() const { return *schedule_; }
 
   FlatParameters& flat() { return *flat_; }
   std::span<Parameter> parameters() { return flat_->parameters(); }
+  Tensor state_of(int block) const;  // see BlockPass; empty where a block has none
   // Buckets of at most `capacity` in reverse order of registration, as their gradients become
   // ready; the first holds at most `first`. A parameter larger than the capacity has a bucket of
   // its own.
@@ -153,6 +161,7 @@ class Replica {
   void sum_shared_gradients();
   void sum_pipes();
   void load(InFlight& state, const Batch& batch);
+  void allocate_state(const std::vector<int>& blocks);
   BlockPass pass_of(const Unit& unit, const PassCall& call, InFlight& state,
                     bool reads_parameters = true);
   bool recomputes(int number, const InFlight& state) const;  // the block of this number
@@ -175,6 +184,9 @@ class Replica {
   std::unique_ptr<FlatParameters> flat_;
   std::unique_ptr<WeightVersions> versions_;  // of a schedule that never drains
   Tensor loss_, cursor_;
+  Tensor state_;                          // of all blocks of this rank, one behind the other
+  std::map<int, std::int64_t> state_at_;  // where a block's begins
+  bool evaluates_ = false;
   std::unique_ptr<PipelineExecutor> executor_;
   ShardingHooks none_;
   ShardingHooks* hooks_ = &none_;

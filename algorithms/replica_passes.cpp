@@ -23,8 +23,8 @@ std::int64_t Replica::output_elements(int chunk) const {
 void Replica::load(InFlight& state, const Batch& batch) {
   const std::int64_t samples = model_.micro_batch;
   state.tokens = rank_.allocate(compute_, Label::activations,
-                                samples * model_.tokens_per_sample / model_.part.of, Dtype::int32,
-                                {.name = "tokens"});
+                                samples * model_.tokens_per_sample / model_.part.of,
+                                model_.token_dtype(), {.name = "tokens"});
   state.targets = rank_.allocate(compute_, Label::activations,
                                  samples * model_.targets_per_sample / model_.part.of, Dtype::int32,
                                  {.name = "targets"});
@@ -87,6 +87,8 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
     BlockPass pass = pass_of(here, call, state);
     pass.output = activation(block(b).output_elements(), "output");
     pass.workspace = activation(block(b).forward_workspace(), "workspace");
+    pass.state = state_of(b);
+    pass.evaluates = evaluates_;
     block(b).forward(pass);
     if (recomputes(b, state)) kept.saved = kept.kept = {};
     input = pass.output;
@@ -106,7 +108,7 @@ void Replica::forward_again(const Unit& unit, const PassCall& call, InFlight& st
   BlockPass again = pass_of(unit, call, state);
   again.output = activation(b.output_elements(), "output");
   again.workspace = activation(b.forward_workspace(), "workspace");
-  b.forward(again);
+  b.recompute(again);
   hooks_->after(unit, Pass::recompute);
 }
 

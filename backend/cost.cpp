@@ -101,13 +101,25 @@ Cost mixture_cost(const Kernel& k) {
   }
 }
 
-Cost implicit_gemm_cost(const Kernel& k) {
+// A product that moves other elements than those of its matrices.
+Cost implicit_gemm_cost(const Kernel& k, std::int64_t read, std::int64_t written) {
+  const auto [m, n, depth] = product_of(k);
   Cost c;
-  c.matrix = Flops(2.0 * d(k.dims[0]) * d(k.dims[1]) * d(k.dims[2]));
+  c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
   c.executed = c.matrix;
-  c.read = bytes_of(k.dims[3], k.dtype);
-  c.written = bytes_of(k.dims[4], k.dtype);
+  c.read = bytes_of(read, k.dtype);
+  c.written = bytes_of(written, k.dtype);
   return c;
+}
+
+// An accumulated gradient counts once, as a product's that adds while it writes.
+Cost convolution_cost(const Kernel& k) {
+  const ConvolutionShape s = convolution_of(k);
+  if (k.op == Op::convolution) return implicit_gemm_cost(k, s.inputs() + s.weights(), s.outputs());
+  if (k.op == Op::convolution_input_gradient)
+    return implicit_gemm_cost(k, s.outputs() + s.weights() + (k.accumulate ? s.inputs() : 0),
+                              s.inputs());
+  return implicit_gemm_cost(k, s.inputs() + s.outputs() + s.weights(), s.weights());
 }
 
 // Of `points` reals to points/2 + 1 pairs, or back.
@@ -133,6 +145,12 @@ Cost activation_cost(const Kernel& k) {
       return elementwise(3 * all + 2 * bias, 2 * all, k.dtype, 24.0 * d(all));
     case Op::residual_add:
       return elementwise(2 * all + bias, all, k.dtype, d(all + bias));
+    case Op::residual_add_backward:
+      return elementwise(3 * all, all, k.dtype, d(3 * all));
+    case Op::batch_norm:  // once for the statistics, again to apply them
+      return elementwise(2 * all, all, k.dtype, d(2 * all));
+    case Op::batch_norm_backward:
+      return elementwise(4 * all, all, k.dtype, d(4 * all));
     case Op::norm:
       return elementwise(all, all, k.dtype, 5.0 * d(all));
     case Op::norm_backward:
@@ -143,6 +161,27 @@ Cost activation_cost(const Kernel& k) {
     }
     default:  // positions
       return elementwise(2 * all, all, k.dtype, d(all));
+  }
+}
+
+// Pools and loads pictures.
+Cost picture_cost(const Kernel& k) {
+  const auto [samples, size, channels, kernel, stride, unused] = k.dims;
+  const std::int64_t all = samples * size * size * channels;
+  const std::int64_t side = k.op == Op::max_pool || k.op == Op::max_pool_backward
+                                ? (size + 2 * ((kernel - 1) / 2) - kernel) / stride + 1
+                                : 1;
+  const std::int64_t pooled = samples * side * side * channels;
+  switch (k.op) {
+    case Op::max_pool:
+    case Op::average_pool:
+      return elementwise(all, pooled, k.dtype, d(all));
+    case Op::max_pool_backward:
+      return elementwise(pooled + all, all, k.dtype, d(pooled + all));
+    case Op::average_pool_backward:
+      return elementwise(pooled, all, k.dtype, d(pooled));
+    default:  // picture_batch, whose third size is no number of channels
+      return elementwise(0, 3 * samples * size * size, k.dtype, 0);
   }
 }
 
@@ -170,6 +209,25 @@ Cost shared_layer_cost(const Kernel& k) {
 
 }  // namespace
 
+std::array<std::int64_t, 3> product_of(const Kernel& k) {
+  const ConvolutionShape s = convolution_of(k);
+  const auto pixels = [&s] { return s.samples * s.out_size() * s.out_size(); };
+  switch (k.op) {
+    case Op::gemm:
+    case Op::grouped_gemm:
+    case Op::implicit_gemm:
+      return {k.dims[0], k.dims[1], k.dims[2]};
+    case Op::convolution:
+      return {pixels(), s.out, s.window()};
+    case Op::convolution_input_gradient:
+      return {pixels(), s.window(), s.out};
+    case Op::convolution_weight_gradient:
+      return {s.window(), s.out, pixels()};
+    default:
+      return {0, 0, 0};
+  }
+}
+
 Cost cost(const Kernel& k) {
   const std::int64_t rows = k.dims[0], cols = k.dims[1], all = rows * cols;
   switch (k.op) {
@@ -180,7 +238,17 @@ Cost cost(const Kernel& k) {
     case Op::attention_backward:
       return attention_cost(k, true);
     case Op::implicit_gemm:
-      return implicit_gemm_cost(k);
+      return implicit_gemm_cost(k, k.dims[3], k.dims[4]);
+    case Op::convolution:
+    case Op::convolution_input_gradient:
+    case Op::convolution_weight_gradient:
+      return convolution_cost(k);
+    case Op::max_pool:
+    case Op::max_pool_backward:
+    case Op::average_pool:
+    case Op::average_pool_backward:
+    case Op::picture_batch:
+      return picture_cost(k);
     case Op::fft:
       return fft_cost(k);
     case Op::bias_activation:
@@ -188,6 +256,9 @@ Cost cost(const Kernel& k) {
     case Op::gated_activation:
     case Op::gated_activation_backward:
     case Op::residual_add:
+    case Op::residual_add_backward:
+    case Op::batch_norm:
+    case Op::batch_norm_backward:
     case Op::norm:
     case Op::norm_backward:
     case Op::rotary:

@@ -9,7 +9,7 @@ namespace orrery {
 
 namespace {
 
-constexpr std::array<const char*, 44> op_names{"gemm",
+constexpr std::array<const char*, 55> op_names{"gemm",
                                                "bias_activation",
                                                "bias_activation_backward",
                                                "column_sum",
@@ -48,6 +48,17 @@ constexpr std::array<const char*, 44> op_names{"gemm",
                                                "dispatch_backward",
                                                "combine",
                                                "combine_backward",
+                                               "convolution",
+                                               "convolution_input_gradient",
+                                               "convolution_weight_gradient",
+                                               "batch_norm",
+                                               "batch_norm_backward",
+                                               "residual_add_backward",
+                                               "max_pool",
+                                               "max_pool_backward",
+                                               "average_pool",
+                                               "average_pool_backward",
+                                               "picture_batch",
                                                "implicit_gemm",
                                                "fft",
                                                "streaming",
@@ -81,6 +92,13 @@ bool is_elementwise(Op op) {
     case Op::gated_activation:
     case Op::gated_activation_backward:
     case Op::residual_add:
+    case Op::residual_add_backward:
+    case Op::batch_norm:
+    case Op::batch_norm_backward:
+    case Op::max_pool:
+    case Op::max_pool_backward:
+    case Op::average_pool:
+    case Op::average_pool_backward:
     case Op::add_positions:
     case Op::positions_backward:
     case Op::streaming:
@@ -328,9 +346,21 @@ Kernel Kernel::gated_activation_backward(std::int64_t rows, std::int64_t cols,
 }
 
 // dims: rows, cols, 1 with a bias
-Kernel Kernel::residual_add(std::int64_t rows, std::int64_t cols, Dtype dtype, bool with_bias) {
-  return make(Op::residual_add, dtype, {rows, cols, with_bias ? 1 : 0}, {r, r, r, w},
-              "residual_add");
+Kernel Kernel::residual_add(std::int64_t rows, std::int64_t cols, Dtype dtype, bool with_bias,
+                            Activation activation) {
+  Kernel kernel =
+      make(Op::residual_add, dtype, {rows, cols, with_bias ? 1 : 0}, {r, r, r, w}, "residual_add");
+  kernel.activation = activation;
+  return kernel;
+}
+
+// dims: rows, cols
+Kernel Kernel::residual_add_backward(std::int64_t rows, std::int64_t cols, Activation activation,
+                                     Dtype dtype) {
+  Kernel kernel =
+      make(Op::residual_add_backward, dtype, {rows, cols}, {r, r, r, w}, "residual_add_backward");
+  kernel.activation = activation;
+  return kernel;
 }
 
 // dims: rows, cols, sequence, first row
@@ -449,25 +479,6 @@ Kernel Kernel::combine_backward(std::int64_t rows, std::int64_t width, std::int6
                        {r, r, r, r, w, w}, "combine_backward");
   kernel.scalars[0] = scale;
   return kernel;
-}
-
-// dims: m, n, k, elements read, elements written
-Kernel Kernel::implicit_gemm(const char* label, std::int64_t m, std::int64_t n, std::int64_t k,
-                             std::int64_t read, std::int64_t written, Dtype dtype,
-                             std::initializer_list<Role> roles) {
-  return make(Op::implicit_gemm, dtype, {m, n, k, read, written}, roles, label);
-}
-
-// dims: count, points, inverse
-Kernel Kernel::fft(const char* label, std::int64_t count, std::int64_t points, Dtype dtype,
-                   bool inverse) {
-  return make(Op::fft, dtype, {count, points, inverse ? 1 : 0}, {r, w}, label);
-}
-
-// dims: elements read, elements written
-Kernel Kernel::streaming(const char* label, std::int64_t read, std::int64_t written, Dtype dtype,
-                         std::initializer_list<Role> roles) {
-  return make(Op::streaming, dtype, {read, written}, roles, label);
 }
 
 // dims: bytes moved; scalars: flops, seconds

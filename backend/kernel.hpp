@@ -46,7 +46,7 @@ enum class Op : std::uint8_t {
   rotary,         // X u : the first heads of each token turned by its position; see Kernel::rotary
   gated_activation,           // X r, (b r), Y w : (G | U) = X + b, Y[rows,cols] = act(G) * U
   gated_activation_backward,  // dY r, X r, (b r), dX w : dX = (dY * U * act'(G) | dY * act(G))
-  residual_add,               // x r, y r, (b r), z w : z[rows,cols] = x + (y + b)
+  residual_add,               // x r, y r, (b r), z w : z[rows,cols] = act(x + (y + b))
   add_positions,              // table r, Y u : Y[row] += table[row mod sequence]
   positions_backward,         // dY r, dtable u : dtable[row mod sequence] += dY[row]
   attention,                  // q r, (k r, v r), o w, (statistics w); see Kernel::attention
@@ -68,12 +68,24 @@ enum class Op : std::uint8_t {
   dispatch_backward,  // dD r, choices r, dX w : dX = scale * the sum of a row's places
   combine,            // O r, weights r, choices r, Y u : Y += the weighted sum of a row's places
   combine_backward,   // dY r, O r, weights r, choices r, dO w, d weights w : dO is times scale
-  implicit_gemm,      // roles given: a product whose operands are not stored as matrices, as a
-                      // convolution's                                            timing model
-  fft,                // X r, Y w : real transforms or their inverses              timing model
-  streaming,          // anything bound by memory; roles given: dropout, pooling   timing model
-  custom,             // roles and body given by the program
-  timed,              // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  convolution,        // X r, W r, Y w : see ConvolutionShape
+  convolution_input_gradient,   // dY r, W r, dX w|u
+  convolution_weight_gradient,  // X r, dY r, dW u
+  batch_norm,                   // X r, gain r, bias r, Y w, (running u) : see Kernel::batch_norm
+  batch_norm_backward,  // dY r, X r, gain r, dgain u, dbias u, dX w : statistics of the columns are
+                        // computed again
+  residual_add_backward,  // dY r, x r, y r, dX w : dX = dY * act'(x + y)
+  max_pool,               // X r, Y w : see Kernel::max_pool
+  max_pool_backward,      // X r, dY r, dX w : to the first of the largest of each window
+  average_pool,           // X r, Y w : Y[samples, channels], means over all pixels
+  average_pool_backward,  // dY r, dX w
+  picture_batch,          // cursor r, X w, labels w : see Kernel::picture_batch
+  implicit_gemm,          // roles given: a product whose operands are not stored as
+                          // matrices                                                 timing model
+  fft,                    // X r, Y w : real transforms or their inverses              timing model
+  streaming,              // anything bound by memory; roles given: copies             timing model
+  custom,                 // roles and body given by the program
+  timed,  // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
@@ -134,6 +146,19 @@ enum class Router : std::uint8_t {
   sigmoid,      // divided by their sum over the chosen
 };
 
+// Pictures are X[samples, size, size, channels]. A convolution sees each pixel's window of kernel x
+// kernel, of whose pixels (kernel - 1) / 2 lie before it, those beyond the edge being zero; windows
+// are `stride` apart. Weights are W[kernel, kernel, in, out].
+struct ConvolutionShape {
+  std::int64_t samples = 1, size = 1, in = 1, out = 1, kernel = 1, stride = 1;
+  std::int64_t out_size() const { return (size - 1) / stride + 1; }
+  std::int64_t inputs() const { return samples * size * size * in; }
+  std::int64_t outputs() const { return samples * out_size() * out_size() * out; }
+  std::int64_t window() const { return kernel * kernel * in; }
+  std::int64_t weights() const { return window() * out; }
+  bool operator==(const ConvolutionShape&) const = default;
+};
+
 // A kernel body's view of one operand. `data` is null for an operand that was left empty.
 struct View {
   void* data = nullptr;
@@ -154,7 +179,7 @@ struct Kernel {
   std::uint32_t roles = 0;
   const char* label = "";                   // a string literal; shown in traces and errors
   std::shared_ptr<const KernelBody> body;   // custom
-  std::shared_ptr<const std::string> text;  // text_batch: the bytes of the text
+  std::shared_ptr<const std::string> text;  // text_batch, picture_batch: the bytes
 
   bool operator==(const Kernel& o) const;  // same work: bodies and texts compare by address
   std::size_t hash() const;
@@ -228,7 +253,9 @@ struct Kernel {
                                  bool with_bias = false);
   static Kernel gated_activation_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype,
                                           bool with_bias = false);
-  static Kernel residual_add(std::int64_t rows, std::int64_t cols, Dtype, bool with_bias = false);
+  static Kernel residual_add(std::int64_t rows, std::int64_t cols, Dtype, bool with_bias = false,
+                             Activation = Activation::none);
+  static Kernel residual_add_backward(std::int64_t rows, std::int64_t cols, Activation, Dtype);
   // `sequence`: tokens of each sample on this rank, of which the operand's first row is number
   // `first_row`. The table has a row for every position of the whole sequence.
   static Kernel add_positions(std::int64_t rows, std::int64_t cols, std::int64_t sequence, Dtype,
@@ -295,6 +322,34 @@ struct Kernel {
                         std::int64_t places, Dtype);
   static Kernel combine_backward(std::int64_t rows, std::int64_t width, std::int64_t chosen,
                                  std::int64_t places, double scale, Dtype);
+  // Priced as the product of the windows and the weights, or of either and the gradient, which
+  // reads and writes pictures instead of windows.
+  static Kernel convolution(const ConvolutionShape&, Dtype);
+  static Kernel convolution_input_gradient(const ConvolutionShape&, Dtype, bool accumulate = false);
+  static Kernel convolution_weight_gradient(const ConvolutionShape&, Dtype);
+  // gain (x - mean) / sqrt(variance + e) + bias, mean and variance being those of a column over all
+  // rows (Ioffe and Szegedy 2015, arXiv 1502.03167); running[2, cols], means and variances, move by
+  // `momentum` towards them, the variance as an unbiased estimate. `evaluates`: with the running
+  // ones, which stay. Statistics are fp32.
+  static Kernel batch_norm(std::int64_t rows, std::int64_t cols, double epsilon, double momentum,
+                           Dtype, bool evaluates = false);
+  static Kernel batch_norm_backward(std::int64_t rows, std::int64_t cols, double epsilon, Dtype);
+  // The largest of windows of kernel x kernel, which lie as those of a convolution, without the
+  // pixels beyond the edge.
+  static Kernel max_pool(std::int64_t samples, std::int64_t size, std::int64_t channels,
+                         std::int64_t kernel, std::int64_t stride, Dtype);
+  static Kernel max_pool_backward(std::int64_t samples, std::int64_t size, std::int64_t channels,
+                                  std::int64_t kernel, std::int64_t stride, Dtype);
+  static Kernel average_pool(std::int64_t samples, std::int64_t size, std::int64_t channels, Dtype);
+  static Kernel average_pool_backward(std::int64_t samples, std::int64_t size,
+                                      std::int64_t channels, Dtype);
+  // `pictures` are records of one byte, the label, and 3 size^2 bytes, the red, the green and the
+  // blue values by rows (the binary version of CIFAR-10, Krizhevsky 2009). `cursor` holds {first
+  // sample}; sample s is the record drawn for (seed, s), or record s where `in_order`. Values are
+  // (byte - 128) / 64.
+  static Kernel picture_batch(std::int64_t samples, std::int64_t size, std::uint64_t seed,
+                              std::shared_ptr<const std::string> pictures, Dtype,
+                              bool in_order = false);
   // C[m,n] = A[m,k] B[k,n] where A and B are gathered while they are read: `read` and `written`
   // are the elements moved. Priced as a gemm.
   static Kernel implicit_gemm(const char* label, std::int64_t m, std::int64_t n, std::int64_t k,
@@ -324,6 +379,10 @@ struct Cost {
   Bytes read, written;
 };
 Cost cost(const Kernel&);
+// m, n and k of the matrix product that a kernel is priced as; zeros for other kernels.
+std::array<std::int64_t, 3> product_of(const Kernel&);
+// Of a convolution or its gradients.
+ConvolutionShape convolution_of(const Kernel&);
 
 // The bodies of kernels, given to a world that computes values. Implemented by backend/cpu.
 class KernelBodies {

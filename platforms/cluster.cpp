@@ -67,7 +67,7 @@ Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) cons
     used(spec.name, "memory.achieved");
     used(spec.name, "compute.gemm.launch");
   }
-  if (kernel.op == Op::gemm || kernel.op == Op::implicit_gemm || kernel.op == Op::grouped_gemm) {
+  if (product_of(kernel)[0] > 0) {
     for (const char* path : {"compute.gemm.efficiency", "compute.gemm.edge", "compute.sm"})
       used(spec.name, path);
     used(spec.name, peak_path(kernel.dtype));

@@ -158,8 +158,12 @@ Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
       return launch + streaming_time(kernel, cost, gpu, stack);
     case Op::gemm:
     case Op::implicit_gemm:
-      return gemm_time(kernel.dims[0], kernel.dims[1], kernel.dims[2], cost.read + cost.written,
-                       gemm_constants(gpu, kernel.dtype));
+    case Op::convolution:
+    case Op::convolution_input_gradient:
+    case Op::convolution_weight_gradient: {
+      const auto [m, n, k] = product_of(kernel);
+      return gemm_time(m, n, k, cost.read + cost.written, gemm_constants(gpu, kernel.dtype));
+    }
     case Op::grouped_gemm:
       return grouped_gemm_time(kernel, cost, gemm_constants(gpu, kernel.dtype));
     case Op::attention:

@@ -212,6 +212,17 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
     case Op::dispatch_backward:
     case Op::combine:
     case Op::combine_backward:
+    case Op::convolution:
+    case Op::convolution_input_gradient:
+    case Op::convolution_weight_gradient:
+    case Op::batch_norm:
+    case Op::batch_norm_backward:
+    case Op::residual_add_backward:
+    case Op::max_pool:
+    case Op::max_pool_backward:
+    case Op::average_pool:
+    case Op::average_pool_backward:
+    case Op::picture_batch:
     case Op::implicit_gemm:
     case Op::fft:
     case Op::streaming:

@@ -36,7 +36,6 @@ void check_layers(const Scenario& s, Problems& problems) {
 
 void check_schedule(const Scenario& s, Problems& problems, bool micro_batches_known) {
   const ParallelSpec& p = s.parallel;
-  if (p.schedule == "petra") return;  // told already
   const bool drains = p.schedule != "pipedream" && p.schedule != "pipedream-2bw";
   if (!drains && p.pipeline > 1 && s.algorithm.name != "ddp" && s.algorithm.name != "none")
     problems.add("parallel.schedule",

@@ -13,13 +13,13 @@ double attention_multiply_adds(const ModelSpec& m, std::int64_t sequence) {
 }
 
 double layer_multiply_adds(const ModelSpec& m) {
-  if (m.timing_only()) return 0;
+  if (m.by_blocks()) return 0;
   if (m.kind == ModelKind::transformer) return d(m.transformer.layer_multiply_adds());
   return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
 }
 
 double head_multiply_adds(const ModelSpec& m) {
-  if (m.timing_only()) return 0;
+  if (m.by_blocks()) return 0;
   return m.kind == ModelKind::transformer ? d(m.transformer.head_multiply_adds())
                                           : d(m.mlp.hidden * m.mlp.vocabulary);
 }
@@ -31,7 +31,8 @@ struct ForwardFlops {
 };
 
 ForwardFlops forward_flops(const ModelSpec& m) {
-  const Model model = m.kind == ModelKind::resnet ? make_resnet(m.resnet) : make_fno(m.fno);
+  const Model model =
+      m.kind == ModelKind::resnet ? make_picture_network(m.resnet) : make_fno(m.fno);
   ForwardFlops f;
   f.first = model.blocks.front()->forward_flops();
   for (const auto& block : model.blocks) {
@@ -49,7 +50,7 @@ const char* name(FlopRule rule) {
 }
 
 Flops flops_per_token(const ModelSpec& m, std::int64_t sequence, FlopRule rule) {
-  if (m.timing_only() && (rule == FlopRule::full || rule == FlopRule::megatron_causal)) {
+  if (m.by_blocks() && (rule == FlopRule::full || rule == FlopRule::megatron_causal)) {
     const ForwardFlops forward = forward_flops(m);
     return forward.all * 3 - forward.first;
   }
@@ -83,7 +84,7 @@ Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::in
   const Flops once = flops_per_step(m, sequence, global_batch, rule);
   if (again == Recomputed::nothing) return once;
   const bool layers = again == Recomputed::layers;
-  if (m.timing_only()) return once + forward_flops(m).again * (layers ? d(global_batch) : 0.0);
+  if (m.by_blocks()) return once + forward_flops(m).again * (layers ? d(global_batch) : 0.0);
   const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
   const double multiply_adds =
       (layers ? layer_multiply_adds(m) : 0.0) + half * attention_multiply_adds(m, sequence);

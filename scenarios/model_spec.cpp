@@ -144,6 +144,8 @@ void describe(Fields<TransformerSpec>& f) {
   f.field("head_bias", &TransformerSpec::head_bias);
   f.field("qk_norm", &TransformerSpec::qk_norm);
   f.field("parallel_blocks", &TransformerSpec::parallel_blocks);
+  f.field("reversible", &TransformerSpec::reversible)
+      .doc("layers in two streams, x1 + attention of x2 and x2 + MLP of that");
   f.field("window", &TransformerSpec::window)
       .between(0, 1'000'000'000)
       .doc("0: attention sees all");
@@ -180,6 +182,9 @@ void describe(Fields<TransformerSpec>& f) {
       p.add("kv_heads", fmt::format("{} does not divide heads = {}", t.kv_heads, t.heads));
     if (t.learned_positions && t.max_positions == 0)
       p.add("learned_positions", "a table of positions needs max_positions");
+    if (t.reversible && t.parallel_blocks)
+      p.add("reversible", "attention and MLP of a reversible layer follow each other",
+            "leave out parallel_blocks");
     if (t.experts > 0 && t.experts_per_token > t.experts)
       p.add("experts_per_token", fmt::format("{} of {} experts", t.experts_per_token, t.experts));
     if (t.dense_layers > t.layers)
@@ -190,11 +195,11 @@ void describe(Fields<TransformerSpec>& f) {
 }
 
 std::int64_t MlpSpec::multiply_adds() const {
-  return context * embedding * hidden + (layers - 1) * hidden * hidden + hidden * vocabulary;
+  return context * embedding * hidden + (inner() - 1) * hidden * hidden + hidden * vocabulary;
 }
 
 std::int64_t MlpSpec::parameters() const {
-  return vocabulary * embedding + multiply_adds() + layers * hidden + vocabulary;
+  return vocabulary * embedding + multiply_adds() + inner() * hidden + vocabulary;
 }
 
 void describe(Fields<MlpSpec>& f) {
@@ -206,6 +211,8 @@ void describe(Fields<MlpSpec>& f) {
   f.field("hidden", &MlpSpec::hidden).required().between(1, 1'000'000);
   f.field("layers", &MlpSpec::layers).required().between(1, 10'000).doc("hidden layers");
   f.field("vocabulary", &MlpSpec::vocabulary).between(2, 65'536);
+  f.field("reversible", &MlpSpec::reversible)
+      .doc("hidden layers but the first are couplings of two");
 }
 
 void describe(Fields<ResnetShape>& f) {
@@ -214,6 +221,11 @@ void describe(Fields<ResnetShape>& f) {
   f.field("classes", &ResnetShape::classes).between(1, 10'000'000);
   f.field("small_images", &ResnetShape::small_images)
       .doc("CIFAR's stem: 3 x 3 with stride 1, no pooling");
+  f.field("width", &ResnetShape::width).between(1, 4096).doc("channels of the first stage");
+  f.list("blocks", &ResnetShape::blocks)
+      .between(1, 1000)
+      .doc("residual blocks of each stage; absent: the depth's");
+  f.field("reversible", &ResnetShape::reversible).doc("a RevNet: two streams of these channels");
   f.check([](const ResnetShape& r, const SectionProblems& p) {
     for (const int depth : {18, 34, 50, 101, 152})
       if (r.depth == depth) return;
@@ -251,7 +263,7 @@ std::int64_t ModelSpec::parameters() const {
     case ModelKind::mlp:
       return mlp.parameters();
     case ModelKind::resnet:
-      return make_resnet(resnet).parameter_elements();
+      return make_picture_network(resnet).parameter_elements();
     case ModelKind::fno:
       return make_fno(fno).parameter_elements();
   }
@@ -265,11 +277,11 @@ std::int64_t ModelSpec::active_parameters() const {
 std::int64_t ModelSpec::layers() const {
   switch (kind) {
     case ModelKind::transformer:
-      return transformer.layers;
+      return transformer.layers + (transformer.reversible ? 2 : 0);  // where streams begin and end
     case ModelKind::mlp:
-      return mlp.layers;
+      return mlp.layers + (mlp.reversible ? 2 : 0);
     case ModelKind::resnet:
-      return static_cast<std::int64_t>(make_resnet(resnet).blocks.size()) - 2;
+      return static_cast<std::int64_t>(make_picture_network(resnet).blocks.size()) - 2;
     case ModelKind::fno:
       return fno.layers;
   }
@@ -288,7 +300,7 @@ double ModelSpec::widest_activations() const {
     case ModelKind::mlp:
       return d(mlp.context * mlp.embedding) + d(mlp.hidden) + d(mlp.vocabulary);
     case ModelKind::resnet:
-      return 256 * d(resnet.image) * d(resnet.image) + d(resnet.classes);
+      return 8 * d(resnet.width) * d(resnet.image) * d(resnet.image) + d(resnet.classes);
     case ModelKind::fno:
       return 8 * d(fno.points()) * (fno.width + fno.in_channels + fno.out_channels);
   }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "algorithms/models/fno.hpp"
-#include "algorithms/models/resnet.hpp"
+#include "algorithms/models/revnet.hpp"
 #include "backend/core/config.hpp"
 
 namespace orrery {
@@ -31,6 +31,7 @@ struct TransformerSpec {
   bool qkv_bias = false, output_bias = false, mlp_bias = false, head_bias = false;
   bool qk_norm = false;          // one RMS norm of a head's size each for Q and K
   bool parallel_blocks = false;  // attention and MLP read the same input (GPT-NeoX)
+  bool reversible = false;       // layers in two streams (Reformer)
   std::int64_t window = 0;       // tokens that attention looks back; 0: all
   double rope_theta = 10'000;    // base of the rotary embedding; concerns values only, as does
   double norm_epsilon = 1e-5;
@@ -68,14 +69,16 @@ void describe(Fields<TransformerSpec>& f);
 // The byte-level model of algorithms/models/mlp.hpp: an embedding, `layers` hidden layers, a head.
 struct MlpSpec {
   std::int64_t context = 0, embedding = 0, hidden = 0, layers = 0, vocabulary = 256;
+  bool reversible = false;  // hidden layers but the first are couplings of two
 
   std::int64_t parameters() const;
   std::int64_t multiply_adds() const;  // of all GEMMs, per sample
+  std::int64_t inner() const { return reversible ? 2 * layers - 1 : layers; }  // functions
 };
 void describe(Fields<MlpSpec>& f);
 
-// The timing models of algorithms/models, whose shapes are their specifications; the micro-batches
-// and the type come from the scenario.
+// Models whose shapes are their specifications; the micro-batches and the type come from the
+// scenario. Of ResNets also the reversible ones.
 void describe(Fields<ResnetShape>& f);
 void describe(Fields<FnoShape>& f);
 
@@ -91,7 +94,9 @@ struct ModelSpec {
   FnoShape fno;
   std::vector<std::string> warnings;  // what was guessed, for the user to see
 
-  bool timing_only() const { return kind == ModelKind::resnet || kind == ModelKind::fno; }
+  bool timing_only() const { return kind == ModelKind::fno; }  // it has no values
+  // Samples are no sequences, and FLOPs are counted block by block.
+  bool by_blocks() const { return kind == ModelKind::resnet || kind == ModelKind::fno; }
   std::int64_t parameters() const;
   std::int64_t active_parameters() const;
   std::int64_t layers() const;  // what pipeline stages divide

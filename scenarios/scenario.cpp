@@ -57,8 +57,15 @@ std::vector<Axis> axes_of(const std::string& order) {
 
 void check_parallel(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
-  if (p.schedule == "petra")
-    refuse(problems, "parallel.schedule", "schedule petra", "use pipedream or pipedream-2bw");
+  const bool own = s.algorithm.plan.runs_stages;
+  if (p.schedule == "petra" && !own)
+    problems.add("parallel.schedule",
+                 fmt::format("schedule petra is an order for petra and its relatives, not for {}",
+                             s.algorithm.name),
+                 "use algorithm petra, or schedule pipedream or pipedream-2bw");
+  if (own && p.schedule != "petra" && p.schedule != "1f1b")
+    problems.add("parallel.schedule", fmt::format("{} has no schedule but petra", s.algorithm.name),
+                 "leave it out: its stages go on as messages arrive");
   if (axes_of(p.order).empty())
     problems.add("parallel.order",
                  fmt::format("'{}' is no order of tp, cp, ep, dp and pp", p.order),
@@ -146,6 +153,22 @@ void check_run(Scenario& s, Problems& problems) {
     refuse(problems, "value_model", "a model of values", "leave it out");
 }
 
+// What learning from pictures asks for.
+void check_pictures(const Scenario& s, Problems& problems) {
+  if (!s.data.text)
+    return problems.add("run.values", "real values need pictures to learn from",
+                        "set data.text to a file of records: a label, then 3 x height x width");
+  const std::int64_t record =
+      3 * std::int64_t{s.model_spec.resnet.image} * s.model_spec.resnet.image + 1;
+  std::error_code none;
+  const auto bytes = static_cast<std::int64_t>(fs::file_size(*s.data.text, none));
+  if (!none && bytes % record != 0)
+    problems.add("data.text", fmt::format("{} bytes are no whole records of {}", bytes, record),
+                 "give pictures of the model's size");
+  if (s.data.held_out > 0)
+    refuse(problems, "data.held_out", "the loss on held-out pictures", "leave it out");
+}
+
 // What learning from a text asks for.
 void check_values(const Scenario& s, Problems& problems) {
   const ModelSpec& m = s.model_spec;
@@ -157,6 +180,7 @@ void check_values(const Scenario& s, Problems& problems) {
   if (s.memory.dropout) refuse(problems, "memory.dropout", "real values of dropout", "use false");
   if (s.precision.products != Products::as_stored)
     refuse(problems, "precision.products", "real values of fp8 products", "use as-stored");
+  if (m.kind == ModelKind::resnet) return check_pictures(s, problems);
   const std::int64_t vocabulary =
       m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;
   if (!s.data.text)
@@ -186,7 +210,7 @@ void check_model(Scenario& s, Problems& problems) {
                                m.name, m.mlp.context),
                    "leave it out");
     s.data.sequence = m.mlp.context;
-  } else if (m.timing_only()) {
+  } else if (m.by_blocks()) {
     if (s.data.sequence && *s.data.sequence != 1)
       problems.add("data.sequence", fmt::format("samples of {} are no sequences", m.name),
                    "leave it out");

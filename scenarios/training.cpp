@@ -57,6 +57,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.mlp_bias = spec.mlp_bias;
   shape.tied = spec.tied;
   shape.parallel_blocks = spec.parallel_blocks;
+  shape.reversible = spec.reversible;
   shape.sequence = i(*scenario.data.sequence);
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
@@ -86,7 +87,8 @@ MlpShape mlp_shape(const Scenario& scenario) {
   return {i(spec.context),          i(spec.embedding),
           i(spec.hidden),           i(spec.layers),
           i(spec.vocabulary),       i(scenario.data.micro_batch),
-          scenario.micro_batches(), scenario.precision.activations};
+          scenario.micro_batches(), scenario.precision.activations,
+          spec.reversible};
 }
 
 ReplicaOptions replica_options(const Scenario& scenario) {
@@ -106,6 +108,7 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.optimizer = scenario.algorithm.plan.optimizer.options();
   options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
   options.sharding = scenario.algorithm.plan.sharding;
+  options.executes = !scenario.algorithm.plan.runs_stages;
   return options;
 }
 
@@ -170,7 +173,7 @@ Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> te
     case ModelKind::mlp:
       return make_mlp(mlp_shape(scenario), std::move(text));
     case ModelKind::resnet:
-      return make_resnet(sized(scenario.model_spec.resnet));
+      return make_picture_network(sized(scenario.model_spec.resnet), std::move(text));
     case ModelKind::fno:
       return make_fno(sized(scenario.model_spec.fno));
     case ModelKind::transformer:
@@ -216,7 +219,11 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
   const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
   return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
     if (scenario.reserve().value > 0) rank.reserve(Label::reserve, scenario.reserve());
-    Replica replica(rank, make_model(scenario, text), replica_options(scenario));
+    Model model = make_model(scenario, text);
+    ReplicaOptions options = replica_options(scenario);
+    if (const auto& adapt = scenario.algorithm.plan.adapt)
+      adapt(model, options, static_cast<int>(scenario.parallel.pipeline));
+    Replica replica(rank, std::move(model), options);
     const std::unique_ptr<Algorithm> algorithm = scenario.algorithm.plan.make(replica);
     Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});
     const auto visit = [&](Archive& archive) {

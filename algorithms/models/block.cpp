@@ -61,10 +61,23 @@ void initialise(Rank& rank, Stream& stream, const ParameterSpec& spec, std::uint
   write.rows(behind, last + 1, 0, end - last * width);
 }
 
-std::int64_t Block::parameter_elements() const {
+namespace {
+std::int64_t elements_of(const std::vector<ParameterSpec>& specs) {
   std::int64_t total = 0;
-  for (const ParameterSpec& p : parameters_) total += p.elements;
+  for (const ParameterSpec& p : specs) total += p.elements;
   return total;
+}
+}  // namespace
+
+std::int64_t Block::parameter_elements() const { return elements_of(parameters_); }
+std::int64_t Block::state_elements() const { return elements_of(state_); }
+
+Kernel Model::batch_kernel(std::uint64_t seed, std::shared_ptr<const std::string> data,
+                           std::int64_t stride) const {
+  if (picture > 0)
+    return Kernel::picture_batch(micro_batch, picture, seed, std::move(data), dtype, stride > 0);
+  return Kernel::text_batch(micro_batch, tokens_per_sample, seed, std::move(data),
+                            targets_per_sample, stride, part);
 }
 
 std::int64_t Model::parameter_elements() const {

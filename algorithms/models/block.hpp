@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,7 +65,11 @@ struct BlockPass {
   Tensor workspace{};
   Tensor tokens{}, targets{};  // of this micro-batch
   Tensor loss{};               // accumulates the mean loss of the step
-  bool paired = false;         // a forward and a backward of one device that run together
+  // Of this block, beside the parameters: statistics that a forward moves, unless left empty, and
+  // one that `evaluates` uses.
+  Tensor state{};
+  bool evaluates = false;
+  bool paired = false;  // a forward and a backward of one device that run together
 };
 
 class Block {
@@ -79,13 +84,26 @@ class Block {
   // its backward does all of it in the first.
   virtual void backward_input(const BlockPass& pass) const { backward(pass); }
   virtual void backward_weight(const BlockPass&) const {}
+  // What the forward saved and kept, again, from the input or as much of it as is read again.
+  // Writes to `output` or leaves it as it is.
+  virtual void recompute(const BlockPass& pass) const { forward(pass); }
+  // Of a reversible block: from `output` computes `input` and what the forward had saved and kept,
+  // so that `backward` can follow. Takes the workspace and the time of a forward.
+  virtual void reconstruct(const BlockPass& /*pass*/) const {}
+  bool reversible() const { return reversible_; }
   // Once the backward of a step's last micro-batch is issued: sums over ranks inside the replica
   // what each has added a part of, where has_partial_gradients(). Uses the gradients of the pass.
   virtual void complete_gradients(const BlockPass& /*pass*/) const {}
   bool has_partial_gradients() const { return partial_gradients_; }
 
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
+  // Initial values as those of parameters; no gradients.
+  const std::vector<ParameterSpec>& state() const { return state_; }
   std::int64_t parameter_elements() const;
+  std::int64_t state_elements() const;
+  // How much of the input, from its first element on, passes behind the forward read; negative:
+  // all.
+  std::int64_t input_read_again() const { return input_read_again_; }
   std::int64_t output_elements() const {
     return output_elements_;
   }  // per micro-batch; 0 for the last block
@@ -115,7 +133,9 @@ class Block {
   Flops weight_flops() const { return weight_flops_; }  // those of backward_weight
 
  protected:
-  std::vector<ParameterSpec> parameters_;
+  std::vector<ParameterSpec> parameters_, state_;
+  std::int64_t input_read_again_ = -1;
+  bool reversible_ = false;
   std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
                backward_workspace_ = 0, shared_elements_ = 0, kept_elements_ = 0,
                deferred_elements_ = 0, backward_input_workspace_ = -1;
@@ -133,8 +153,18 @@ struct Model {
   std::int64_t tokens_per_sample = 1, targets_per_sample = 1;
   // How samples are divided over the context axis; a rank's own index is its place there.
   SequencePart part{};
-  std::shared_ptr<const std::string> text;  // null in a timing model
+  std::shared_ptr<const std::string> text;  // null in a run without values
+  // Height and width of samples that are pictures, of which `text` has the records
+  // (Kernel::picture_batch); a sample's tokens are its values then. 0: samples are of a text.
+  int picture = 0;
 
+  // A head behind a block, which computes a loss of its own; null where a model says none.
+  std::function<std::shared_ptr<Block>(int block)> local_head{};
+
+  Dtype token_dtype() const { return picture > 0 ? dtype : Dtype::int32; }
+  // Loads a micro-batch of samples drawn from `data`; with a stride, of samples in its order.
+  Kernel batch_kernel(std::uint64_t seed, std::shared_ptr<const std::string> data,
+                      std::int64_t stride = 0) const;
   std::int64_t parameter_elements() const;
   Flops flops_per_micro_batch()
       const;  // forward and backward, without recomputation; after prepare

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "algorithms/models/reversible.hpp"
+
 namespace orrery {
 
 namespace {
@@ -213,9 +215,15 @@ Model make_mlp(const MlpShape& shape, std::shared_ptr<const std::string> text) {
   model.blocks.push_back(std::make_shared<Embedding>(shape));
   const auto first = std::make_shared<Hidden>(shape, std::int64_t{shape.context} * shape.embedding);
   const auto later = std::make_shared<Hidden>(shape, shape.hidden);
-  for (int layer = 0; layer < shape.layers; ++layer)
-    model.blocks.push_back(layer == 0 ? first : later);
+  const std::int64_t stream = std::int64_t{shape.micro_batch} * shape.hidden;
+  const std::shared_ptr<Block> layer = shape.reversible ? make_coupling(later, later) : later;
+  model.blocks.push_back(first);
+  if (shape.reversible) model.blocks.push_back(make_doubling(stream, shape.dtype));
+  for (int i = 1; i < shape.layers; ++i) model.blocks.push_back(layer);
+  if (shape.reversible) model.blocks.push_back(make_averaging(stream, shape.dtype));
   model.blocks.push_back(std::make_shared<Head>(shape));
+  if (!shape.reversible)  // behind one stream
+    model.local_head = [head = model.blocks.back()](int) { return head; };
   return model;
 }
 

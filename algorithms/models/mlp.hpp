@@ -14,9 +14,12 @@ struct MlpShape {
   int micro_batch = 4;
   int micro_batches = 1;  // per replica and step: the loss is the mean over all of them
   Dtype dtype = Dtype::fp32;
+  // Hidden layers but the first are functions of couplings (reversible.hpp), two each.
+  bool reversible = false;
 };
 
-// Blocks: embedding, `layers` hidden layers, head. `text` may be null in a run without values.
+// Blocks: embedding, `layers` hidden layers, head; reversible: embedding, hidden layer, doubling,
+// `layers` - 1 couplings, averaging, head. `text` may be null in a run without values.
 Model make_mlp(const MlpShape& shape, std::shared_ptr<const std::string> text);
 
 }  // namespace orrery

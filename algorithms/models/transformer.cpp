@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "algorithms/models/reversible.hpp"
 #include "algorithms/models/transformer_blocks.hpp"
 
 namespace orrery {
@@ -67,13 +68,17 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   model.part = shape.part(0);
   model.text = std::move(text);
   model.blocks.push_back(make_transformer_embedding(shape));
-  const std::shared_ptr<Block> layer = make_transformer_layer(shape);
+  const std::int64_t stream = shape.tokens() * shape.hidden;
+  const std::shared_ptr<Block> layer =
+      shape.reversible ? make_reversible_layer(shape) : make_transformer_layer(shape);
   TransformerShape plain = shape;
   plain.experts = 0;
   const std::shared_ptr<Block> dense =
       shape.experts > 0 && shape.dense_layers > 0 ? make_transformer_layer(plain) : layer;
+  if (shape.reversible) model.blocks.push_back(make_doubling(stream, shape.dtype));
   for (int i = 0; i < shape.layers; ++i)
     model.blocks.push_back(i < shape.dense_layers ? dense : layer);
+  if (shape.reversible) model.blocks.push_back(make_averaging(stream, shape.dtype));
   model.blocks.push_back(make_transformer_head(shape));
   return model;
 }

@@ -31,6 +31,7 @@ struct TransformerShape {
   bool tied = false;             // the head uses the embedding's table
   bool parallel_blocks = false;  // attention and MLP read the same input, each by its own norm
   bool causal = true;
+  bool reversible = false;  // layers in two streams, which begin alike and are averaged at the end
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;
   Products products = Products::as_stored;  // all but as_stored are timing models

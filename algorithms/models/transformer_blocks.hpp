@@ -13,6 +13,9 @@ namespace orrery {
 std::shared_ptr<Block> make_transformer_embedding(const TransformerShape& shape);
 // Norm, attention, norm, MLP.
 std::shared_ptr<Block> make_transformer_layer(const TransformerShape& shape);
+// The same in two streams: x1 + attention of x2, x2 + MLP of that (reversible.hpp). Error{config}
+// for a layer that ranks share, and for parallel blocks.
+std::shared_ptr<Block> make_reversible_layer(const TransformerShape& shape);
 // Final norm, logits, cross-entropy.
 std::shared_ptr<Block> make_transformer_head(const TransformerShape& shape);
 

@@ -21,12 +21,12 @@ PipelineSchedule one_forward_one_backward(const PipelineShape& shape) {
 
 namespace {
 
-// Device s is p - 1 - s forwards ahead, from the first step to the last.
-PipelineSchedule never_drained(const char* name, const PipelineShape& shape) {
+// Device s is `lead` (p - 1 - s) forwards ahead, from the first step to the last.
+PipelineSchedule never_drained(const char* name, const PipelineShape& shape, int lead = 1) {
   const int p = shape.devices, m = shape.micro_batches;
   PipelineSchedule s(name, shape, one_stage_each(p));
   for (int device = 0; device < p; ++device) {
-    const int ahead = p - 1 - device;
+    const int ahead = lead * (p - 1 - device);
     TaskOrder before, step;
     for (int i = 0; i < ahead; ++i) before.forward();
     TaskList tasks;
@@ -52,6 +52,14 @@ PipelineSchedule pipedream(const PipelineShape& shape) {
 PipelineSchedule pipedream_2bw(const PipelineShape& shape) {
   PipelineSchedule s = never_drained("pipedream-2bw", shape);
   s.delays.assign(static_cast<std::size_t>(shape.devices), 1);
+  return s;
+}
+
+PipelineSchedule petra(const PipelineShape& shape) {
+  PipelineSchedule s = never_drained("petra", shape, 2);
+  const int k = shape.micro_batches;
+  for (int device = 0; device < shape.devices; ++device)
+    s.delays.push_back((2 * (shape.devices - 1 - device) + k - 1) / k);
   return s;
 }
 

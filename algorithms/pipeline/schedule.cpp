@@ -86,6 +86,7 @@ const std::vector<Demands> table{
     {"interleaved-1f1b", interleaved, 0, false, Batches::multiple_of_devices},
     {"pipedream", pipedream, 1, false, Batches::one},
     {"pipedream-2bw", pipedream_2bw, 1, false, Batches::any, 1, 0},
+    {"petra", petra},
     {"chimera", chimera, 1, true, Batches::multiple_of_devices},
     {"zb-h1", zero_bubble_h1},
     {"zb-h2", zero_bubble_h2, 1, false, Batches::any, 2, -1},

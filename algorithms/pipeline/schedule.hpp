@@ -122,6 +122,13 @@ PipelineSchedule pipedream(const PipelineShape& shape);
 // update: w(t+1) = w(t) - lr g(w(t-1)). Two versions on every device, no bubble.
 PipelineSchedule pipedream_2bw(const PipelineShape& shape);
 
+// petra (Rivaud et al. 2024, arXiv 2406.02052, table 1): 1F1B that never drains, device s being
+// 2 (p - 1 - s) forwards ahead of its backwards, as where each device does one of each at a time
+// and hands both on. With an update every k micro-batches the parameters of a forward are at most
+// ceil(2 (p - 1 - s) / k) updates older than those of its backward. The order of algorithms that
+// run stages themselves (algorithms/petra.cpp).
+PipelineSchedule petra(const PipelineShape& shape);
+
 // chimera (Li and Hoefler 2021, SC, arXiv 2107.06925): two pipes in opposite directions through p
 // (even) devices, each for half of the micro-batches. With F = B the bubble is p - 2 of 2 m + p - 2
 // slots. Each device holds two stages, each stage is on two devices, which add their gradients at

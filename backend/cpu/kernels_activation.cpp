@@ -138,10 +138,24 @@ void residual_add(const Kernel& kernel, const Operands& operands) {
   const float* y = operands.fp32(1, rows * cols);
   const float* bias = bias_or_zeros(operands, 2, cols);
   float* z = operands.fp32(3, rows * cols);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t at = row * cols;
-    for (std::int64_t i = 0; i < cols; ++i) z[at + i] = x[at + i] + (y[at + i] + bias[i]);
-  }
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t at = row * cols;
+      for (std::int64_t i = 0; i < cols; ++i)
+        z[at + i] = value<activation>(x[at + i] + (y[at + i] + bias[i]));
+    }
+  });
+}
+
+void residual_add_backward(const Kernel& kernel, const Operands& operands) {
+  const std::int64_t all = kernel.dims[0] * kernel.dims[1];
+  const float* dy = operands.fp32(0, all);
+  const float* x = operands.fp32(1, all);
+  const float* y = operands.fp32(2, all);
+  float* dx = operands.fp32(3, all);
+  with_activation(kernel, [=]<Activation activation>() {
+    for (std::int64_t i = 0; i < all; ++i) dx[i] = dy[i] * slope<activation>(x[i] + y[i]);
+  });
 }
 
 // Each column is summed from the first row to the last, then added.

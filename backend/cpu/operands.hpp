@@ -81,6 +81,17 @@ void dispatch(const Kernel& kernel, const Operands& operands);
 void dispatch_backward(const Kernel& kernel, const Operands& operands);
 void combine(const Kernel& kernel, const Operands& operands);
 void combine_backward(const Kernel& kernel, const Operands& operands);
+void convolution(const Kernel& kernel, const Operands& operands);
+void convolution_input_gradient(const Kernel& kernel, const Operands& operands);
+void convolution_weight_gradient(const Kernel& kernel, const Operands& operands);
+void batch_norm(const Kernel& kernel, const Operands& operands);
+void batch_norm_backward(const Kernel& kernel, const Operands& operands);
+void residual_add_backward(const Kernel& kernel, const Operands& operands);
+void max_pool(const Kernel& kernel, const Operands& operands);
+void max_pool_backward(const Kernel& kernel, const Operands& operands);
+void average_pool(const Kernel& kernel, const Operands& operands);
+void average_pool_backward(const Kernel& kernel, const Operands& operands);
+void picture_batch(const Kernel& kernel, const Operands& operands);
 
 // Storage to arithmetic and back: bf16, fp16, fp64.
 void expand_to_fp32(const View& from, float* to);

@@ -1,4 +1,4 @@
-// Parameter counts and FLOPs of the models that are timing models only, to the digit.
+// Parameter counts and FLOPs of networks for pictures and fields, to the digit.
 #include <doctest/doctest.h>
 
 #include "algorithms/models/fno.hpp"

@@ -265,7 +265,7 @@ TEST_CASE("what a schedule cannot do is told with every reason") {
         "micro_batches: pipedream needs 1 micro-batch per step, since it updates after each, not "
         "2\n");
   CHECK(reasons("1f1b", shape_of(4, 1)).empty());
-  CHECK(reasons("petra", shape_of(4, 1)) == "schedule: unknown pipeline schedule 'petra'\n");
+  CHECK(reasons("petrel", shape_of(4, 1)) == "schedule: unknown pipeline schedule 'petrel'\n");
   CHECK_THROWS_AS(make_schedule("chimera", shape_of(5, 7)), Error);
 }
 

@@ -126,6 +126,44 @@ TEST_CASE("a convolution is priced by its product and what it reads; a real FFT 
   CHECK(inverse.written == forward.read);
 }
 
+TEST_CASE("a convolution and its gradients are priced as products that move pictures") {
+  const ConvolutionShape s{8, 14, 32, 64, 3, 2};  // to pictures of 7 x 7
+  const std::int64_t x = 8 * 14 * 14 * 32, y = 8 * 7 * 7 * 64, w = 9 * 32 * 64;
+  const auto moves = [&](const Kernel& kernel, std::int64_t read, std::int64_t written) {
+    const Cost c = cost(kernel);
+    CAPTURE(kernel.label);
+    CHECK(c.matrix.value == 2.0 * 8 * 7 * 7 * 64 * 9 * 32);
+    CHECK(c.executed == c.matrix);
+    CHECK(c.read == Bytes(2 * read));
+    CHECK(c.written == Bytes(2 * written));
+  };
+  moves(Kernel::convolution(s, Dtype::bf16), x + w, y);
+  moves(Kernel::convolution_input_gradient(s, Dtype::bf16), y + w, x);
+  moves(Kernel::convolution_input_gradient(s, Dtype::bf16, true), y + w + x, x);
+  moves(Kernel::convolution_weight_gradient(s, Dtype::bf16), x + y + w, w);
+  CHECK(product_of(Kernel::convolution(s, Dtype::bf16)) ==
+        std::array<std::int64_t, 3>{8 * 49, 64, 9 * 32});
+  CHECK(product_of(Kernel::norm(4, 4, Norm::rms, 1e-5, Dtype::bf16))[0] == 0);
+}
+
+TEST_CASE("batch norms read twice forward and four times backward; pools read what they see") {
+  const Dtype t = Dtype::bf16;
+  const auto moves = [](const Kernel& kernel, std::int64_t read, std::int64_t written) {
+    CAPTURE(kernel.label);
+    CHECK(cost(kernel).read == Bytes(2 * read));
+    CHECK(cost(kernel).written == Bytes(2 * written));
+    CHECK(cost(kernel).matrix.value == 0);
+  };
+  moves(Kernel::batch_norm(100, 8, 1e-5, 0.1, t), 1600, 800);
+  moves(Kernel::batch_norm_backward(100, 8, 1e-5, t), 3200, 800);
+  moves(Kernel::residual_add_backward(100, 8, Activation::relu, t), 2400, 800);
+  moves(Kernel::max_pool(2, 8, 3, 3, 2, t), 2 * 64 * 3, 2 * 16 * 3);
+  moves(Kernel::max_pool_backward(2, 8, 3, 2, 2, t), 2 * (64 + 16) * 3, 2 * 64 * 3);
+  moves(Kernel::average_pool(2, 8, 3, t), 2 * 64 * 3, 2 * 3);
+  moves(Kernel::average_pool_backward(2, 8, 3, t), 2 * 3, 2 * 64 * 3);
+  moves(Kernel::picture_batch(2, 8, 1, nullptr, t), 0, 2 * 64 * 3);
+}
+
 TEST_CASE("only GEMMs and attention have matrix FLOPs") {
   for (const Kernel& kernel :
        {Kernel::bias_activation(4, 4, Activation::relu, Dtype::fp32),

@@ -21,8 +21,11 @@ std::vector<Kernel> kernels(Dtype type) {
   constexpr std::int64_t rows = 4096, cols = 2048;
   return {Kernel::gemm(rows, 3 * cols, cols, type),
           Kernel::gemm(cols, cols, rows, type, true, false, true),
-          Kernel::implicit_gemm("convolution", rows, 64, 576, rows * 64, rows * 64, type,
+          Kernel::implicit_gemm("gathered", rows, 64, 576, rows * 64, rows * 64, type,
                                 {Role::read, Role::read, Role::write}),
+          Kernel::convolution({16, 16, 64, 64, 3, 1}, type),
+          Kernel::batch_norm(rows, 64, 1e-5, 0.1, type),
+          Kernel::max_pool(16, 16, 64, 3, 2, type),
           Kernel::attention(1, 16, 4, 1024, 128, true, type),
           Kernel::attention_backward(1, 16, 16, 1024, 64, true, type),
           Kernel::attention(2, 8, 8, 512, 80, false, type),

@@ -149,7 +149,8 @@ TEST_CASE("residual networks and Fourier operators are described by their shapes
   const ModelSpec resnet = read_model("resnet-50", root);
   CHECK(resnet.parameters() == 25'557'032);
   CHECK(resnet.layers() == 16);
-  CHECK(resnet.timing_only());
+  CHECK(resnet.by_blocks());
+  CHECK(!resnet.timing_only());
   const ModelSpec fno = read_model("fno-2d", root);
   CHECK(fno.parameters() == 4 * (589'824 + 1'056) + 64 + 33);
   CHECK(fno.layers() == 4);

@@ -1,6 +1,8 @@
 // What a scenario may ask of a pipeline, and how it is refused.
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include "scenarios/scenario.hpp"
 
 using namespace orrery;
@@ -31,7 +33,7 @@ using Reasons = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE("every schedule but petra can be asked for") {
+TEST_CASE("every schedule can be asked for, petra by algorithms whose stages go on by themselves") {
   for (const char* plan :
        {"{pipeline: 4, schedule: gpipe}", "{pipeline: 4, schedule: 1f1b}",
         "{pipeline: 2, schedule: interleaved-1f1b, chunks: 2}",
@@ -48,7 +50,15 @@ TEST_CASE("every schedule but petra can be asked for") {
   one_at_a_time.set("data.global_batch=2");
   CHECK(reasons(one_at_a_time).empty());
   CHECK(reasons(with("{pipeline: 4, schedule: petra}")) ==
-        Reasons{"not available yet: schedule petra"});
+        Reasons{"schedule petra is an order for petra and its relatives, not for ddp"});
+  for (const char* algorithm : {"petra", "reversible-backprop", "delayed-gradients", "dgl"}) {
+    Document own = with("{pipeline: 4, schedule: petra}");
+    own.set(fmt::format("algorithm={{name: {}}}", algorithm));
+    CHECK(reasons(own).empty());
+    Document other = with("{pipeline: 4, schedule: zb-h1}");
+    other.set(fmt::format("algorithm={{name: {}}}", algorithm));
+    CHECK(reasons(other) == Reasons{fmt::format("{} has no schedule but petra", algorithm)});
+  }
 }
 
 TEST_CASE("an impossible pipeline is refused with every reason at once") {

@@ -182,8 +182,8 @@ TEST_CASE("what is not available yet is said, not ignored") {
     CHECK_MESSAGE(said, setting);
   };
   for (const char* setting :
-       {"parallel.schedule=petra", "algorithm.name=lopt-a", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "value_model=mlp-bytes"})
+       {"algorithm.name=lopt-a", "precision.parameters=fp8", "precision.master=bf16",
+        "precision.activations=fp32", "value_model=mlp-bytes"})
     refused(setting);
 }
 

@@ -1,0 +1,323 @@
+// PETRA and its relatives: delays, periods, what they keep, move and compute, and when they are
+// stable.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/support/stage_run.hpp"
+
+namespace orrery {
+namespace {
+
+WorldResult simulated(const StageCase& c) {
+  WorldResult result = run_in_sim(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!result.error, why(result));
+  return result;
+}
+
+// Stages of a second's forward, two of backward and one of reconstruction; messages take no time.
+StageCase seconds(const std::string& algorithm, int stages = 4, std::vector<double> forward = {1}) {
+  StageCase c;
+  c.algorithm = algorithm;
+  c.stages = stages;
+  c.steps = 40;
+  c.alpha = Time(0);
+  c.bandwidth = 1e30;
+  Adders a;
+  a.has_parameters.assign(static_cast<std::size_t>(stages), true);
+  a.forward = std::move(forward);
+  c.model = adders(a);
+  return c;
+}
+
+std::string petra(const std::string& options = "") {
+  return "{name: petra, optimizer: {name: sgd, lr: 0.001}" + options + "}";
+}
+
+// Seconds.
+double end_of_step(const WorldResult& result, std::size_t rank, std::size_t step) {
+  return static_cast<double>(result.steps.at(rank).at(step)) * 1e-12;
+}
+double period(const WorldResult& result, std::size_t rank = 0) {
+  return (end_of_step(result, rank, 36) - end_of_step(result, rank, 26)) / 10;
+}
+
+TEST_CASE(
+    "a batch's backward comes 2 (J - j) updates behind its forward, by events and by schedule") {
+  for (const char* schedule : {"1f1b", "petra"})
+    for (const char* engines : {"", ", engines: 2"})
+      for (const int stages : {1, 2, 4, 5}) {
+        CAPTURE(schedule);
+        CAPTURE(engines);
+        CAPTURE(stages);
+        StageCase c = seconds(petra(engines), stages);
+        c.schedule = schedule;
+        const WorldResult result = simulated(c);
+        for (std::size_t j = 0; j < static_cast<std::size_t>(stages); ++j) {
+          const std::vector<double> delays = notes_of(result, j).delays;
+          REQUIRE(delays.size() == 40);
+          const double tau = 2.0 * (stages - 1.0 - static_cast<double>(j));
+          for (std::size_t n = 0; n < delays.size(); ++n)
+            CHECK(delays[n] == std::min(tau, static_cast<double>(n)));
+        }
+      }
+}
+
+TEST_CASE("stages take 3 per batch on two engines and 4 on one, after a first one of 15") {
+  const WorldResult two = simulated(seconds(petra(", engines: 2")));
+  const WorldResult one = simulated(seconds(petra()));
+  CHECK(end_of_step(two, 0, 0) == 15);
+  CHECK(period(two) == 3);
+  CHECK(period(one) == 4);
+}
+
+TEST_CASE("by events and by schedule PETRA makes the same updates in the same time") {
+  for (const char* engines : {"", ", engines: 2"}) {
+    StageCase c = seconds(petra(engines));
+    const WorldResult events = simulated(c);
+    c.schedule = "petra";
+    const WorldResult schedule = simulated(c);
+    CHECK(period(schedule) == period(events));
+    for (std::size_t j = 0; j < 4; ++j) {
+      CHECK(notes_of(events, j).losses == notes_of(schedule, j).losses);
+      CHECK(events.notes[j].checkpoints[0] == schedule.notes[j].checkpoints[0]);
+    }
+  }
+}
+
+TEST_CASE("the period is the slowest stage's, not the mean") {
+  // Reconstruction and backward of the third stage take 3 x 5.
+  CHECK(period(simulated(seconds(petra(", engines: 2"), 4, {1, 2, 5, 1}))) == 15);
+  CHECK(period(simulated(seconds(petra(), 4, {1, 2, 5, 1}))) == 20);
+  // The last stage keeps its graph: 3 x 5.
+  CHECK(period(simulated(seconds(petra(), 4, {1, 2, 1, 5}))) == 15);
+}
+
+TEST_CASE(
+    "relatives take the time of the table: 2 with graphs, 3 with inputs, 3 J and 4 J in turn") {
+  const auto delayed = [](const std::string& options) {
+    return "{name: delayed-gradients, optimizer: {name: sgd, lr: 0.001}, engines: 2" + options +
+           "}";
+  };
+  // The forward of a block that is computed again takes the time of a forward.
+  CHECK(period(simulated(seconds(delayed(""), 5)), 0) == 3);  // the last stage's 3, see below
+  CHECK(period(simulated(seconds(delayed(""), 5, {1, 1, 1, 1, 0.1}))) == 2);
+  CHECK(period(simulated(seconds(delayed(", keep: inputs, versions: false"), 5))) == 3);
+  CHECK(period(simulated(seconds(delayed(", keep: nothing, versions: false"), 5))) == 3);
+  const std::string reversible = "{name: reversible-backprop, optimizer: {name: sgd, lr: 0.001}}";
+  CHECK(period(simulated(seconds(reversible, 5))) == 4 * 4 + 3);
+}
+
+// The largest curvature, in steps of 1/500, up to which SGD of rate 1 does not grow, where only
+// stage j has parameters.
+double stability_edge(const std::string& algorithm, int j) {
+  Adders a;
+  a.has_parameters.assign(4, false);
+  a.has_parameters[static_cast<std::size_t>(j - 1)] = true;
+  a.elements = 1050;
+  a.curvature = [](std::size_t i) { return (static_cast<float>(i) + 0.5F) / 500; };
+  StageCase c;
+  c.algorithm = algorithm;
+  c.steps = 3000;
+  c.model = adders(a);
+  const WorldResult result = simulated(c);
+  const std::vector<float> x =
+      state_of(result, static_cast<std::size_t>(j - 1), "replica.parameters");
+  std::size_t stable = 0;
+  const std::size_t n = 1050, at = x.size() - n - (j == 4 ? 1 : 0);  // beside the ends' unused ones
+  while (stable < n && std::fabs(x[at + stable]) < 1) ++stable;
+  for (std::size_t i = stable; i < n; ++i) CHECK(!(std::fabs(x[at + i]) < 1));
+  return static_cast<double>(stable) / 500;
+}
+
+TEST_CASE("on a quadratic PETRA is stable up to 2 sin(pi / (2 (2 tau + 1))) over the curvature") {
+  const double expected[]{0.2411, 0.3473, 0.6180, 2.0};
+  for (int j = 1; j <= 4; ++j) {
+    CAPTURE(j);
+    CHECK(std::fabs(stability_edge("{name: petra, optimizer: {name: sgd, lr: 1}}", j) -
+                    expected[j - 1]) < 0.003);
+  }
+}
+
+TEST_CASE("one batch at a time, every stage is stable as without delay") {
+  for (int j = 1; j <= 4; ++j)
+    CHECK(std::fabs(
+              stability_edge("{name: reversible-backprop, optimizer: {name: sgd, lr: 1}}", j) - 2) <
+          0.003);
+}
+
+Model small_reversible_mlp(int micro_batches) {
+  return make_mlp({.context = 4,
+                   .embedding = 4,
+                   .hidden = 12,
+                   .layers = 6,
+                   .vocabulary = 256,
+                   .micro_batch = 4,
+                   .micro_batches = micro_batches,
+                   .dtype = Dtype::fp32,
+                   .reversible = true},
+                  test_text());
+}
+
+// Three stages of couplings between the ends: embedding, hidden layer, doubling | coupling x 2 |
+// coupling x 2 | coupling | averaging, head.
+StageCase mlp(const std::string& algorithm, int micro_batches = 1) {
+  StageCase c;
+  c.algorithm = algorithm;
+  c.stages = 5;
+  c.layers = {2, 2, 2, 1, 1};
+  c.micro_batches = micro_batches;
+  c.steps = 30;
+  c.model = small_reversible_mlp;
+  return c;
+}
+
+std::int64_t bytes_on(const WorldResult& result, std::size_t rank, const std::string& lane) {
+  std::int64_t all = 0;
+  for (const std::string& line : result.channels) {
+    std::istringstream in(line);
+    std::size_t of = 0;
+    std::string channel, kind;
+    std::int64_t calls = 0, bytes = 0;
+    in >> of >> channel >> kind >> calls >> bytes;
+    if (of == rank && channel.ends_with(lane)) all += bytes;
+  }
+  return all;
+}
+
+TEST_CASE("the table of PETRA and its relatives holds by the counters") {
+  const std::string sgd = ", optimizer: {name: sgd, lr: 0.01}";
+  struct Row {
+    std::string name, options;
+    double up, down;  // boundaries per batch
+    double flops;     // forwards of a stage per batch
+    bool graph, versions;
+  };
+  constexpr double boundary = 2 * 4 * 12 * 4;            // bytes: two streams of 4 x 12
+  constexpr double forward = 2 * 2 * 2.0 * 4 * 12 * 12;  // FLOPs: two couplings, two products each
+  std::vector<double> parameters;
+  for (const Row& row :
+       {Row{"petra", "", 1, 2, 4, false, false},
+        Row{"reversible-backprop", "", 1, 2, 4, false, false},
+        Row{"delayed-gradients", "", 1, 1, 3, true, true},
+        Row{"delayed-gradients", ", keep: inputs, versions: false", 1, 1, 4, false, false},
+        Row{"delayed-gradients", ", keep: nothing, versions: true", 1, 2, 4, false, true}}) {
+    CAPTURE(row.name);
+    CAPTURE(row.options);
+    const WorldResult result = simulated(mlp("{name: " + row.name + sgd + row.options + "}"));
+    for (const std::size_t j : {1, 2}) {
+      CHECK(static_cast<double>(bytes_on(result, j, "activations")) == row.up * boundary * 30);
+      CHECK(static_cast<double>(bytes_on(result, j, "returned")) == row.down * boundary * 30);
+      CHECK(notes_of(result, j).flops == row.flops * forward * 30);
+    }
+    // Stages 2 and 3 are alike; they differ by two batches under way.
+    const StageNotes second = notes_of(result, 1), third = notes_of(result, 2);
+    constexpr double of_stage = 2 * 2 * (12 * 12 + 12) * 4;  // bytes of parameters
+    const double versions = row.versions ? 2 * 3 : 0;        // 2 (J - j)
+    CHECK(second.parameters == of_stage * (1 + versions));
+    const double more = second.activations + second.messages - third.activations - third.messages;
+    if (row.graph)
+      CHECK(more == 2 * 2 * (boundary + 3 * 4 * 12 * 4));  // of two couplings: input, f, g and y1
+    else if (row.options.find("inputs") != std::string::npos)
+      CHECK(more == 2 * 2 * boundary);
+    else
+      CHECK(more == 0);
+  }
+}
+
+TEST_CASE("PETRA and its relatives have the same bits, traffic and peaks in sim and on cpu") {
+  const std::string adamw = ", optimizer: {name: adamw, lr: 0.01}";
+  for (const std::string& algorithm :
+       {"{name: petra" + adamw + "}", "{name: petra, engines: 2" + adamw + "}",
+        "{name: reversible-backprop" + adamw + "}", "{name: delayed-gradients" + adamw + "}",
+        "{name: delayed-gradients, keep: inputs, versions: false" + adamw + "}"})
+    for (const int micro_batches : {1, 3}) {
+      CAPTURE(algorithm);
+      StageCase c = mlp(algorithm, micro_batches);
+      const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));
+      REQUIRE_MESSAGE(!sim.error, why(sim));
+      const WorldResult cpu = run_in_cpu(replaying(setup_of(c), sim), training_of(c));
+      REQUIRE_MESSAGE(!cpu.error, why(cpu));
+      CHECK(sim.noted() == cpu.noted());
+      CHECK(sim.peaks == cpu.peaks);
+      CHECK(sim.channels == cpu.channels);
+      for (std::size_t r = 0; r < 5; ++r)
+        CHECK(sim.notes[r].checkpoints[0] == cpu.notes[r].checkpoints[0]);
+      const std::vector<double> losses = notes_of(sim, 4).losses;
+      CHECK(losses.size() == 30);
+      // And what happened on cpu happens again in sim.
+      const WorldResult free = run_in_cpu(recording(setup_of(c)), training_of(c));
+      REQUIRE_MESSAGE(!free.error, why(free));
+      const WorldResult again = run_in_sim(replaying(setup_of(c), free), training_of(c));
+      REQUIRE_MESSAGE(!again.error, why(again));
+      CHECK(again.noted() == free.noted());
+    }
+}
+
+TEST_CASE("one batch at a time the stages train as one rank does") {
+  const std::string options = "optimizer: {name: sgd, lr: 0.1}}";
+  StageCase stages = mlp("{name: reversible-backprop, " + options, 2), whole = stages;
+  whole.algorithm = "{name: none, " + options;
+  whole.stages = 1;
+  whole.layers = {};
+  const std::vector<double> losses = notes_of(simulated(stages), 4).losses,
+                            expected = notes_of(simulated(whole), 0).losses;
+  REQUIRE(losses.size() == expected.size());
+  for (std::size_t i = 0; i < losses.size(); ++i)
+    CHECK(losses[i] == doctest::Approx(expected[i]).epsilon(1e-5));
+}
+
+TEST_CASE("with its graph and its parameters kept, every backward is that of its forward") {
+  // Then delayed gradients are PipeDream's with twice its delay: theta <- theta - lr g(theta_old).
+  StageCase c = seconds("{name: delayed-gradients, optimizer: {name: sgd, lr: 0.001}}");
+  const WorldResult kept = simulated(c);
+  c.algorithm = petra();
+  const WorldResult reversed = simulated(c);
+  // Adders have the same gradients either way: their backward reads nothing.
+  for (std::size_t j = 0; j < 4; ++j)
+    CHECK(state_of(kept, j, "replica.parameters") == state_of(reversed, j, "replica.parameters"));
+}
+
+TEST_CASE("replicas of PETRA average the gradients of each stage") {
+  const std::string algorithm = "{name: petra, optimizer: {name: sgd, lr: 0.1}}";
+  StageCase two = mlp(algorithm), one = mlp(algorithm, 2);
+  two.replicas = 2;
+  two.schedule = one.schedule = "petra";
+  const WorldResult result = simulated(two);
+  for (std::size_t j = 0; j < 5; ++j)  // replicate lies outside pipeline or inside: both hold alike
+    CHECK(result.notes.at(j).checkpoints[0].fields.size() > 0);
+  std::vector<std::vector<float>> states;
+  for (std::size_t r = 0; r < 10; ++r) states.push_back(state_of(result, r, "replica.parameters"));
+  int pairs = 0;
+  for (std::size_t a = 0; a < 10; ++a)
+    for (std::size_t b = a + 1; b < 10; ++b) pairs += states[a] == states[b] ? 1 : 0;
+  CHECK(pairs == 5);
+}
+
+TEST_CASE("decoupled greedy learning sends nothing down, and every stage learns") {
+  StageCase c;
+  c.algorithm = "{name: dgl, optimizer: {name: adamw, lr: 0.01}}";
+  c.stages = 3;
+  c.steps = 200;
+  c.model = [](int micro_batches) {
+    return make_mlp({.context = 4,
+                     .embedding = 8,
+                     .hidden = 24,
+                     .layers = 3,
+                     .vocabulary = 256,
+                     .micro_batch = 8,
+                     .micro_batches = micro_batches},
+                    test_text());
+  };
+  const WorldResult sim = simulated(c);
+  for (std::size_t j = 0; j < 3; ++j) CHECK(bytes_on(sim, j, "returned") == 0);
+  for (std::size_t j = 0; j < 2; ++j) CHECK(bytes_on(sim, j, "activations") == 200 * 8 * 24 * 4);
+  const std::vector<double> losses = notes_of(sim, 2).losses;
+  CHECK(losses.back() < 0.8 * losses.front());
+  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
+  CHECK(sim.noted() == cpu.noted());
+}
+
+}  // namespace
+}  // namespace orrery
