@@ -47,8 +47,8 @@ std::vector<double> samples(const WorldResult& result, std::size_t rank, std::in
   return {values.begin() + 1, values.end() - steps};
 }
 
-// By rank: one poll per group, the last of a round is answered yes.
-std::vector<std::vector<int>> micro_batches_by_round(const WorldResult& result) {
+// By rank: one poll per group of micro-batches, the last of a round is answered yes.
+std::vector<std::vector<int>> groups_by_round(const WorldResult& result) {
   std::vector<std::vector<int>> all;
   for (const DecisionLog& log : decisions_from_text(result.decisions, "recorded")) {
     std::vector<int>& rounds = all.emplace_back();
@@ -70,31 +70,19 @@ double total(const std::vector<double>& values) {
   return sum;
 }
 
-}  // namespace
-
-TEST_CASE("SGD is stable up to lr x curvature of 2, ACCO too, delayed updates up to 1") {
-  CHECK(stability_edge("ddp", 1, "replica.parameters") == doctest::Approx(2.0).epsilon(0.005));
-  CHECK(stability_edge("acco", 2, "decoupled.parameters") == doctest::Approx(2.0).epsilon(0.005));
-  CHECK(stability_edge("dpu", 1, "decoupled.parameters") == doctest::Approx(1.0).epsilon(0.01));
-}
-
-TEST_CASE("weight prediction is stable up to the root of a^2 + a = 1") {
-  CHECK(stability_edge("weight-prediction", 1, "decoupled.parameters") ==
-        doctest::Approx((std::sqrt(5.0) - 1) / 2).epsilon(0.01));
-}
-
-TEST_CASE("ACCO's steps are those of its recursion, with momentum and unequal counts") {
+// With `group` micro-batches between two looks at the communication.
+void check_recursion(int group) {
   Quadratic q;
   q.curvature = [](int rank, std::size_t) { return rank == 0 ? 1.0F : 0.5F; };
   q.target = [](int rank, std::size_t) { return rank == 0 ? 0.0F : 3.0F; };
   q.seconds = {0.7e-3, 2e-3};
   const double lr = 0.1, mu = 0.5;
   constexpr std::int64_t steps = 6;
-  const AlgorithmCase c =
-      case_of("{name: acco, optimizer: {name: momentum, lr: 0.1, momentum: 0.5}}", q, steps, 2, 2);
+  const AlgorithmCase c = case_of(
+      "{name: acco, optimizer: {name: momentum, lr: 0.1, momentum: 0.5}}", q, steps, 2, 2 * group);
   const WorldResult result = run_in_sim(recording(setup_of(c)), training_of(c));
   REQUIRE_MESSAGE(!result.error, why(result));
-  const std::vector<std::vector<int>> counts = micro_batches_by_round(result);
+  const std::vector<std::vector<int>> counts = groups_by_round(result);
   REQUIRE(counts[0].size() == 2 * steps);
   CHECK(counts[0] != counts[1]);
 
@@ -102,15 +90,15 @@ TEST_CASE("ACCO's steps are those of its recursion, with momentum and unequal co
     double sum = 0;
     count = 0;
     for (const int rank : {0, 1}) {
-      const int n = counts[static_cast<std::size_t>(rank)][round];
+      const int n = group * counts[static_cast<std::size_t>(rank)][round];
       sum += n * (static_cast<double>(q.curvature(rank, 0)) * (x - q.target(rank, 0)));
       count += n;
     }
     return sum;
   };
   double theta = 1, m = 0;
-  double predicted_count = 2;  // g~^0: a group each
-  double predicted_sum = 1.0 * (theta - 0) + 0.5 * (theta - 3);
+  double predicted_count = 2 * group;  // g~^0: a group each
+  double predicted_sum = group * (1.0 * (theta - 0) + 0.5 * (theta - 3));
   for (std::size_t t = 0; t < steps; ++t) {
     const double predicted = theta - lr * (mu * m + predicted_sum / predicted_count);
     double count = 0;
@@ -126,6 +114,29 @@ TEST_CASE("ACCO's steps are those of its recursion, with momentum and unequal co
   const auto& fields = result.notes[0].checkpoints[0].fields;
   std::memcpy(&updates, fields.at("decoupled.optimizer.steps").data(), sizeof updates);
   CHECK(updates == steps);  // an estimate does not count
+}
+
+}  // namespace
+
+TEST_CASE("SGD is stable up to lr x curvature of 2, ACCO too, delayed updates up to 1") {
+  CHECK(stability_edge("ddp", 1, "replica.parameters") == doctest::Approx(2.0).epsilon(0.005));
+  CHECK(stability_edge("acco", 2, "decoupled.parameters") == doctest::Approx(2.0).epsilon(0.005));
+  for (const int micro_batches : {1, 3})  // taken at a time, and weighing as one mean
+    CHECK(stability_edge("dpu", micro_batches, "decoupled.parameters") ==
+          doctest::Approx(1.0).epsilon(0.01));
+}
+
+TEST_CASE("weight prediction is stable up to the root of a^2 + a = 1") {
+  for (const int micro_batches : {1, 2})
+    CHECK(stability_edge("weight-prediction", micro_batches, "decoupled.parameters") ==
+          doctest::Approx((std::sqrt(5.0) - 1) / 2).epsilon(0.01));
+}
+
+TEST_CASE("ACCO's steps are those of its recursion, with momentum and unequal counts") {
+  for (const int group : {1, 2, 3}) {
+    CAPTURE(group);
+    check_recursion(group);
+  }
 }
 
 TEST_CASE("ACCO on unlike workers of equal speed ends at the optimum of the mean loss") {
