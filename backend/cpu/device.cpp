@@ -2,40 +2,27 @@
 
 #include <algorithm>
 
+#include "backend/host/operands.hpp"
 #include "backend/rank.hpp"
 
 namespace orrery::cpu {
 
-namespace {
+using host::view_of;
 
-View view_of(const Operand& operand) {
-  if (!operand) return {};
-  View view{nullptr, operand.elements(), operand.storage->dtype};
-  if (operand.storage->data != nullptr)
-    view.data = static_cast<std::byte*>(operand.storage->data) +
-                bytes_of(operand.begin, operand.storage->dtype).value;
-  return view;
-}
-
-}  // namespace
-
-CpuDevice::CpuDevice(Shared& shared, int rank)
-    : shared_(shared),
-      rank_(rank),
-      arena_([this](Event event) { return streams_[event.stream]->passed() >= event.ordinal; }) {
-  host_.passed.resize(max_streams);  // others look at it while streams are opened
-}
+CpuDevice::CpuDevice(host::Shared& shared, CpuParts& parts, int rank)
+    : HostDevice(shared, rank),
+      parts_(parts),
+      arena_([this](Event event) { return passed(event.stream) >= event.ordinal; }) {}
 
 CpuDevice::~CpuDevice() { stop(); }
 
 void CpuDevice::open_stream(std::uint32_t stream, const std::string& name, Place) {
   streams_[stream] = std::make_unique<StreamWorker>(*this, stream, name);
-  stream_count_.store(stream + 1);
-  if (name == "compute") compute_.store(stream);
+  count_stream(name);
 }
 
 void* CpuDevice::map(const Storage& storage) {
-  if (!shared_.state.options.real_values && storage.values != Values::always) return nullptr;
+  if (!state().options.real_values && storage.values != Values::always) return nullptr;
   return arena_.take(storage.bytes(), storage.home, storage.place);
 }
 
@@ -124,34 +111,19 @@ void CpuDevice::mark_step(std::uint32_t stream, std::int64_t step) {
   streams_[stream]->submit();
 }
 
-void CpuDevice::note_step(std::int64_t step, Time at) {
-  if (step < 0) return;
-  const Lock lock(monitor().mutex());
-  const auto place = static_cast<std::size_t>(step);
-  if (steps_.size() <= place) steps_.resize(place + 1);
-  steps_[place] = {at, stream(static_cast<std::uint32_t>(compute_.load())).parts()};
+void CpuDevice::step_ended(std::int64_t step, Time at) {
+  note_step(step, {at, stream(compute_stream()).parts()});
+}
+
+void CpuDevice::stream_moved(std::uint32_t) {
+  for (std::uint32_t i = 0; i < stream_count(); ++i) streams_[i]->review_fence();
+  advance();
 }
 
 // ---- Times
 
-PartTimes CpuDevice::host_waited(Instant now) const {
-  PartTimes times = host_waited_;
-  if (holder_ == nobody && now > host_waits_since_)
-    times[static_cast<std::size_t>(part_of_host())] +=
-        monitor().at(now) - monitor().at(host_waits_since_);
-  return times;
-}
-
-// What the program waits for while no flow can run: the main flow's wait decides.
-Part CpuDevice::part_of_host() const {
-  const Wait* wait = flows_.empty() ? nullptr : flows_[0]->wait;
-  if (wait == nullptr || wait->kind != Wait::Kind::events || wait->events.empty())
-    return Part::idle;
-  return waiting_for(stream(wait->events[0].stream).traffic());
-}
-
 void CpuDevice::compute_waits(std::uint32_t waiting, std::int64_t other) {
-  if (waiting != compute_.load()) return;
+  if (waiting != compute_stream()) return;
   compute_waits_since_.store(std::chrono::steady_clock::now().time_since_epoch() /
                              std::chrono::nanoseconds(1));
   compute_waits_for_.store(other);
@@ -161,7 +133,7 @@ Time CpuDevice::exposed(std::uint32_t index, Instant from, Instant to) const {
   const auto ps = [](std::chrono::nanoseconds ns) {
     return Time(ns.count() > 0 ? static_cast<std::uint64_t>(ns.count()) * 1000 : 0);
   };
-  if (index == compute_.load()) return ps(to - from);
+  if (index == compute_stream()) return ps(to - from);
   if (index != compute_waits_for_.load()) return Time{};
   const Instant since{std::chrono::nanoseconds(compute_waits_since_.load())};
   return ps(to - std::max(from, since));
@@ -170,41 +142,15 @@ Time CpuDevice::exposed(std::uint32_t index, Instant from, Instant to) const {
 // ---- The program's life
 
 void CpuDevice::stop() {
-  for (auto& flow : flows_)
-    if (flow->thread.joinable()) flow->thread.join();
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i) streams_[i]->stop();
-}
-
-void CpuDevice::drain(Rank& rank) {
-  for (const auto& flow : flows_)
-    if (flow->id != 0 && !flow->ended)
-      throw Error(Category::invalid_program, "the program ended before its flow '" + flow->name +
-                                                 "': join flows that were forked")
-          .with("rank", std::to_string(rank.id()));
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i) {
-    const Event last[1] = {{i, streams_[i]->issued()}};
-    Wait wait;
-    wait.kind = Wait::Kind::events;
-    wait.events = last;
-    wait.site = {"the end of the program", 0};
-    block(wait);
-  }
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i)
-    if (const std::exception_ptr failed = failure({i, streams_[i]->issued()}))
-      std::rethrow_exception(failed);
+  HostDevice::stop();
+  for (std::uint32_t i = 0; i < stream_count(); ++i) streams_[i]->stop();
 }
 
 void CpuDevice::report(Rank& rank, RankReport& report) const {
-  report.steps = steps_;
-  report.peak = rank.ledger(Place::device).peak();
-  report.host_peak = rank.ledger(Place::host).peak();
-  report.peak_by_label = rank.ledger(Place::device).peak_by_label();
-  report.matrix_flops = rank.matrix_flops();
-  report.losses = rank.losses();
-  report.operations = rank.operations();
+  HostDevice::report(rank, report);
   for (const auto& channel : rank.channels())
     for (ChannelUse use : channel->uses()) {
-      for (std::uint32_t i = 0; i < stream_count_.load(); ++i)
+      for (std::uint32_t i = 0; i < stream_count(); ++i)
         for (const auto& [used, measured] : streams_[i]->uses())
           if (used == channel.get() && measured.kind == use.kind) {
             use.busy += measured.busy;
@@ -217,14 +163,13 @@ void CpuDevice::report(Rank& rank, RankReport& report) const {
 
 std::uint64_t CpuDevice::activities() const {
   std::uint64_t count = 0;
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i) count += streams_[i]->passed();
+  for (std::uint32_t i = 0; i < stream_count(); ++i) count += streams_[i]->passed();
   return count;
 }
 
 Time CpuDevice::last_end() const {
   Time end;
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i)
-    end = std::max(end, streams_[i]->last_end());
+  for (std::uint32_t i = 0; i < stream_count(); ++i) end = std::max(end, streams_[i]->last_end());
   return end;
 }
 

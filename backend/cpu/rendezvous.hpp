@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "backend/channel.hpp"
-#include "backend/cpu/monitor.hpp"
 #include "backend/cpu/operation.hpp"
 #include "backend/cpu/world.hpp"
+#include "backend/host/monitor.hpp"
 
 namespace orrery::cpu {
+
+using namespace host;
 
 // The world's side of a Rendezvous. Guarded by the monitor, but for `results`, which the last to
 // arrive fills before `done` and nobody changes after.

@@ -8,6 +8,7 @@
 #include "backend/cpu/device.hpp"
 #include "backend/cpu/operands.hpp"
 #include "backend/cpu/racy.hpp"
+#include "backend/host/operands.hpp"
 
 namespace orrery::cpu {
 
@@ -71,18 +72,6 @@ const char* label(const Operation& operation) {
 }
 
 }  // namespace
-
-Part waiting_for(Traffic traffic) {
-  switch (traffic) {
-    case Traffic::group:
-      return Part::exposed_communication;
-    case Traffic::edge:
-      return Part::bubble;
-    case Traffic::none:
-      break;
-  }
-  return Part::idle;
-}
 
 StreamWorker::StreamWorker(CpuDevice& device, std::uint32_t index, std::string name)
     : device_(device), index_(index), name_(std::move(name)), mark_(device.monitor().start()) {
@@ -229,7 +218,7 @@ void StreamWorker::execute(Operation& operation) {
     case Operation::Kind::mark:
       // At the end of the operation before, up to which the parts have been counted: so they sum to
       // the time of the step.
-      device_.note_step(operation.step, device_.monitor().at(mark_));
+      device_.step_ended(operation.step, device_.monitor().at(mark_));
       return;
     case Operation::Kind::fence:
       fence(operation);
@@ -298,20 +287,9 @@ void StreamWorker::run_body(const Operation& operation, std::span<const View> vi
 }
 
 void StreamWorker::run_sequence(const Sequence& sequence, std::span<const View> slots) const {
-  std::array<View, max_operands> views;
-  for (const Sequence::Step& step : sequence.steps()) {
-    for (std::size_t i = 0; i < step.operands.size(); ++i) {
-      const SlotView& part = step.operands[i];
-      views[i] = {};
-      if (part.slot < 0) continue;
-      const View& slot = slots[static_cast<std::size_t>(part.slot)];
-      if (slot.elements == 0) continue;  // left empty
-      views[i] = {nullptr, part.elements, slot.dtype};
-      if (slot.data != nullptr)
-        views[i].data = static_cast<std::byte*>(slot.data) + bytes_of(part.begin, slot.dtype).value;
-    }
-    run_kernel(device_.bodies(), step.kernel.kernel->kernel, {views.data(), step.operands.size()});
-  }
+  for_each_step(sequence, slots, [this](const Kernel& kernel, std::span<const View> views) {
+    run_kernel(device_.bodies(), kernel, views);
+  });
 }
 
 void StreamWorker::fence(const Operation& operation) {

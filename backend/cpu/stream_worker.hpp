@@ -12,22 +12,15 @@
 #include <vector>
 
 #include "backend/channel.hpp"
-#include "backend/cpu/monitor.hpp"
 #include "backend/cpu/operation.hpp"
+#include "backend/host/device.hpp"
 #include "backend/world.hpp"
 
 namespace orrery::cpu {
 
+using namespace host;
+
 class CpuDevice;
-
-// What a stream's time went into, as TimeParts.
-enum class Part : std::uint8_t { compute, exposed_communication, bubble, overhead, idle };
-inline constexpr std::size_t part_count = 5;
-using PartTimes = std::array<Time, part_count>;
-
-// What a stream communicates over; set by its first communication.
-enum class Traffic : std::uint8_t { none, group, edge };
-Part waiting_for(Traffic traffic);
 
 class StreamWorker final : public Entity {
  public:

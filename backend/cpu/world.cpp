@@ -2,8 +2,7 @@
 
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/device.hpp"
-#include "backend/cpu/service.hpp"
-#include "backend/rank.hpp"
+#include "backend/host/world.hpp"
 
 namespace orrery {
 
@@ -11,158 +10,22 @@ namespace cpu {
 
 namespace {
 
-class CpuWorld final : public World {
+class CpuWorld final : public host::HostWorld {
  public:
   CpuWorld(WorldOptions options, CpuOptions cpu)
-      : state_(std::move(options)),
-        bodies_(state_.options.bodies != nullptr ? *state_.options.bodies : cpu_bodies()),
-        catalogue_([](PreparedKernel&) {}),
-        meetings_(monitor_, cpu.throttle),
-        ranks_(state_.options.grid.size()),
-        shared_{monitor_, meetings_, state_, bodies_,
-                [this](int to, ControlMessage message) { deliver(to, std::move(message)); }} {
-    state_.catalogue = [this](int) -> Catalogue& { return catalogue_; };
-  }
-
-  void add_service(const std::string& name, ServiceProgram program) override {
-    const int address = ranks_ + static_cast<int>(services_.size());
-    state_.services.push_back(name);
-    services_.push_back(std::make_unique<CpuService>(shared_, address, name, std::move(program)));
-  }
-
-  RunReport run(const Program& program) override {
-    ORRERY_ASSERT(devices_.empty(), "a world runs once");
-    report_.ranks.resize(static_cast<std::size_t>(ranks_));
-    if (state_.options.decisions == DecisionMode::record)
-      report_.decisions.resize(static_cast<std::size_t>(ranks_));
-    monitor_.start_clock();
-    ranks_left_ = ranks_;
-    for (int rank = 0; rank < ranks_; ++rank)
-      devices_.push_back(std::make_unique<CpuDevice>(shared_, rank));
-    {
-      // Nobody runs before everybody is counted: a rank that blocks first is no deadlock.
-      const Lock lock(monitor_.mutex());
-      monitor_.add(starting_, true);
-    }
-    for (auto& service : services_) service->start();
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < ranks_; ++rank)
-      threads.emplace_back([this, rank, &program] { run_rank(rank, program); });
-    {
-      Lock lock(monitor_.mutex());
-      all_begun_.wait(lock, [this] { return begun_ == ranks_; });
-      monitor_.remove(starting_);
-    }
-    for (std::thread& thread : threads) thread.join();
-    for (auto& service : services_) service->join();
-    if (monitor_.failed()) std::rethrow_exception(monitor_.failure());
-    if (!report_.decisions.empty())
-      for (auto& service : services_) report_.decisions.push_back(service->take_decisions());
-    check_messages();
-    finish_report();
-    return std::move(report_);
-  }
+      : HostWorld(std::move(options)),
+        meetings_(monitor(), cpu.throttle),
+        parts_{meetings_,
+               state().options.bodies != nullptr ? *state().options.bodies : cpu_bodies()} {}
+  ~CpuWorld() override { forget_devices(); }
 
  private:
-  // Stands for the ranks whose threads have not begun.
-  struct Starting final : Entity {
-    std::string who() const override { return "world"; }
-    std::string blocked_in() const override { return "start"; }
-  };
-
-  void run_rank(int id, const Program& program) {
-    CpuDevice& device = *devices_[static_cast<std::size_t>(id)];
-    std::unique_ptr<Rank> rank;
-    try {
-      rank = std::make_unique<Rank>(state_, device, id);
-    } catch (...) {
-      const Lock lock(monitor_.mutex());
-      monitor_.fail(std::current_exception());
-      begin_counted();
-      return;
-    }
-    device.begin(*rank);
-    {
-      const Lock lock(monitor_.mutex());
-      begin_counted();
-    }
-    try {
-      program(*rank);
-      device.drain(*rank);
-    } catch (...) {
-      const std::exception_ptr failure =
-          with_context(std::current_exception(), {{"rank", std::to_string(id)}, {"flow", "main"}});
-      const Lock lock(monitor_.mutex());
-      monitor_.fail(failure);
-    }
-    rank_ended();
-    device.end_program();
-    device.stop();
-    const auto place = static_cast<std::size_t>(id);
-    device.report(*rank, report_.ranks[place]);
-    if (!report_.decisions.empty()) report_.decisions[place] = rank->decisions();
+  std::unique_ptr<host::HostDevice> make_device(host::Shared& shared, int rank) override {
+    return std::make_unique<CpuDevice>(shared, parts_, rank);
   }
 
-  void begin_counted() {
-    if (++begun_ == ranks_) all_begun_.notify_all();
-  }
-
-  void rank_ended() {
-    const Lock lock(monitor_.mutex());
-    if (--ranks_left_ > 0) return;
-    for (auto& service : services_) service->ranks_have_ended();
-  }
-
-  void deliver(int to, ControlMessage message) {
-    const Lock lock(monitor_.mutex());
-    if (to < ranks_)
-      devices_[static_cast<std::size_t>(to)]->receive(std::move(message));
-    else
-      services_[static_cast<std::size_t>(to - ranks_)]->receive(std::move(message));
-  }
-
-  std::string address(int number) const {
-    if (number < ranks_) return "rank " + std::to_string(number);
-    return "service " + state_.services[static_cast<std::size_t>(number - ranks_)];
-  }
-
-  void check_messages() const {
-    Error error(Category::mismatch, "message never received");
-    const auto look = [&](int to, const std::vector<ControlMessage>& mailbox) {
-      for (const ControlMessage& message : mailbox)
-        error.with("from " + address(message.from), "to " + address(to) + ", tag " +
-                                                        std::to_string(message.tag) + " (" +
-                                                        to_string(message.site) + ")");
-    };
-    for (int rank = 0; rank < ranks_; ++rank)
-      look(rank, devices_[static_cast<std::size_t>(rank)]->mailbox());
-    for (std::size_t i = 0; i < services_.size(); ++i)
-      look(ranks_ + static_cast<int>(i), services_[i]->mailbox());
-    if (!error.context().empty()) throw error;
-  }
-
-  void finish_report() {
-    for (const auto& device : devices_) {
-      report_.end = std::max(report_.end, device->last_end());
-      report_.activities += device->activities();
-      report_.arena_high_water = std::max(report_.arena_high_water, device->arena_high_water());
-    }
-  }
-
-  WorldState state_;
-  const KernelBodies& bodies_;
-  Catalogue catalogue_;
-  Monitor monitor_;
   Meetings meetings_;
-  const int ranks_;
-  Shared shared_;
-  Starting starting_;
-  std::condition_variable all_begun_;
-  int begun_ = 0;  // guarded by the lock, as ranks_left_
-  int ranks_left_ = 0;
-  RunReport report_;
-  std::vector<std::unique_ptr<CpuService>> services_;
-  std::vector<std::unique_ptr<CpuDevice>> devices_;
+  CpuParts parts_;
 };
 
 }  // namespace

@@ -20,8 +20,9 @@ struct Area {
 const std::vector<Area> areas{
     {"backend/core"},
     {"backend", false, {"backend/core"}},
-    {"backend/cpu", false, {"backend", "backend/core"}},
-    {"backend/cuda", false, {"backend", "backend/core"}},
+    {"backend/host", false, {"backend", "backend/core"}},
+    {"backend/cpu", false, {"backend/host", "backend", "backend/core"}},
+    {"backend/cuda", false, {"backend/transport", "backend/host", "backend", "backend/core"}},
     {"backend/transport", false, {"backend", "backend/core"}},
     {"platforms", false, {"backend", "backend/core"}},
     {"sim/simgrid", false, {"backend/core"}},

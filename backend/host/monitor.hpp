@@ -17,7 +17,7 @@
 #include "backend/core/error.hpp"
 #include "backend/core/units.hpp"
 
-namespace orrery::cpu {
+namespace orrery::host {
 
 using Lock = std::unique_lock<std::mutex>;
 using Instant = std::chrono::steady_clock::time_point;
@@ -97,4 +97,4 @@ class Monitor {
 std::exception_ptr with_context(std::exception_ptr failure,
                                 const std::vector<std::pair<std::string, std::string>>& context);
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

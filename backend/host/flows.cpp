@@ -1,10 +1,10 @@
-// Flows of a rank and their baton, waits, signals and messages: the host side of CpuDevice.
+// Flows of a rank and their baton, waits, signals and messages: the host side of HostDevice.
 #include <algorithm>
 
-#include "backend/cpu/device.hpp"
+#include "backend/host/device.hpp"
 #include "backend/rank.hpp"
 
-namespace orrery::cpu {
+namespace orrery::host {
 
 namespace {
 thread_local std::uint32_t flow_of_this_thread = 0;
@@ -18,7 +18,7 @@ std::string Flow::blocked_in() const {
   std::string text = "waits for";
   for (std::size_t i = 0; i < wait->events.size(); ++i)
     text += (i > 0 ? " or operation " : " operation ") + std::to_string(wait->events[i].ordinal) +
-            " of stream " + device.stream(wait->events[i].stream).name();
+            " of stream " + device.stream_name(wait->events[i].stream);
   return text + " (" + to_string(wait->site) + ")";
 }
 
@@ -27,9 +27,9 @@ bool Flow::deadline_passed() {
   return false;
 }
 
-std::uint32_t CpuDevice::current_flow() { return flow_of_this_thread; }
+std::uint32_t HostDevice::current_flow() { return flow_of_this_thread; }
 
-void CpuDevice::begin(Rank& rank) {
+void HostDevice::begin(Rank& rank) {
   flow_of_this_thread = 0;
   const Lock lock(monitor().mutex());
   program_ = &rank;
@@ -40,12 +40,12 @@ void CpuDevice::begin(Rank& rank) {
   monitor().add(*flows_[0], true);
 }
 
-void CpuDevice::end_program() {
+void HostDevice::end_program() {
   const Lock lock(monitor().mutex());
   end(*flows_[0]);
 }
 
-void CpuDevice::fork(std::uint32_t id, const std::string& name, std::function<void()> body) {
+void HostDevice::fork(std::uint32_t id, const std::string& name, std::function<void()> body) {
   monitor().throw_if_failed();
   const Lock lock(monitor().mutex());
   ORRERY_ASSERT(id == flows_.size(), "flows are numbered in the order of their forks");
@@ -56,7 +56,7 @@ void CpuDevice::fork(std::uint32_t id, const std::string& name, std::function<vo
   flow.thread = std::thread([this, &flow, run = std::move(body)] { run_forked(flow, run); });
 }
 
-void CpuDevice::run_forked(Flow& flow, const std::function<void()>& body) {
+void HostDevice::run_forked(Flow& flow, const std::function<void()>& body) {
   flow_of_this_thread = flow.id;
   try {
     {
@@ -80,13 +80,13 @@ void CpuDevice::run_forked(Flow& flow, const std::function<void()>& body) {
 }
 
 // In a run that has failed, flows of a rank still unwind one at a time: they share its tensors.
-void CpuDevice::take_to_unwind(Lock& lock, Flow& flow) {
+void HostDevice::take_to_unwind(Lock& lock, Flow& flow) {
   flow.wait = nullptr;
   baton_free_.wait(lock, [&] { return holder_ == nobody || holder_ == flow.id; });
   holder_ = flow.id;
 }
 
-void CpuDevice::end(Flow& flow) {
+void HostDevice::end(Flow& flow) {
   flow.ended = true;
   host_.flow_ended[flow.id] = true;
   if (!monitor().failed()) {
@@ -103,11 +103,11 @@ void CpuDevice::end(Flow& flow) {
   monitor().remove(flow);
 }
 
-bool CpuDevice::block(const Wait& wait) {
+bool HostDevice::block(const Wait& wait) {
   monitor().throw_if_failed();
   if (alive_ == 1 && wait.kind == Wait::Kind::events)
     for (const Event& event : wait.events)
-      if (streams_[event.stream]->passed() >= event.ordinal) return true;
+      if (passed(event.stream) >= event.ordinal) return true;
   Lock lock(monitor().mutex());
   Flow& flow = *flows_[flow_of_this_thread];
   flow.wait = &wait;
@@ -133,7 +133,7 @@ bool CpuDevice::block(const Wait& wait) {
 }
 
 // `flow` lets go of the baton.
-void CpuDevice::release(Flow& flow) {
+void HostDevice::release(Flow& flow) {
   if (alive_ > 1) {
     DecisionLog& log = program_->decisions();
     if (log.replaying())
@@ -145,15 +145,15 @@ void CpuDevice::release(Flow& flow) {
   host_waits_since_ = std::chrono::steady_clock::now();
 }
 
-bool CpuDevice::can_run(const Flow& flow, bool& satisfied) const {
+bool HostDevice::can_run(const Flow& flow, bool& satisfied) const {
   if (flow.ended || (designated_ != nobody && designated_ != flow.id)) return false;
   satisfied = flow.wait == nullptr || host_.satisfied(*flow.wait);
   return satisfied || (flow.wait->deadline != time_never && monitor().now() >= flow.wait->deadline);
 }
 
-bool CpuDevice::try_give() {
+bool HostDevice::try_give() {
   for (std::uint32_t i = 0; i < stream_count_.load(std::memory_order_relaxed); ++i)
-    host_.passed[i] = streams_[i]->passed();
+    host_.passed[i] = passed(i);
   for (std::size_t i = 1; i <= flows_.size(); ++i) {
     Flow& flow = *flows_[(last_ + i) % flows_.size()];
     bool satisfied = false;
@@ -164,7 +164,7 @@ bool CpuDevice::try_give() {
   return false;
 }
 
-void CpuDevice::give(Flow& flow, bool satisfied) {
+void HostDevice::give(Flow& flow, bool satisfied) {
   const PartTimes waited = host_waited(std::chrono::steady_clock::now());
   host_waited_ = waited;
   flow.satisfied = satisfied;
@@ -175,54 +175,46 @@ void CpuDevice::give(Flow& flow, bool satisfied) {
   monitor().make_ready(flow);
 }
 
-void CpuDevice::watch_for(const Wait& wait) {
-  for (const Event& event : wait.events) streams_[event.stream]->watch(event.ordinal);
-}
-
 // First asks the streams to tell, then looks: what happens in between is seen or told.
-void CpuDevice::advance() {
+void HostDevice::advance() {
   if (holder_ != nobody || alive_ == 0 || monitor().failed() || try_give()) return;
   for (const auto& flow : flows_)
-    if (!flow->ended && flow->wait != nullptr) watch_for(*flow->wait);
+    if (!flow->ended && flow->wait != nullptr)
+      for (const Event& event : flow->wait->events) watch(event);
   try_give();
 }
 
-void CpuDevice::stream_moved(std::uint32_t) {
-  for (std::uint32_t i = 0; i < stream_count_.load(); ++i) streams_[i]->review_fence();
-  advance();
-}
-
-bool CpuDevice::done(Event event) {
+bool HostDevice::done(Event event) {
   monitor().throw_if_failed();
-  return streams_[event.stream]->passed() >= event.ordinal;
+  return passed(event.stream) >= event.ordinal;
 }
 
-std::exception_ptr CpuDevice::failure(Event event) {
+std::exception_ptr HostDevice::failure(Event event) {
   const Lock lock(monitor().mutex());
-  return streams_[event.stream]->failure_by(event.ordinal);
+  return failure_by(event);
 }
 
-void CpuDevice::raise(Signal& signal) {
+void HostDevice::raise(Signal& signal) {
   const Lock lock(monitor().mutex());
   signal.add();
 }
 
-void CpuDevice::take(Signal& signal) {
+void HostDevice::take(Signal& signal) {
   const Lock lock(monitor().mutex());
   signal.take();
 }
 
-void CpuDevice::send(int to, ControlMessage message) {
+void HostDevice::send(int to, ControlMessage message) {
   monitor().throw_if_failed();
   shared_.deliver(to, std::move(message));
 }
 
-void CpuDevice::receive(ControlMessage message) {
+void HostDevice::receive(ControlMessage message) {
   host_.mailbox.push_back(std::move(message));
   advance();
 }
 
-ControlMessage CpuDevice::take_message(Tag tag, int from) {
+ControlMessage HostDevice::take_message(Tag tag, int from) {
   const Lock lock(monitor().mutex());
   const int place = host_.find(tag, from);
   ORRERY_ASSERT(place >= 0, "a wait for the message was satisfied");
@@ -231,4 +223,4 @@ ControlMessage CpuDevice::take_message(Tag tag, int from) {
   return message;
 }
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

@@ -1,9 +1,9 @@
-#include "backend/cpu/arena.hpp"
+#include "backend/host/arena.hpp"
 
 #include <algorithm>
 #include <new>
 
-namespace orrery::cpu {
+namespace orrery::host {
 
 namespace {
 constexpr std::int64_t alignment = 64;
@@ -12,12 +12,15 @@ constexpr Bytes always_cached{64 << 20};
 Bytes rounded(Bytes size) {
   return Bytes((std::max<std::int64_t>(size.value, 1) + alignment - 1) / alignment * alignment);
 }
-void release(void* data) { ::operator delete (data, std::align_val_t{alignment}); }
 }  // namespace
+
+const Arena::Source Arena::ordinary_memory{
+    [](std::size_t bytes) { return ::operator new (bytes, std::align_val_t{alignment}); },
+    [](void* data) { ::operator delete (data, std::align_val_t{alignment}); }};
 
 Arena::~Arena() {
   for (auto& [size, blocks] : free_)
-    for (const Free& block : blocks) release(block.data);
+    for (const Free& block : blocks) source_.give_back(block.data);
 }
 
 void* Arena::take(Bytes size, std::uint32_t home, Place place) {
@@ -31,8 +34,7 @@ void* Arena::take(Bytes size, std::uint32_t home, Place place) {
   if (chosen == blocks.rend())
     chosen = std::find_if(blocks.rbegin(), blocks.rend(),
                           [this](const Free& block) { return done_(block.after); });
-  if (chosen == blocks.rend())
-    return ::operator new (static_cast<std::size_t>(room.value), std::align_val_t{alignment});
+  if (chosen == blocks.rend()) return source_.take(static_cast<std::size_t>(room.value));
   void* data = chosen->data;
   blocks.erase(std::next(chosen).base());
   cached_ -= room;
@@ -52,10 +54,10 @@ void Arena::trim() {
   for (auto& [size, blocks] : free_)
     std::erase_if(blocks, [&](const Free& block) {
       if (!done_(block.after)) return false;
-      release(block.data);
+      source_.give_back(block.data);
       cached_ -= Bytes(size);
       return true;
     });
 }
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

@@ -6,16 +6,16 @@
 #include <string>
 #include <thread>
 
-#include "backend/cpu/device.hpp"
-#include "backend/cpu/monitor.hpp"
+#include "backend/host/device.hpp"
+#include "backend/host/monitor.hpp"
 #include "backend/service_log.hpp"
 #include "backend/world.hpp"
 
-namespace orrery::cpu {
+namespace orrery::host {
 
-class CpuService final : public Service, public Entity {
+class ControlService final : public Service, public Entity {
  public:
-  CpuService(Shared& shared, int address, std::string name, World::ServiceProgram program);
+  ControlService(Shared& shared, int address, std::string name, World::ServiceProgram program);
 
   void start();
   void join();
@@ -50,4 +50,4 @@ class CpuService final : public Service, public Entity {
   std::thread thread_;
 };
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

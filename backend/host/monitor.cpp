@@ -1,8 +1,8 @@
-#include "backend/cpu/monitor.hpp"
+#include "backend/host/monitor.hpp"
 
 #include <algorithm>
 
-namespace orrery::cpu {
+namespace orrery::host {
 
 using std::chrono::duration_cast;
 using std::chrono::nanoseconds;
@@ -122,4 +122,4 @@ std::exception_ptr with_context(std::exception_ptr failure,
   return std::make_exception_ptr(*error);
 }
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

@@ -1,15 +1,16 @@
-#include "backend/cpu/service.hpp"
+#include "backend/host/service.hpp"
 
-namespace orrery::cpu {
+namespace orrery::host {
 
-CpuService::CpuService(Shared& shared, int address, std::string name, World::ServiceProgram program)
+ControlService::ControlService(Shared& shared, int address, std::string name,
+                               World::ServiceProgram program)
     : shared_(shared),
       address_(address),
       name_(std::move(name)),
       program_(std::move(program)),
       log_(shared.state.options, address) {}
 
-void CpuService::start() {
+void ControlService::start() {
   {
     const Lock lock(shared_.monitor.mutex());
     shared_.monitor.add(*this, true);
@@ -17,9 +18,9 @@ void CpuService::start() {
   thread_ = std::thread([this] { run(); });
 }
 
-void CpuService::join() { thread_.join(); }
+void ControlService::join() { thread_.join(); }
 
-void CpuService::run() {
+void ControlService::run() {
   try {
     program_(*this);
   } catch (const Unwind&) {
@@ -32,24 +33,25 @@ void CpuService::run() {
   shared_.monitor.remove(*this);
 }
 
-void CpuService::receive(ControlMessage message) {
+void ControlService::receive(ControlMessage message) {
   mailbox_.mailbox.push_back(std::move(message));
   shared_.monitor.make_ready(*this);
 }
 
-void CpuService::ranks_have_ended() {
+void ControlService::ranks_have_ended() {
   finishing_ = true;
   shared_.monitor.make_ready(*this);
 }
 
-Random& CpuService::rng(Purpose purpose) {
+Random& ControlService::rng(Purpose purpose) {
   return rngs_
       .try_emplace(purpose, shared_.state.options.seed, purpose,
                    static_cast<std::uint32_t>(address_))
       .first->second;
 }
 
-void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> values, Site site) {
+void ControlService::control_send(int to, Tag tag, std::span<const std::int64_t> values,
+                                  Site site) {
   const int last =
       shared_.state.options.grid.size() + static_cast<int>(shared_.state.services.size());
   if (to < 0 || to >= last)
@@ -59,7 +61,7 @@ void CpuService::control_send(int to, Tag tag, std::span<const std::int64_t> val
   shared_.deliver(to, {address_, tag, {values.begin(), values.end()}, site});
 }
 
-std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Seconds timeout) {
+std::optional<ControlMessage> ControlService::control_receive(Tag tag, int from, Seconds timeout) {
   Monitor& monitor = shared_.monitor;
   const ServiceLog::Receive receive = log_.begin(from, timeout);
   if (receive.missed) return std::nullopt;
@@ -85,8 +87,8 @@ std::optional<ControlMessage> CpuService::control_receive(Tag tag, int from, Sec
   }
 }
 
-std::string CpuService::blocked_in() const {
+std::string ControlService::blocked_in() const {
   return "waits for a message with tag " + std::to_string(tag_);
 }
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host

@@ -1,4 +1,5 @@
-// Where one rank's tensors live: 64-byte aligned blocks, kept for reuse when they are freed.
+// Where one rank's tensors in host memory live: 64-byte aligned blocks, kept for reuse when they
+// are freed.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 #include "backend/event.hpp"
 #include "backend/tensor.hpp"
 
-namespace orrery::cpu {
+namespace orrery::host {
 
 // Used by the rank's flows, one at a time. What is in fresh memory is undefined. A freed block
 // serves the next tensor of its size on the same home stream at once, since that stream runs in
@@ -20,7 +21,14 @@ namespace orrery::cpu {
 class Arena {
  public:
   using Done = std::function<bool(Event)>;
-  explicit Arena(Done done) : done_(std::move(done)) {}
+  // Where blocks come from: 64-byte aligned.
+  struct Source {
+    void* (*take)(std::size_t bytes);
+    void (*give_back)(void* data);
+  };
+  static const Source ordinary_memory;
+  explicit Arena(Done done, Source source = ordinary_memory)
+      : done_(std::move(done)), source_(source) {}
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -44,9 +52,10 @@ class Arena {
   void trim();
 
   Done done_;
+  Source source_;
   std::unordered_map<std::int64_t, std::vector<Free>> free_;  // by size
   Bytes cached_;
   Use use_[2];
 };
 
-}  // namespace orrery::cpu
+}  // namespace orrery::host
