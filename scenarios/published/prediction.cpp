@@ -35,6 +35,21 @@ std::string timed_as(const std::string& precision, std::vector<Assumption>& note
   return "bf16";
 }
 
+// memory.recompute. Selective is the core of attention, as Megatron-LM has it, but for two sources:
+// fms-fsdp recomputes one layer in N; the policy of torchtitan keeps every second product of a
+// layer.
+Node recompute_of(const MeasuredFile& file, const std::string& means, std::int64_t layers,
+                  std::vector<Assumption>& notes) {
+  if (means == "selective" && file.repo == "foundation-model-stack/fms-fsdp")
+    throw NotScored("how many layers are recomputed is not stated");
+  if (means != "selective" || file.repo != "pytorch/torchtitan") return Node::scalar(means);
+  note(notes, "recompute", "every second layer",
+       "as much as the source's policy, which recomputes about half of every layer (recalled)");
+  std::vector<Node> listed;
+  for (std::int64_t layer = 0; layer < layers; layer += 2) listed.push_back(count(layer));
+  return Node::list(std::move(listed));
+}
+
 // Types of a step. Products in 8 bits are cast from 16: with a scale for each tensor, but for the
 // MX formats.
 Node precision_of(const MeasuredCase& c, const std::string& means, std::vector<Assumption>& notes) {
@@ -143,7 +158,8 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   add_pipeline_details(c, plan, model, schedule, parallel, notes);
   root.add("parallel", std::move(parallel));
   root.add("algorithm", algorithm_of(sharding));
-  root.add("memory", section({{"recompute", Node::scalar(recompute)}}));
+  root.add("memory",
+           section({{"recompute", recompute_of(file, recompute, model.layers(), notes)}}));
   root.add("precision", precision_of(c, precision, notes));
   root.add("platform", section({{"cluster", Node::scalar(platform->cluster.name, true)},
                                 {"gpus", count(plan.gpus)},

@@ -130,6 +130,16 @@ TEST_CASE("selective recomputation and products in fp8 are what a case says") {
   REQUIRE_MESSAGE(again.scenario, again.skipped);
   CHECK(again.scenario->recompute_attention);
   CHECK_FALSE(again.scenario->recompute);
+  const auto of_repo = [](const std::string& repo) {
+    return prediction_of(with(step, "full", "selective") + ", iter_s: 1",
+                         "source: {title: t, repo: " + repo + "}\n");
+  };
+  const Prediction layers = of_repo("pytorch/torchtitan");
+  REQUIRE_MESSAGE(layers.scenario, layers.skipped);
+  CHECK(layers.scenario->recompute_layers == std::vector<int>{0, 2, 4, 6, 8, 10});
+  CHECK(assumes(layers, "recompute", "every second layer"));
+  CHECK(of_repo("foundation-model-stack/fms-fsdp").skipped ==
+        "how many layers are recomputed is not stated");
   const std::string h100 = with(with(step, "A100-80GB-SXM", "H100-SXM"), "bf16", "fp8");
   const Prediction narrow = prediction_of(h100 + ", iter_s: 1");
   REQUIRE_MESSAGE(narrow.scenario, narrow.skipped);
