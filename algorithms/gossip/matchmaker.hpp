@@ -2,8 +2,8 @@
 // gradients that are still to be computed.
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <optional>
 
 #include "algorithms/gossip/graph.hpp"
 #include "backend/world.hpp"
@@ -21,7 +21,9 @@ struct MatchmakerOptions {
   Pairing pairing = Pairing::available;
   double rate = 1;             // poisson: averagings of a worker per gradient
   std::int64_t gradients = 0;  // to be computed by all together, beside each one's first
-  std::function<void(Seconds, int, int)> paired{};  // told of every pair
+  // available: who is silent for so long, when it owes a word, is lost; before two workers are told
+  // to average, both are asked whether they are there. Absent: nobody is lost.
+  std::optional<Seconds> deadline{};
 };
 
 namespace gossip {
@@ -34,11 +36,14 @@ enum Request : std::int64_t {
   ready,     // for an averaging. Answered by `partner`, in time
   leave,     // I shall not ask any more
   resume,    // {resume, gradients that I had computed before this run}
+  here,      // the answer to `ask`
 };
 // From the matchmaker.
-inline constexpr Tag turn = 2;     // {1}, or {0}: there are no more
-inline constexpr Tag partner = 3;  // {worker}, or {nobody}: no neighbour is left, or you have left
-inline constexpr std::int64_t nobody = -1;
+inline constexpr Tag turn = 2;  // {1}, or {0}: there are no more
+// {worker, go}: average; {worker, ask}: are you there for it; {nobody, go}: no neighbour is left,
+// or you have left, or are lost.
+inline constexpr Tag partner = 3;
+inline constexpr std::int64_t nobody = -1, go = 1, ask = 0;
 
 }  // namespace gossip
 
