@@ -132,6 +132,8 @@ void Gossip::average_while_training() {
   for (int partner = next_partner(); partner != gossip::nobody; partner = next_partner()) {
     average_with(partner);
     pace_.averaging_done();
+    if (options_.pairing == Pairing::poisson && !pace_.gradients_ended())
+      rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
   }
   pace_.no_more_averagings();
 }

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,6 +28,7 @@
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
+#include "backend/core/text.hpp"
 
 namespace orrery {
 
@@ -76,6 +78,10 @@ void describe_graph(Fields<Options>& f) {
     const GossipOptions& o = options;
     const bool some_die =
         std::ranges::any_of(o.members, [](const Member& m) { return m.dies_after.has_value(); });
+    const std::vector<std::string>& names = graph_names();
+    if (std::ranges::find(names, o.graph) == names.end() && !std::filesystem::exists(o.graph))
+      p.add("graph", "'" + o.graph + "' is none of " + join(names, ", ") + ", and no file",
+            did_you_mean(o.graph, names));
     if (some_die && !o.deadline)
       p.add("members", "a worker that dies has to be noticed", "set deadline");
     if (o.deadline && o.pairing == Pairing::poisson)

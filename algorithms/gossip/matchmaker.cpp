@@ -23,7 +23,7 @@ class Matchmaker {
   void run() {
     if (options_.deadline)
       for (Worker& worker : workers_) worker.owes_by = service_.now() + *options_.deadline;
-    while (left_ < workers_.size()) {
+    while (true) {  // until all ranks have ended: who is lost may still ask
       const Seconds until = next_event();
       const Seconds wait = until < forever ? until - service_.now() : forever;
       const auto message = wait > Seconds(0) || until == forever
@@ -46,6 +46,7 @@ class Matchmaker {
     State state = State::busy;
     bool left = false, dismissed = false;
     int partner = -1;
+    int behind = 0;             // averagings told and not done
     Seconds asked{0};           // for its last gradient
     Seconds owes_by = forever;  // a word, else it is lost
   };
@@ -75,7 +76,10 @@ class Matchmaker {
         if (gradients_ > 0) --gradients_;
         break;
       case gossip::ready:
-        if (!at(from).dismissed) look_for_partner(from);
+        if (options_.pairing == Pairing::poisson)
+          --at(from).behind;
+        else if (!at(from).dismissed)
+          look_for_partner(from);
         break;
       case gossip::here:
         if (at(from).state == State::asked) agree(from);
@@ -121,6 +125,7 @@ class Matchmaker {
   void pair(int i, int j) {
     for (const auto& [one, other] : {std::pair{i, j}, {j, i}}) {
       at(one).state = State::busy;
+      ++at(one).behind;
       if (options_.deadline) at(one).owes_by = service_.now() + *options_.deadline;
       send(one, gossip::partner, {other, gossip::go});
     }
@@ -178,9 +183,17 @@ class Matchmaker {
   void tick() {
     const std::vector<std::pair<int, int>>& edges = graph_.edges();
     const auto& [i, j] = edges[service_.rng(Purpose::gossip).below(edges.size())];
-    if (!at(i).dismissed && !at(j).dismissed) pair(i, j);
-    wind(next_tick_);
+    const auto free = [this](int worker) {
+      return !at(worker).dismissed && at(worker).behind < most_behind;
+    };
+    if (free(i) && free(j)) pair(i, j);
+    if (left_ < workers_.size())
+      wind(next_tick_);
+    else
+      next_tick_ = forever;
   }
+
+  static constexpr int most_behind = 4;
 
   Service& service_;
   const MatchmakerOptions& options_;

@@ -13,7 +13,8 @@ namespace orrery {
 // How pairs come about.
 enum class Pairing : std::uint8_t {
   available,  // a worker that is ready is paired with a neighbour that waits, a random one of them
-  poisson,    // every edge has a Poisson clock; workers average in the order of its ticks
+  poisson,    // every edge has a Poisson clock; workers average in the order of its ticks, of which
+              // those are left out that find one of them some averagings behind
 };
 
 struct MatchmakerOptions {
@@ -33,7 +34,7 @@ inline constexpr const char* matchmaker = "matchmaker";
 inline constexpr Tag request = 1;
 enum Request : std::int64_t {
   gradient,  // may I compute another one? Answered by `turn`
-  ready,     // for an averaging. Answered by `partner`, in time
+  ready,     // for an averaging: answered by `partner`, in time; poisson: done with one
   leave,     // I shall not ask any more
   resume,    // {resume, gradients that I had computed before this run}
   here,      // the answer to `ask`
@@ -47,8 +48,7 @@ inline constexpr std::int64_t nobody = -1, go = 1, ask = 0;
 
 }  // namespace gossip
 
-// Workers are ranks 0 … n-1. Each is told `nobody` once, as its last partner. It is ready to be
-// left by all of them.
+// Workers are ranks 0 … n-1. Each is told `nobody` once, as its last partner.
 World::ServiceProgram matchmaker_program(const MatchmakerOptions& options);
 
 }  // namespace orrery

@@ -68,6 +68,13 @@ TEST_CASE("a worker between two that have died goes on alone") {
   CHECK(places(result)[1].back() < 1e-4);
 }
 
+TEST_CASE("with a deadline shorter than a gradient workers lose each other, and all go on alone") {
+  const AlgorithmCase c = pulling("a2cid2, graph: ring, deadline: 100us", 5, 30);
+  const WorldResult result = ran(run_in_sim(swift(c, 1), training_of(c)));
+  CHECK(total(places(result)) == 5 * 30);
+  for (const auto& losses : places(result)) CHECK(losses.back() < 0.1 * losses.front());
+}
+
 TEST_CASE("a worker that leaves is missed by nobody") {
   const AlgorithmCase c =
       pulling("a2cid2, graph: ring, members: [{worker: 1, leaves_after: 3}]", 4, 30);
