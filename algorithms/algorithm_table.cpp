@@ -116,6 +116,7 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
                                  graph->of(replicas), options.pairing,
                                  Made::rate(options, *graph->of(replicas))};
                              matchmaker.gradients = replicas * (steps - 1);
+                             matchmaker.deadline = options.deadline;
                              return matchmaker_program(matchmaker);
                            }});
   return plan;

@@ -9,6 +9,16 @@ std::shared_ptr<const Graph> GraphOnce::of(int workers) {
   return graph_;
 }
 
+void describe(Fields<Member>& f) {
+  f.field("worker", &Member::worker).required().at_least(0);
+  f.field("leaves_after", &Member::leaves_after)
+      .at_least(1)
+      .doc("gradients of its own; it tells the others");
+  f.field("dies_after", &Member::dies_after)
+      .at_least(1)
+      .doc("gradients of its own; it falls silent, but for an averaging that it has agreed to");
+}
+
 Gossip::Gossip(Replica& replica, const GossipOptions& options)
     : replica_(replica),
       rank_(replica.rank()),
@@ -76,11 +86,24 @@ StepEnd Gossip::issue(Progress& progress) {
     move_to_now(compute_);
     take_step(compute_);
   });
-  if (rank_.control_receive(gossip::turn, matchmaker_)->values[0] == 0)
+  const bool last = rank_.control_receive(gossip::turn, matchmaker_)->values[0] == 0;
+  if (leaves_now(progress.step() + 1) || last)
     progress.end();
   else if (options_.pairing == Pairing::available)
     pace_.gradient_done();
   return {compute_.record(), replica_.loss()};
+}
+
+bool Gossip::leaves_now(std::int64_t gradients) {
+  if (options_.members.empty()) return false;
+  const int me = rank_.coordinate(Axis::island);
+  bool leaves = false;
+  for (const Member& m : options_.members) {
+    if (m.worker != me) continue;
+    dead_ = dead_ || (m.dies_after && *m.dies_after <= gradients);
+    leaves = leaves || dead_ || (m.leaves_after && *m.leaves_after <= gradients);
+  }
+  return leaves;
 }
 
 void Gossip::take_step(Stream& stream) {
@@ -93,16 +116,24 @@ void Gossip::take_step(Stream& stream) {
 
 void Gossip::pack(Stream& stream, const Tensor& message) { stream.copy(x(), message); }
 
+// A dead worker says nothing any more. What is still sent to it is taken in, so that nothing is
+// left when the run ends.
 int Gossip::next_partner() {
   if (options_.pairing == Pairing::available && pace_.may_average())
     rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
-  return static_cast<int>(rank_.control_receive(gossip::partner, matchmaker_)->values[0]);
+  while (true) {
+    const auto message = rank_.control_receive(gossip::partner, matchmaker_);
+    if (message->values[1] == gossip::go) return static_cast<int>(message->values[0]);
+    if (!dead_) rank_.control_send(matchmaker_, gossip::request, {gossip::here});
+  }
 }
 
 void Gossip::average_while_training() {
   for (int partner = next_partner(); partner != gossip::nobody; partner = next_partner()) {
     average_with(partner);
     pace_.averaging_done();
+    if (options_.pairing == Pairing::poisson && !pace_.gradients_ended())
+      rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
   }
   pace_.no_more_averagings();
 }
@@ -133,12 +164,12 @@ void Gossip::average_with(int partner) {
 
 void Gossip::finish() {
   pace_.no_more_gradients();
-  rank_.control_send(matchmaker_, gossip::request, {gossip::leave});
+  if (!dead_) rank_.control_send(matchmaker_, gossip::request, {gossip::leave});
   if (started_)
     rank_.join(averaging_);
   else
     rank_.control_receive(gossip::partner, matchmaker_);
-  if (options_.final_average) {
+  if (options_.final_average && all_stay()) {
     compute_.after(last_turn_);
     move_to_now(compute_);
     communication_.after(compute_.record());
@@ -150,7 +181,7 @@ void Gossip::finish() {
 
 std::optional<Bytes> Gossip::sent(std::int64_t) const {
   const Bytes averaged = x().bytes() * pace_.averagings();
-  if (!options_.final_average) return averaged;
+  if (!options_.final_average || !all_stay()) return averaged;
   return averaged + wire_bytes(Collective::all_reduce, x().bytes(), workers_.size());
 }
 

@@ -15,6 +15,8 @@
 //                  (none where they read what an averaging may be writing)
 #pragma once
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,8 +28,16 @@
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
+#include "backend/core/text.hpp"
 
 namespace orrery {
+
+// A worker that does not stay to the end.
+struct Member {
+  std::int64_t worker = 0;
+  std::optional<std::int64_t> leaves_after, dies_after;  // so many gradients of its own
+};
+void describe(Fields<Member>& f);
 
 // The keys that they share; describe_gossip registers them.
 struct GossipOptions {
@@ -37,6 +47,8 @@ struct GossipOptions {
   bool exact_rate = false;  // not by Poisson numbers
   bool racy_reads = false;  // gradients read x itself
   bool final_average = true;
+  std::vector<Member> members;      // those that do not stay
+  std::optional<Seconds> deadline;  // after which a silent worker is lost; absent: nobody dies
   std::optional<double> clip_norm;
   OptimizerSpec optimizer;
 };
@@ -54,7 +66,28 @@ void describe_graph(Fields<Options>& f) {
   f.field("exact_rate", own(&GossipOptions::exact_rate))
       .doc("the same number of averagings for each gradient, not a Poisson number");
   f.field("final_average", own(&GossipOptions::final_average))
-      .doc("all workers take their mean at the end");
+      .doc("all workers take their mean at the end, where all stay until then");
+  f.list("members", own(&GossipOptions::members))
+      .doc("workers that leave or die on the way: {worker, leaves_after or dies_after}");
+  f.field("deadline", own(&GossipOptions::deadline))
+      .positive()
+      .doc(
+          "a worker that is silent for so long is lost to the others; longer than a gradient and "
+          "an averaging; absent: nobody dies");
+  f.check([](const Options& options, const SectionProblems& p) {
+    const GossipOptions& o = options;
+    const bool some_die =
+        std::ranges::any_of(o.members, [](const Member& m) { return m.dies_after.has_value(); });
+    const std::vector<std::string>& names = graph_names();
+    if (std::ranges::find(names, o.graph) == names.end() && !std::filesystem::exists(o.graph))
+      p.add("graph", "'" + o.graph + "' is none of " + join(names, ", ") + ", and no file",
+            did_you_mean(o.graph, names));
+    if (some_die && !o.deadline)
+      p.add("members", "a worker that dies has to be noticed", "set deadline");
+    if (o.deadline && o.pairing == Pairing::poisson)
+      p.add("deadline", "not available yet: workers that die while edges have Poisson clocks",
+            "use pairing available");
+  });
 }
 
 template <class Options>
@@ -91,7 +124,7 @@ class Gossip : public Algorithm {
   // One gradient, and the step that it makes.
   StepEnd issue(Progress& progress) final;
   void visit(Archive& archive) final;
-  // Waits for the last averaging; then all workers take their mean.
+  // Waits for the last averaging; then all workers take their mean, where all are there.
   void finish() override;
   // By the averagings that were made, which no plan foretells.
   std::optional<Bytes> sent(std::int64_t steps) const override;
@@ -129,6 +162,8 @@ class Gossip : public Algorithm {
   void average_while_training();
   void average_with(int partner);
   int next_partner();
+  bool leaves_now(std::int64_t gradients);
+  bool all_stay() const { return options_.members.empty() && !options_.deadline; }
 
   GossipOptions options_;
   Stream &compute_, &communication_;
@@ -137,7 +172,7 @@ class Gossip : public Algorithm {
   Pace pace_;
   Tensor mine_, theirs_, point_;  // sent, received, where gradients are computed
   Task averaging_{};
-  bool started_ = false, paused_ = false, waits_for_resume_ = false;
+  bool started_ = false, dead_ = false, paused_ = false, waits_for_resume_ = false;
   Signal& resumed_;
   Event last_turn_{};
   Seconds unit_{0};  // what a gradient takes, a moving average

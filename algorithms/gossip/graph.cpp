@@ -72,20 +72,24 @@ std::vector<std::pair<int, int>> read_edges(const std::string& path, int workers
   return edges;
 }
 
+const std::vector<std::string>& graph_names() {
+  static const std::vector<std::string> all{"ring", "exponential", "torus", "complete"};
+  return all;
+}
+
 Graph::Graph(const std::string& name, int workers)
     : neighbours_(static_cast<std::size_t>(workers)) {
   if (workers < 1) throw no_graph("a graph needs a worker");
   if (workers == 1) return;
-  const bool named =
-      name == "ring" || name == "torus" || name == "complete" || name == "exponential";
-  if (named) {
+  const std::vector<std::string>& names = graph_names();
+  if (std::ranges::find(names, name) != names.end()) {
     const int rows = name == "torus" ? rows_of_torus(workers) : 1;
     add_shifts(rows, shifts_of(name, rows, workers / rows));
   } else if (std::filesystem::exists(name)) {
     read_file(name);
   } else {
-    throw no_graph("graph '" + name +
-                   "' is none of ring, exponential, torus and complete, and there is no such file");
+    throw no_graph("graph '" + name + "' is none of " + join(names, ", ") +
+                   ", and there is no such file");
   }
 }
 

@@ -12,6 +12,9 @@ namespace orrery {
 // than i j. Error{config} with file and line for one that is none between two of the workers.
 std::vector<std::pair<int, int>> read_edges(const std::string& path, int workers, bool directed);
 
+// The names that Graph knows.
+const std::vector<std::string>& graph_names();
+
 // An undirected graph over workers 0 … n-1, connected; without edges for one worker.
 class Graph {
  public:

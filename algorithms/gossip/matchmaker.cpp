@@ -1,6 +1,8 @@
 #include "algorithms/gossip/matchmaker.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 namespace orrery {
@@ -19,49 +21,95 @@ class Matchmaker {
   }
 
   void run() {
-    while (left_ < workers_.size()) {
-      const Seconds wait = next_tick_ < forever ? next_tick_ - service_.now() : forever;
-      const auto message = wait > Seconds(0) || next_tick_ == forever
+    if (options_.deadline)
+      for (Worker& worker : workers_) worker.owes_by = service_.now() + *options_.deadline;
+    while (true) {  // until all ranks have ended: who is lost may still ask
+      const Seconds until = next_event();
+      const Seconds wait = until < forever ? until - service_.now() : forever;
+      const auto message = wait > Seconds(0) || until == forever
                                ? service_.control_receive(gossip::request, any_source, wait)
                                : std::nullopt;
-      if (!message)
-        tick();
-      else
+      if (message)
         answer(message->from, message->values);
+      else if (options_.deadline)
+        lose_silent();
+      else
+        tick();
     }
   }
 
  private:
+  // asked, agreed: to an averaging with `partner`.
+  enum class State : std::uint8_t { busy, waits, asked, agreed };
   struct Worker {
     std::size_t neighbours = 0;  // that have not left
-    bool waits = false, left = false, dismissed = false;
-    Seconds asked{0};  // for its last gradient
+    State state = State::busy;
+    bool left = false, dismissed = false;
+    int partner = -1;
+    int behind = 0;             // averagings told and not done
+    Seconds asked{0};           // for its last gradient
+    Seconds owes_by = forever;  // a word, else it is lost
   };
 
   Worker& at(int worker) { return workers_[static_cast<std::size_t>(worker)]; }
-  void send(int to, Tag tag, std::int64_t value) {
-    service_.control_send(to, tag, std::span<const std::int64_t>(&value, 1));
+  void send(int to, Tag tag, std::initializer_list<std::int64_t> values) {
+    service_.control_send(to, tag, std::span(values.begin(), values.size()));
+  }
+
+  Seconds next_event() const {
+    Seconds next = next_tick_;
+    if (options_.deadline)
+      for (const Worker& worker : workers_) next = std::min(next, worker.owes_by);
+    return next;
   }
 
   void answer(int from, const std::vector<std::int64_t>& values) {
-    const std::int64_t request = values[0];
-    if (request == gossip::resume) {
-      gradients_ -= values[1];
-      return;
+    if (options_.deadline && !at(from).left && at(from).state == State::busy)
+      at(from).owes_by = service_.now() + *options_.deadline;
+    switch (values[0]) {
+      case gossip::resume:
+        gradients_ -= values[1];
+        break;
+      case gossip::gradient:
+        if (options_.pairing == Pairing::poisson) observe(from);
+        send(from, gossip::turn, {gradients_ > 0 ? 1 : 0});
+        if (gradients_ > 0) --gradients_;
+        break;
+      case gossip::ready:
+        if (options_.pairing == Pairing::poisson)
+          --at(from).behind;
+        else if (!at(from).dismissed)
+          look_for_partner(from);
+        break;
+      case gossip::here:
+        if (at(from).state == State::asked) agree(from);
+        break;
+      default:
+        leave(from);
     }
-    if (request == gossip::gradient) {
-      if (options_.pairing == Pairing::poisson) observe(from);
-      const bool more = gradients_ > 0;
-      if (more) --gradients_;
-      return send(from, gossip::turn, more ? 1 : 0);
+  }
+
+  void look_for_partner(int worker) {
+    if (at(worker).neighbours == 0) return dismiss(worker);
+    const int neighbour = waiting_neighbour(worker);
+    at(worker).state = State::waits;
+    at(worker).owes_by = forever;
+    if (neighbour < 0) return;
+    if (!options_.deadline) return pair(worker, neighbour);
+    for (const auto& [i, j] : {std::pair{worker, neighbour}, {neighbour, worker}}) {
+      at(i).state = State::asked;
+      at(i).partner = j;
+      at(i).owes_by = service_.now() + *options_.deadline;
+      send(i, gossip::partner, {j, gossip::ask});
     }
-    if (request == gossip::leave) return leave(from);
-    if (at(from).dismissed) return;
-    if (at(from).neighbours == 0) return dismiss(from);
-    if (options_.pairing == Pairing::poisson) return;
-    const int neighbour = waiting_neighbour(from);
-    at(from).waits = neighbour < 0;
-    if (neighbour >= 0) pair(from, neighbour);
+  }
+
+  void agree(int worker) {
+    at(worker).state = State::agreed;
+    at(worker).owes_by = forever;
+    const int other = at(worker).partner;
+    if (at(other).left) return look_for_partner(worker);
+    if (at(other).state == State::agreed && at(other).partner == worker) pair(worker, other);
   }
 
   // A random one of those that wait; -1: none does.
@@ -69,33 +117,50 @@ class Matchmaker {
     int chosen = -1;
     std::uint64_t seen = 0;
     for (const int neighbour : graph_.neighbours(of))
-      if (at(neighbour).waits && service_.rng(Purpose::gossip).below(++seen) == 0)
+      if (at(neighbour).state == State::waits && service_.rng(Purpose::gossip).below(++seen) == 0)
         chosen = neighbour;
     return chosen;
   }
 
   void pair(int i, int j) {
-    if (options_.paired) options_.paired(service_.now(), i, j);
-    at(i).waits = at(j).waits = false;
-    send(i, gossip::partner, j);
-    send(j, gossip::partner, i);
+    for (const auto& [one, other] : {std::pair{i, j}, {j, i}}) {
+      at(one).state = State::busy;
+      ++at(one).behind;
+      if (options_.deadline) at(one).owes_by = service_.now() + *options_.deadline;
+      send(one, gossip::partner, {other, gossip::go});
+    }
   }
 
   void dismiss(int worker) {
     if (at(worker).dismissed) return;
     at(worker).dismissed = true;
-    at(worker).waits = false;
-    send(worker, gossip::partner, gossip::nobody);
+    at(worker).state = State::busy;
+    send(worker, gossip::partner, {gossip::nobody, gossip::go});
   }
 
   void leave(int worker) {
+    if (at(worker).left) return;  // it was lost before
+    const State before = at(worker).state;
     ++left_;
     at(worker).left = true;
+    at(worker).owes_by = forever;
     dismiss(worker);
+    at(worker).state = State::busy;
     for (const int neighbour : graph_.neighbours(worker))
       if (--at(neighbour).neighbours == 0 && !at(neighbour).left &&
-          (at(neighbour).waits || options_.pairing == Pairing::poisson))
+          (at(neighbour).state == State::waits || options_.pairing == Pairing::poisson))
         dismiss(neighbour);
+    // Its partner, where it agreed already, waits again; else when it answers.
+    const int partner = at(worker).partner;
+    if ((before == State::asked || before == State::agreed) && at(partner).state == State::agreed &&
+        at(partner).partner == worker)
+      look_for_partner(partner);
+  }
+
+  void lose_silent() {
+    const Seconds due = service_.now() + Seconds(2e-12);  // a clock's tick or two
+    for (int i = 0; i < graph_.workers(); ++i)
+      if (at(i).owes_by <= due) leave(i);
   }
 
   // Poisson clocks: the unit of time is what a gradient takes, a moving average over all workers.
@@ -118,9 +183,17 @@ class Matchmaker {
   void tick() {
     const std::vector<std::pair<int, int>>& edges = graph_.edges();
     const auto& [i, j] = edges[service_.rng(Purpose::gossip).below(edges.size())];
-    if (!at(i).dismissed && !at(j).dismissed) pair(i, j);
-    wind(next_tick_);
+    const auto free = [this](int worker) {
+      return !at(worker).dismissed && at(worker).behind < most_behind;
+    };
+    if (free(i) && free(j)) pair(i, j);
+    if (left_ < workers_.size())
+      wind(next_tick_);
+    else
+      next_tick_ = forever;
   }
+
+  static constexpr int most_behind = 4;
 
   Service& service_;
   const MatchmakerOptions& options_;

@@ -2,8 +2,8 @@
 // gradients that are still to be computed.
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <optional>
 
 #include "algorithms/gossip/graph.hpp"
 #include "backend/world.hpp"
@@ -13,7 +13,8 @@ namespace orrery {
 // How pairs come about.
 enum class Pairing : std::uint8_t {
   available,  // a worker that is ready is paired with a neighbour that waits, a random one of them
-  poisson,    // every edge has a Poisson clock; workers average in the order of its ticks
+  poisson,    // every edge has a Poisson clock; workers average in the order of its ticks, of which
+              // those are left out that find one of them some averagings behind
 };
 
 struct MatchmakerOptions {
@@ -21,7 +22,9 @@ struct MatchmakerOptions {
   Pairing pairing = Pairing::available;
   double rate = 1;             // poisson: averagings of a worker per gradient
   std::int64_t gradients = 0;  // to be computed by all together, beside each one's first
-  std::function<void(Seconds, int, int)> paired{};  // told of every pair
+  // available: who is silent for so long, when it owes a word, is lost; before two workers are told
+  // to average, both are asked whether they are there. Absent: nobody is lost.
+  std::optional<Seconds> deadline{};
 };
 
 namespace gossip {
@@ -31,19 +34,21 @@ inline constexpr const char* matchmaker = "matchmaker";
 inline constexpr Tag request = 1;
 enum Request : std::int64_t {
   gradient,  // may I compute another one? Answered by `turn`
-  ready,     // for an averaging. Answered by `partner`, in time
+  ready,     // for an averaging: answered by `partner`, in time; poisson: done with one
   leave,     // I shall not ask any more
   resume,    // {resume, gradients that I had computed before this run}
+  here,      // the answer to `ask`
 };
 // From the matchmaker.
-inline constexpr Tag turn = 2;     // {1}, or {0}: there are no more
-inline constexpr Tag partner = 3;  // {worker}, or {nobody}: no neighbour is left, or you have left
-inline constexpr std::int64_t nobody = -1;
+inline constexpr Tag turn = 2;  // {1}, or {0}: there are no more
+// {worker, go}: average; {worker, ask}: are you there for it; {nobody, go}: no neighbour is left,
+// or you have left, or are lost.
+inline constexpr Tag partner = 3;
+inline constexpr std::int64_t nobody = -1, go = 1, ask = 0;
 
 }  // namespace gossip
 
-// Workers are ranks 0 … n-1. Each is told `nobody` once, as its last partner. It is ready to be
-// left by all of them.
+// Workers are ranks 0 … n-1. Each is told `nobody` once, as its last partner.
 World::ServiceProgram matchmaker_program(const MatchmakerOptions& options);
 
 }  // namespace orrery

@@ -25,6 +25,7 @@ class Pace {
   // Either side ends, and nobody waits for it any more.
   void no_more_averagings();
   void no_more_gradients();
+  bool gradients_ended() const { return gradients_ended_; }
 
   std::int64_t averagings() const { return averagings_; }
 

@@ -2,6 +2,7 @@
 // workers, traffic as their cost block says, and what keeps the mean.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <sstream>
@@ -194,6 +195,20 @@ TEST_CASE("workers average as often as they are told to, and with all of their n
       CHECK(pairs[{i, j}] < each * 2);
     }
   }
+}
+
+// A clock that ticks ten times while one averaging is under way: without a bound nine of ten would
+// still be to do when the last gradient is.
+TEST_CASE("averagings do not pile up where links are slower than an edge's clock") {
+  const AlgorithmCase c =
+      drifting(std::string("{name: ad-psgd, graph: ring, pairing: poisson, rate: 5") + sgd,
+               Drift{std::vector<float>(8)}, 100);
+  WorldSetup setup = swift(c, 1);
+  setup.machine.alpha = Time(2'000'000'000);  // 2 ms, two gradients
+  const WorldResult result = ran(run_in_sim(setup, training_of(c)));
+  std::uint64_t last_gradient = 0;
+  for (const auto& steps : result.steps) last_gradient = std::max(last_gradient, steps.back());
+  CHECK(static_cast<double>(result.end) < 1.5 * static_cast<double>(last_gradient));
 }
 
 TEST_CASE("gradients of workers that read x itself are counted and paid as others") {
