@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/parity/update_equation.hpp"
 #include "tests/support/stage_run.hpp"
 
 namespace orrery {
@@ -267,15 +268,35 @@ TEST_CASE("one batch at a time the stages train as one rank does") {
     CHECK(losses[i] == doctest::Approx(expected[i]).epsilon(1e-5));
 }
 
-TEST_CASE("with its graph and its parameters kept, every backward is that of its forward") {
-  // Then delayed gradients are PipeDream's with twice its delay: theta <- theta - lr g(theta_old).
-  StageCase c = seconds("{name: delayed-gradients, optimizer: {name: sgd, lr: 0.001}}");
-  const WorldResult kept = simulated(c);
-  c.algorithm = petra();
-  const WorldResult reversed = simulated(c);
-  // Adders have the same gradients either way: their backward reads nothing.
-  for (std::size_t j = 0; j < 4; ++j)
-    CHECK(state_of(kept, j, "replica.parameters") == state_of(reversed, j, "replica.parameters"));
+TEST_CASE("with the parameters of their forwards, backwards follow the equation with 2 (J - j)") {
+  TrainingCase plain;
+  plain.pipeline = 4;
+  plain.model.hidden = 12;
+  plain.replica.micro_batches = 1;
+  plain.replica.optimizer = {.name = "sgd", .lr = 0.05, .weight_decay = 0};
+  plain.steps = 20;
+  const Reference expected = by_equation(plain, {6, 4, 2, 0});
+  StageCase c;
+  c.schedule = "petra";
+  c.steps = plain.steps;
+  c.model = [plain](int) { return plain.make(training_text()); };
+  const auto trained = [&c](const std::string& options) {
+    c.algorithm = "{name: delayed-gradients, optimizer: {name: sgd, lr: 0.05}" + options + "}";
+    const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
+    REQUIRE_MESSAGE(!result.error, why(result));
+    std::vector<float> all;
+    for (std::size_t j = 0; j < 4; ++j) {
+      const std::vector<float> stage = state_of(result, j, "replica.parameters");
+      all.insert(all.end(), stage.begin(), stage.end());
+    }
+    return std::pair{all, notes_of(result, 3).losses};
+  };
+  for (const char* keep : {", keep: graph", ", keep: inputs"}) {
+    CHECK(trained(keep).first == expected.parameters);
+    CHECK(trained(keep).second == expected.losses);
+  }
+  // With the current parameters in the backward it is another training.
+  CHECK(trained(", keep: inputs, versions: false").first != expected.parameters);
 }
 
 TEST_CASE("replicas of PETRA average the gradients of each stage") {
