@@ -299,6 +299,39 @@ TEST_CASE("with the parameters of their forwards, backwards follow the equation 
   CHECK(trained(", keep: inputs, versions: false").first != expected.parameters);
 }
 
+TEST_CASE("a checkpoint is refused while batches are between stages, and taken when none are") {
+  const StageCase c = seconds(petra(), 2);
+  const WorldResult result = run_in_cpu(setup_of(c), [c](Rank& rank, RankNotes& notes) {
+    const AlgorithmPlan plan = plan_of(c.algorithm);
+    ReplicaOptions options;
+    options.executes = false;
+    options.schedule = "petra";
+    options.optimizer = plan.optimizer.options();
+    Replica replica(rank, c.model(1), options);
+    const std::unique_ptr<Algorithm> algorithm = plan.make(replica);
+    Progress progress(rank, {5, replica.model().micro_batch});
+    const auto taken = [&] {
+      Checkpoint state;
+      try {
+        Saver saver(rank, state);
+        algorithm->visit(saver);
+      } catch (const Error& e) {
+        return e.category() == Category::config ? 0.0 : -1.0;
+      }
+      return 1.0;
+    };
+    algorithm->step(progress);
+    notes.values.push_back(taken());
+    while (progress.more()) algorithm->step(progress);
+    algorithm->finish();
+    progress.finish();
+    notes.values.push_back(taken());
+  });
+  REQUIRE_MESSAGE(!result.error, why(result));
+  CHECK(result.notes[0].values == std::vector<double>{0, 1});
+  CHECK(result.notes[1].values == std::vector<double>{1, 1});  // the last stage has none under way
+}
+
 TEST_CASE("replicas of PETRA average the gradients of each stage") {
   const std::string algorithm = "{name: petra, optimizer: {name: sgd, lr: 0.1}}";
   StageCase two = mlp(algorithm), one = mlp(algorithm, 2);
