@@ -348,6 +348,30 @@ TEST_CASE("replicas of PETRA average the gradients of each stage") {
   CHECK(pairs == 5);
 }
 
+TEST_CASE("workers of DiLoCo can be pipelines of PETRA, in equal bits in sim and on cpu") {
+  for (const char* inner :
+       {"{name: petra", "{name: petra, engines: 2", "{name: reversible-backprop"}) {
+    CAPTURE(inner);
+    StageCase c = mlp(std::string("{name: diloco, inner_steps: 4, inner: ") + inner +
+                      ", optimizer: {name: adamw, lr: 0.01}}}");
+    c.replicas = 2;
+    c.steps = 12;
+    const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    const WorldResult cpu = run_in_cpu(replaying(setup_of(c), sim), training_of(c));
+    REQUIRE_MESSAGE(!cpu.error, why(cpu));
+    CHECK(sim.noted() == cpu.noted());
+    CHECK(sim.peaks == cpu.peaks);
+    // The last step met: both workers have the same parameters.
+    int pairs = 0;
+    for (std::size_t a = 0; a < 10; ++a)
+      for (std::size_t b = a + 1; b < 10; ++b)
+        if (state_of(cpu, a, "replica.parameters") == state_of(cpu, b, "replica.parameters"))
+          ++pairs;
+    CHECK(pairs == 5);
+  }
+}
+
 TEST_CASE("decoupled greedy learning sends nothing down, and every stage learns") {
   StageCase c;
   c.algorithm = "{name: dgl, optimizer: {name: adamw, lr: 0.01}}";
