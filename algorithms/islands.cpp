@@ -15,6 +15,7 @@ Islands::Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const Codec
 
 StepEnd Islands::issue(Progress& progress) {
   const StepEnd inner = inner_->issue(progress);
+  compute().after(inner.end);
   inner_step_issued(progress.step() + 1);
   return {compute().record(), inner.loss};
 }

@@ -176,6 +176,8 @@ StepEnd Petra::issue(Progress& progress) {
     order_.insert(order_.end(), schedule.tasks[s].begin(), schedule.tasks[s].end());
   }
   progress.take_share();
+  backward_->stream->after(
+      forward_->stream->record());  // what an outer algorithm made of the stage
   stage_.begin_step(*backward_->stream);
   while (backwards_ < due) {
     const std::int64_t before = backwards_;
@@ -215,4 +217,5 @@ void Petra::visit(Archive& archive) {
 
 // Differences from the paper: forwards wait for credit, since nothing else bounds how far the first
 // stage runs ahead. The paper's emulator moves all stages in ticks; schedule `petra` is their order
-// without a common clock. The last stage takes labels from the data itself.
+// without a common clock. The last stage takes labels from the data itself. Replicas of a stage
+// average its gradient before each update.

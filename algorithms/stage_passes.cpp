@@ -11,6 +11,8 @@ StagePasses::StagePasses(Replica& replica, const StageRules& rules)
       first_(replica.blocks().first),
       last_(replica.blocks().second) {
   const Model& model = replica.model();
+  if (rank_.size(Axes{Axis::tensor, Axis::context, Axis::expert}) > 1)
+    throw Error(Category::config, "not available yet: stages that several ranks share");
   for (const auto& each : model.blocks)
     if (each->shares_with() >= 0)
       throw Error(

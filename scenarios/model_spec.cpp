@@ -227,6 +227,9 @@ void describe(Fields<ResnetShape>& f) {
       .doc("residual blocks of each stage; absent: the depth's");
   f.field("reversible", &ResnetShape::reversible).doc("a RevNet: two streams of these channels");
   f.check([](const ResnetShape& r, const SectionProblems& p) {
+    if (r.blocks.size() > 6)  // each has twice the channels of the one before
+      p.add("blocks", fmt::format("{} stages are more than any network has", r.blocks.size()),
+            "use at most 6");
     for (const int depth : {18, 34, 50, 101, 152})
       if (r.depth == depth) return;
     p.add("depth", fmt::format("there is no ResNet of depth {}", r.depth),

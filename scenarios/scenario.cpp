@@ -63,6 +63,13 @@ void check_parallel(const Scenario& s, Problems& problems) {
                  fmt::format("schedule petra is an order for petra and its relatives, not for {}",
                              s.algorithm.name),
                  "use algorithm petra, or schedule pipedream or pipedream-2bw");
+  const auto& composes = find_algorithm(s.algorithm.name)->composes_with;
+  const bool holds = std::find(composes.begin(), composes.end(), "tensor") != composes.end();
+  if (own && holds && (p.tensor > 1 || p.context > 1))  // else check_composition tells
+    refuse(problems, "algorithm.inner", "stages that several ranks share", "use none or ddp");
+  if (own && holds && s.recompute)
+    problems.add("memory.recompute",
+                 "what a stage computes again is the inner algorithm's own choice", "leave it out");
   if (own && p.schedule != "petra" && p.schedule != "1f1b")
     problems.add("parallel.schedule", fmt::format("{} has no schedule but petra", s.algorithm.name),
                  "leave it out: its stages go on as messages arrive");
@@ -431,8 +438,8 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     if (!named) s.platform.stack = s.machines.stack.name;
   });
   if (readable) {
-    check_parallel(s, problems);
     check_memory(s, problems);
+    check_parallel(s, problems);
     check_composition(s, problems);
     check_precision(s, problems);
     check_run(s, problems);

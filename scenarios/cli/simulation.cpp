@@ -83,7 +83,9 @@ std::string plan_text(const Scenario& scenario) {
                                    {"expert", p.expert},
                                    {"pipeline", p.pipeline}})
     if (size > 1) axes.push_back(fmt::format("{} {}", what, size));
-  if (p.pipeline > 1) axes.back() += fmt::format(" ({})", p.schedule);
+  const bool by_messages = scenario.algorithm.plan.runs_stages && p.schedule != "petra";
+  if (p.pipeline > 1)
+    axes.back() += fmt::format(" ({})", by_messages ? "as messages come" : p.schedule);
   const bool tokens = scenario.model_spec.kind == ModelKind::transformer;
   const std::string sample = tokens ? fmt::format("{} x {} tokens", scenario.data.micro_batch,
                                                   format_thousands(*scenario.data.sequence))

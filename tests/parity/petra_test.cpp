@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/parity/update_equation.hpp"
 #include "tests/support/stage_run.hpp"
 
 namespace orrery {
@@ -267,15 +268,68 @@ TEST_CASE("one batch at a time the stages train as one rank does") {
     CHECK(losses[i] == doctest::Approx(expected[i]).epsilon(1e-5));
 }
 
-TEST_CASE("with its graph and its parameters kept, every backward is that of its forward") {
-  // Then delayed gradients are PipeDream's with twice its delay: theta <- theta - lr g(theta_old).
-  StageCase c = seconds("{name: delayed-gradients, optimizer: {name: sgd, lr: 0.001}}");
-  const WorldResult kept = simulated(c);
-  c.algorithm = petra();
-  const WorldResult reversed = simulated(c);
-  // Adders have the same gradients either way: their backward reads nothing.
-  for (std::size_t j = 0; j < 4; ++j)
-    CHECK(state_of(kept, j, "replica.parameters") == state_of(reversed, j, "replica.parameters"));
+TEST_CASE("with the parameters of their forwards, backwards follow the equation with 2 (J - j)") {
+  TrainingCase plain;
+  plain.pipeline = 4;
+  plain.model.hidden = 12;
+  plain.replica.micro_batches = 1;
+  plain.replica.optimizer = {.name = "sgd", .lr = 0.05, .weight_decay = 0};
+  plain.steps = 20;
+  const Reference expected = by_equation(plain, {6, 4, 2, 0});
+  StageCase c;
+  c.schedule = "petra";
+  c.steps = plain.steps;
+  c.model = [plain](int) { return plain.make(training_text()); };
+  const auto trained = [&c](const std::string& options) {
+    c.algorithm = "{name: delayed-gradients, optimizer: {name: sgd, lr: 0.05}" + options + "}";
+    const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
+    REQUIRE_MESSAGE(!result.error, why(result));
+    std::vector<float> all;
+    for (std::size_t j = 0; j < 4; ++j) {
+      const std::vector<float> stage = state_of(result, j, "replica.parameters");
+      all.insert(all.end(), stage.begin(), stage.end());
+    }
+    return std::pair{all, notes_of(result, 3).losses};
+  };
+  for (const char* keep : {", keep: graph", ", keep: inputs"}) {
+    CHECK(trained(keep).first == expected.parameters);
+    CHECK(trained(keep).second == expected.losses);
+  }
+  // With the current parameters in the backward it is another training.
+  CHECK(trained(", keep: inputs, versions: false").first != expected.parameters);
+}
+
+TEST_CASE("a checkpoint is refused while batches are between stages, and taken when none are") {
+  const StageCase c = seconds(petra(), 2);
+  const WorldResult result = run_in_cpu(setup_of(c), [c](Rank& rank, RankNotes& notes) {
+    const AlgorithmPlan plan = plan_of(c.algorithm);
+    ReplicaOptions options;
+    options.executes = false;
+    options.schedule = "petra";
+    options.optimizer = plan.optimizer.options();
+    Replica replica(rank, c.model(1), options);
+    const std::unique_ptr<Algorithm> algorithm = plan.make(replica);
+    Progress progress(rank, {5, replica.model().micro_batch});
+    const auto taken = [&] {
+      Checkpoint state;
+      try {
+        Saver saver(rank, state);
+        algorithm->visit(saver);
+      } catch (const Error& e) {
+        return e.category() == Category::config ? 0.0 : -1.0;
+      }
+      return 1.0;
+    };
+    algorithm->step(progress);
+    notes.values.push_back(taken());
+    while (progress.more()) algorithm->step(progress);
+    algorithm->finish();
+    progress.finish();
+    notes.values.push_back(taken());
+  });
+  REQUIRE_MESSAGE(!result.error, why(result));
+  CHECK(result.notes[0].values == std::vector<double>{0, 1});
+  CHECK(result.notes[1].values == std::vector<double>{1, 1});  // the last stage has none under way
 }
 
 TEST_CASE("replicas of PETRA average the gradients of each stage") {
@@ -292,6 +346,30 @@ TEST_CASE("replicas of PETRA average the gradients of each stage") {
   for (std::size_t a = 0; a < 10; ++a)
     for (std::size_t b = a + 1; b < 10; ++b) pairs += states[a] == states[b] ? 1 : 0;
   CHECK(pairs == 5);
+}
+
+TEST_CASE("workers of DiLoCo can be pipelines of PETRA, in equal bits in sim and on cpu") {
+  for (const char* inner :
+       {"{name: petra", "{name: petra, engines: 2", "{name: reversible-backprop"}) {
+    CAPTURE(inner);
+    StageCase c = mlp(std::string("{name: diloco, inner_steps: 4, inner: ") + inner +
+                      ", optimizer: {name: adamw, lr: 0.01}}}");
+    c.replicas = 2;
+    c.steps = 12;
+    const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    const WorldResult cpu = run_in_cpu(replaying(setup_of(c), sim), training_of(c));
+    REQUIRE_MESSAGE(!cpu.error, why(cpu));
+    CHECK(sim.noted() == cpu.noted());
+    CHECK(sim.peaks == cpu.peaks);
+    // The last step met: both workers have the same parameters.
+    int pairs = 0;
+    for (std::size_t a = 0; a < 10; ++a)
+      for (std::size_t b = a + 1; b < 10; ++b)
+        if (state_of(cpu, a, "replica.parameters") == state_of(cpu, b, "replica.parameters"))
+          ++pairs;
+    CHECK(pairs == 5);
+  }
 }
 
 TEST_CASE("decoupled greedy learning sends nothing down, and every stage learns") {

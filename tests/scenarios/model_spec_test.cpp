@@ -151,6 +151,10 @@ TEST_CASE("residual networks and Fourier operators are described by their shapes
   CHECK(resnet.layers() == 16);
   CHECK(resnet.by_blocks());
   CHECK(!resnet.timing_only());
+  const ModelSpec revnet = read_model("revnet-18-cifar", root);
+  CHECK(revnet.layers() == 8);
+  // ResNet-18's, and another half of the stem and of the head.
+  CHECK(revnet.parameters() == 11'173'962 + (64 * 27 + 2 * 64) + 512 * 10);
   const ModelSpec fno = read_model("fno-2d", root);
   CHECK(fno.parameters() == 4 * (589'824 + 1'056) + 64 + 33);
   CHECK(fno.layers() == 4);
@@ -162,6 +166,8 @@ TEST_CASE("residual networks and Fourier operators are described by their shapes
     }
     return std::string();
   };
+  CHECK(first("name: r\nkind: resnet\ndepth: 18\nblocks: [1, 1, 1, 1, 1, 1, 1]\n") ==
+        "blocks: 7 stages are more than any network has");
   CHECK(first("name: r\nkind: resnet\ndepth: 20\n") == "depth: there is no ResNet of depth 20");
   CHECK(first("name: f\nkind: fno\nwidth: 8\nlayers: 1\ngrid: [8]\nmodes: [5]\n") ==
         "modes: 8 points have at most 4 modes, not 5");

@@ -61,6 +61,16 @@ TEST_CASE("every schedule can be asked for, petra by algorithms whose stages go 
   }
 }
 
+TEST_CASE("a worker of DiLoCo may be a pipeline of PETRA, which chooses itself what to recompute") {
+  Document d = with("{pipeline: 2}");
+  d.set("algorithm={name: diloco, inner: {name: petra}}");
+  CHECK(reasons(d).empty());
+  d.set("memory.recompute=full");
+  CHECK(reasons(d) == Reasons{"what a stage computes again is the inner algorithm's own choice"});
+  d.set("algorithm={name: diloco, inner: {name: delayed-gradients}}");  // keeps old parameters
+  CHECK(reasons(d) == Reasons{"delayed-gradients cannot train a worker of another algorithm"});
+}
+
 TEST_CASE("an impossible pipeline is refused with every reason at once") {
   CHECK(reasons(with("{pipeline: 3, schedule: dualpipe, chunks: 2, activation_limit: 2}", 6)) ==
         Reasons{"dualpipe needs at least 6 micro-batches per step, not 4",

@@ -29,7 +29,10 @@ struct StageCase {
 
 inline WorldSetup setup_of(const StageCase& c) {
   WorldSetup setup = setup_for(1);
-  setup.options.grid.set(Axis::pipeline, c.stages).set(Axis::replicate, c.replicas);
+  const DataAxes axes = plan_of(c.algorithm).divide(c.replicas);
+  setup.options.grid.set(Axis::pipeline, c.stages)
+      .set(Axis::replicate, axes.replicate)
+      .set(Axis::island, axes.island);
   setup.options.seed = 7;
   setup.options.real_values = c.values;
   setup.machine.alpha = c.alpha;
