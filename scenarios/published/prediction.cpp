@@ -71,7 +71,9 @@ const std::map<std::string, KindPredictor>& predicted_at_once() {
                                                           {"attention", predict_attention},
                                                           {"elementwise", predict_elementwise},
                                                           {"collective", predict_collective},
-                                                          {"bubble", predict_bubble}};
+                                                          {"bubble", predict_bubble},
+                                                          {"algo_bandwidth", predict_bandwidth},
+                                                          {"algo_wallclock", predict_utilization}};
   return kinds;
 }
 
