@@ -184,7 +184,7 @@ TEST_CASE("what is not available yet is said, not ignored") {
   for (const char* setting :
        {"parallel.expert=2", "parallel.schedule=petra", "algorithm.name=acid",
         "memory.recompute=selective", "memory.recompute=[attention]", "precision.parameters=fp8",
-        "precision.master=bf16", "precision.activations=fp32", "value_model=mlp-bytes"})
+        "precision.master=bf16", "precision.activations=fp32"})
     refused(setting);
 }
 
