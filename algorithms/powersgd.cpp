@@ -67,8 +67,12 @@ PowerSgd::PowerSgd(Replica& replica, const PowerSgdOptions& options)
     work += 2.0 * static_cast<double>(part.rank * all);
     parts.push_back(part);
   }
+  if (q == 0)
+    throw Error(Category::config,
+                "not available yet: PowerSGD on " + replica.model().name +
+                    ", whose layers do not tell which parameters are matrices that would shrink");
   parts_ = std::make_shared<const std::vector<Part>>(std::move(parts));
-  const auto q_elements = static_cast<std::int64_t>(std::max<std::size_t>(1, q));
+  const auto q_elements = static_cast<std::int64_t>(q);
   error_ = zeros(elements(), Label::communication, "powersgd.error");
   p_ = zeros(static_cast<std::int64_t>(p), Label::communication, "powersgd.left");
   q_ = zeros(q_elements, Label::communication, "powersgd.right");

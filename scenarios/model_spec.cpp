@@ -185,6 +185,8 @@ void describe(Fields<TransformerSpec>& f) {
     if (t.reversible && t.parallel_blocks)
       p.add("reversible", "attention and MLP of a reversible layer follow each other",
             "leave out parallel_blocks");
+    if (t.reversible && t.experts > 0)
+      p.add("reversible", "a reversible layer has no mixture of experts", "leave out experts");
     if (t.experts > 0 && t.experts_per_token > t.experts)
       p.add("experts_per_token", fmt::format("{} of {} experts", t.experts_per_token, t.experts));
     if (t.dense_layers > t.layers)

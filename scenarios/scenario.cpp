@@ -12,6 +12,7 @@
 #include "scenarios/check_memory.hpp"
 #include "scenarios/check_pipeline.hpp"
 #include "scenarios/replica_checks.hpp"
+#include "scenarios/value_model.hpp"
 
 namespace orrery {
 
@@ -156,8 +157,6 @@ void check_run(Scenario& s, Problems& problems) {
   if (s.run.replicas > 1 && s.cluster_conditions.perfect())
     problems.add("run.replicas", "all replicas of a perfect cluster are equal",
                  "give cluster_conditions, or leave it out");
-  if (!s.value_model.is_null())
-    refuse(problems, "value_model", "a model of values", "leave it out");
 }
 
 // What learning from pictures asks for.
@@ -179,6 +178,9 @@ void check_pictures(const Scenario& s, Problems& problems) {
 // What learning from a text asks for.
 void check_values(const Scenario& s, Problems& problems) {
   const ModelSpec& m = s.model_spec;
+  if (s.value_model)
+    return problems.add("run.values", "beside value_model, which has them under a simulated clock",
+                        "use virtual, or leave value_model out");
   if (m.timing_only())
     return refuse(problems, "run.values", fmt::format("real values of {}", m.name), "use virtual");
   if (s.memory.attention == AttentionKind::stored)
@@ -449,6 +451,8 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     if (model) check_inside_replica(s, problems);
     if (model) check_inside_layers(s, problems);
     if (machines) check_sizes(s, problems);
+    if (s.value_model && model && machines && problems.empty())
+      collect(found, [&] { s.twin = read_value_model(s, data_root, mark("value_model")); });
   }
   std::vector<ConfigMessage> all = problems.sorted();
   all.insert(all.end(), found.begin(), found.end());

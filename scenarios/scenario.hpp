@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -97,6 +98,16 @@ struct PlatformChoice {
 };
 void describe(Fields<PlatformChoice>& f);
 
+// A small model that is trained on values while the simulated clock runs as for `model`.
+struct ValueModelSpec {
+  std::string model;
+  std::optional<std::int64_t> sequence;
+  std::int64_t micro_batch = 1;  // samples, in the time of one micro-batch of the timed model
+  std::string text;
+  double held_out = 0;
+};
+void describe(Fields<ValueModelSpec>& f);
+
 enum class RunValues { virtual_values, real };
 enum class Folding { automatic, off, on };
 
@@ -130,7 +141,7 @@ struct Scenario {
   PrecisionSpec precision;
   PlatformChoice platform;
   ConditionsSpec cluster_conditions;
-  Node value_model;  // null until it is available
+  std::optional<ValueModelSpec> value_model;
   RunSpec run;
 
   // Filled in by read_scenario, not keys:
@@ -141,6 +152,8 @@ struct Scenario {
   std::vector<int> recompute_layers;  // these
   bool recompute_attention = false;   // the core of attention runs again
   std::vector<std::string> warnings;
+  // The same training of the value model; null without one.
+  std::shared_ptr<const Scenario> twin;
 
   int gpus() const { return static_cast<int>(*platform.gpus); }
   int data_parallel() const;  // replicas of the model

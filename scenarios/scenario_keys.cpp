@@ -136,6 +136,16 @@ void describe(Fields<PlatformChoice>& f) {
           "run on the CPU, which waits");
 }
 
+void describe(Fields<ValueModelSpec>& f) {
+  f.field("model", &ValueModelSpec::model).required().doc("a name in scenarios/models or a path");
+  f.field("sequence", &ValueModelSpec::sequence).between(1, many).doc("as in data");
+  f.field("micro_batch", &ValueModelSpec::micro_batch)
+      .between(1, many)
+      .doc("samples that it learns from while `model` computes a micro-batch");
+  f.field("text", &ValueModelSpec::text).required().doc("as in data");
+  f.field("held_out", &ValueModelSpec::held_out).between(0, 0.9).doc("as in data");
+}
+
 void describe(Fields<RunSpec>& f) {
   f.field("steps", &RunSpec::steps).between(1, many).doc("optimizer updates");
   f.field("seed", &RunSpec::seed).at_least(0);
@@ -184,8 +194,8 @@ void describe(Fields<Scenario>& f) {
   f.section("platform", &Scenario::platform).required();
   f.section("cluster_conditions", &Scenario::cluster_conditions)
       .doc("speeds, jitter and links of an imperfect cluster; absent: a perfect one");
-  f.open("value_model", &Scenario::value_model)
-      .doc("not available yet: a small model trained beside a timed one");
+  f.section("value_model", &Scenario::value_model)
+      .doc("a small model that learns while the clock runs as for `model`; simulations only");
   f.section("run", &Scenario::run);
 }
 

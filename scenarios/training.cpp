@@ -91,27 +91,6 @@ MlpShape mlp_shape(const Scenario& scenario) {
           spec.reversible};
 }
 
-ReplicaOptions replica_options(const Scenario& scenario) {
-  ReplicaOptions options;
-  options.micro_batches = scenario.micro_batches();
-  options.schedule = scenario.parallel.schedule;
-  options.chunks = static_cast<int>(scenario.parallel.chunks);
-  options.activation_limit = static_cast<int>(scenario.parallel.activation_limit.value_or(0));
-  options.vertical_sync = scenario.parallel.vertical_sync;
-  for (const std::int64_t layers : scenario.parallel.layers)
-    options.layers.push_back(static_cast<int>(layers));
-  options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
-  for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
-  options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
-  options.gradient_dtype = scenario.precision.reduction;
-  options.parameter_dtype = scenario.precision.parameters;
-  options.optimizer = scenario.algorithm.plan.optimizer.options();
-  options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
-  options.sharding = scenario.algorithm.plan.sharding;
-  options.executes = !scenario.algorithm.plan.runs_stages;
-  return options;
-}
-
 // Gathers the states that ranks have at the same step. Ranks may be threads, and some may be steps
 // ahead of others.
 class CheckpointGathering {
@@ -161,6 +140,27 @@ Texts texts(const Scenario& scenario) {
 }
 
 }  // namespace
+
+ReplicaOptions replica_options(const Scenario& scenario) {
+  ReplicaOptions options;
+  options.micro_batches = scenario.micro_batches();
+  options.schedule = scenario.parallel.schedule;
+  options.chunks = static_cast<int>(scenario.parallel.chunks);
+  options.activation_limit = static_cast<int>(scenario.parallel.activation_limit.value_or(0));
+  options.vertical_sync = scenario.parallel.vertical_sync;
+  for (const std::int64_t layers : scenario.parallel.layers)
+    options.layers.push_back(static_cast<int>(layers));
+  options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
+  options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
+  options.gradient_dtype = scenario.precision.reduction;
+  options.parameter_dtype = scenario.precision.parameters;
+  options.optimizer = scenario.algorithm.plan.optimizer.options();
+  options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
+  options.sharding = scenario.algorithm.plan.sharding;
+  options.executes = !scenario.algorithm.plan.runs_stages;
+  return options;
+}
 
 Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text) {
   const auto sized = [&scenario](auto shape) {
@@ -244,6 +244,8 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     }
     algorithm->finish();
     progress.finish();
+    if (hooks.unplanned != nullptr)
+      (*hooks.unplanned)[static_cast<std::size_t>(rank.id())] = progress.unplanned();
     if (held_out != nullptr) {
       const Flops before = rank.matrix_flops();
       const double loss = replica.loss_on(held_out);  // by all ranks, as the model may be sharded

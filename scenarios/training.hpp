@@ -2,10 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
 #include "algorithms/models/block.hpp"
+#include "algorithms/replica.hpp"
 #include "backend/checkpoint.hpp"
 #include "backend/world.hpp"
 #include "scenarios/scenario.hpp"
@@ -35,11 +37,17 @@ struct TrainingHooks {
   std::vector<Checkpoint>* save = nullptr;
   // Filled at the end, in a run with values and data.held_out, when not null.
   std::optional<HeldOut>* held_out = nullptr;
+  // Filled at the end, by rank, with the samples of its replica in steps that took another number
+  // than planned, when not null; as long as there are ranks.
+  std::vector<std::map<std::int64_t, std::int64_t>>* unplanned = nullptr;
 };
 
 // The scenario's model with its kernels. Error{config} for a kind of block that there are no
 // kernels for yet. `text`: null in a run without values.
 Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text);
+
+// What the scenario asks of each of its replicas.
+ReplicaOptions replica_options(const Scenario& scenario);
 
 // The scenario outlives the program.
 World::Program training_program(const Scenario& scenario, TrainingHooks hooks = {});

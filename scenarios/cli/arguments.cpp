@@ -50,13 +50,13 @@ std::int64_t count_of(const std::string& option, const std::string& text) {
   return value;
 }
 
-// Error{usage} unless it is a fraction, not below 0.
-double fraction_of(const std::string& option, const std::string& text) {
+// Error{usage} unless it is a number, not below 0.
+double number_of(const std::string& option, const std::string& text) {
   double value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || !(value >= 0 && value < 1e9))
     throw Error(Category::usage,
-                fmt::format("--{} takes a fraction such as 0.1, not '{}'", option, text));
+                fmt::format("--{} takes a number such as 0.1, not '{}'", option, text));
   return value;
 }
 
@@ -86,6 +86,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   last("world", arguments.world);
   last("ranks", arguments.ranks);
   last("part", arguments.part);
+  last("scenario", arguments.scenario);
   last("checkpoint", arguments.checkpoint);
   last("resume", arguments.resume);
   if (map.count("seed") > 0) {
@@ -100,7 +101,8 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   if (given("checkpoint-every")) arguments.checkpoint_every = count_of("checkpoint-every", number);
   if (given("jobs")) arguments.jobs = count_of("jobs", number);
   if (given("repeats")) arguments.repeats = count_of("repeats", number);
-  if (given("tolerance")) arguments.tolerance = fraction_of("tolerance", number);
+  if (given("target-loss")) arguments.target_loss = number_of("target-loss", number);
+  if (given("tolerance")) arguments.tolerance = number_of("tolerance", number);
   std::string color = "auto";
   last("color", color);
   arguments.color = color_mode(color);

@@ -23,6 +23,8 @@ struct Arguments {
   std::string checkpoint, resume;     // of `run`
   std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
   std::int64_t repeats = 3;           // of `validate`
+  std::optional<double> target_loss;  // of `race`
+  std::string scenario;               // of `race`
   std::optional<double> tolerance;    // of `validate`: a fraction
   std::int64_t jobs = 0;              // of `sweep`; 0: as many as there are cores
   std::string part;                   // of `sweep`: I/N, or empty
@@ -96,6 +98,7 @@ int trace(const Arguments& arguments);
 int sweep(const Arguments& arguments);
 int scoreboard(const Arguments& arguments);
 int compare(const Arguments& arguments);
+int race(const Arguments& arguments);
 int list(const Arguments& arguments);
 int explain(const Arguments& arguments);
 int schema(const Arguments& arguments);

@@ -1,3 +1,4 @@
+#include "algorithms/algorithm_table.hpp"
 #include "scenarios/cli/command.hpp"
 
 namespace orrery::cli {
@@ -102,6 +103,19 @@ const std::vector<Command> command_table{
      {},
      compare,
      Completes::files},
+    {"race",
+     "ALGORITHM...",
+     "simulate algorithms against each other, to a loss",
+     "Simulates the scenario (--scenario, else scenarios/race.yaml) once with each algorithm and "
+     "tells the simulated time, the samples and the bytes that it takes to bring the mean loss of "
+     "ten steps to --target-loss. The loss is the mean over workers, each at its own parameters. "
+     "An algorithm is a name with some of its keys, and takes the optimizer of the scenario's own; "
+     "or YAML. With --out, race.json and race.svg.",
+     "orrery race ddp diloco:inner_steps=20 acco --target-loss 3.2",
+     {"target-loss", "scenario", "set", "seed", "out"},
+     race,
+     Completes::words,
+     algorithm_names},
     {"list",
      "KIND",
      "list models, clusters, GPUs, algorithms and what else has a name",
@@ -180,6 +194,8 @@ const std::vector<Option> option_table{
     {"resume", "FILE", "continue from the state in this file, up to run.steps in all",
      Completes::files},
     {"repeats", "N", "how often to run for real (default 3)"},
+    {"target-loss", "X", "the loss to run to"},
+    {"scenario", "FILE", "what is trained, and on which cluster", Completes::files},
     {"tolerance", "X",
      "exit with 5 when the simulated step time is off by more than this fraction"},
     {"man", "", "the manual page, for man(1)"},

@@ -20,6 +20,8 @@ namespace {
 // Every operation is over as soon as it is issued.
 class IdleDevice final : public Device {
  public:
+  explicit IdleDevice(std::function<void(const PreparedKernel&)> launched = {})
+      : launched_(std::move(launched)) {}
   void open_stream(std::uint32_t, const std::string&, Place) override { host_.passed.push_back(0); }
   void* map(const Storage& storage) override {
     if (storage.values != Values::always) return nullptr;  // small: counts, norms, losses
@@ -28,11 +30,14 @@ class IdleDevice final : public Device {
   }
   void unmap(void* data, const Storage&, Event) override { ::operator delete(data); }
 
-  void launch(std::uint32_t stream, const PreparedKernel&, std::span<const Operand>,
+  void launch(std::uint32_t stream, const PreparedKernel& kernel, std::span<const Operand>,
               std::uint32_t) override {
+    if (launched_) launched_(kernel);
     pass(stream);
   }
-  void launch(std::uint32_t stream, const Sequence&, std::span<const Operand>) override {
+  void launch(std::uint32_t stream, const Sequence& sequence, std::span<const Operand>) override {
+    if (launched_)
+      for (const Sequence::Step& step : sequence.steps()) launched_(*step.kernel.kernel);
     pass(stream);
   }
   void copy(std::uint32_t stream, const Operand&, const Operand&) override { pass(stream); }
@@ -64,22 +69,36 @@ class IdleDevice final : public Device {
  private:
   void pass(std::uint32_t stream) { ++host_.passed[stream]; }
   HostState host_;
+  std::function<void(const PreparedKernel&)> launched_;
 };
 
 }  // namespace
 
-RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank) {
+namespace {
+
+RankMemory issue(const WorldOptions& options, const World::Program& program, int rank,
+                 IdleDevice device) {
   WorldOptions accounting = options;
   accounting.real_values = false;
   WorldState state(std::move(accounting));
   Catalogue catalogue([](PreparedKernel&) {});
   state.catalogue = [&catalogue](int) -> Catalogue& { return catalogue; };
-  IdleDevice device;
   device.host().flow_ended.push_back(false);
   Rank handle(state, device, rank);
   program(handle);
   const Ledger& ledger = handle.ledger(Place::device);
   return {ledger.peak(), ledger.peak_by_label()};
+}
+
+}  // namespace
+
+RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank) {
+  return issue(options, program, rank, IdleDevice());
+}
+
+void launched_by_rank(const WorldOptions& options, const World::Program& program, int rank,
+                      const std::function<void(const PreparedKernel&)>& launched) {
+  issue(options, program, rank, IdleDevice(launched));
 }
 
 }  // namespace orrery::cli

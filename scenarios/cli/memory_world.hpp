@@ -5,6 +5,7 @@
 // the peak is the one that every other world reports.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "backend/world.hpp"
@@ -20,5 +21,10 @@ struct RankMemory {
 // Error{out_of_memory} beyond options.device_capacity; Error{unavailable} for programs whose ranks
 // fork flows or wait for control messages, which need a world with time.
 RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank);
+
+// Calls `launched` with every kernel that the rank launches, those of sequences one by one, in
+// order of issue. Limits and errors as above.
+void launched_by_rank(const WorldOptions& options, const World::Program& program, int rank,
+                      const std::function<void(const PreparedKernel&)>& launched);
 
 }  // namespace orrery::cli

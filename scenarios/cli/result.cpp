@@ -67,15 +67,29 @@ void scale_to_executed(ResultInput& in, const RunReport& report) {
   in.full_flops_per_step = in.full_flops_per_step * scale;
 }
 
+// Share of the counted steps in which a rank computes; nothing where they took no time.
+std::optional<double> busy_share(const RankReport& rank) {
+  const Time duration = window_of(rank).duration;
+  if (rank.steps.empty() || duration == Time{}) return {};
+  const TimeParts first = rank.steps.size() > 1 ? rank.steps.front().parts : TimeParts{};
+  return seconds(rank.steps.back().parts.compute - first.compute) / seconds(duration);
+}
+
+void fill_workers(Result& result, const RunReport& report) {
+  double all = 0;
+  for (const auto& steps : result.input.samples)
+    for (const std::int64_t samples : steps) all += static_cast<double>(samples);
+  for (std::size_t r = 0; r < result.input.samples.size(); ++r) {
+    double own = 0;
+    for (const std::int64_t samples : result.input.samples[r]) own += static_cast<double>(samples);
+    result.workers.push_back({own / all, 1 - busy_share(report.ranks[r]).value_or(0)});
+  }
+}
+
 void fill_busy(Result& result, const RunReport& report) {
   std::vector<double> busy;
-  for (const RankReport& rank : report.ranks) {
-    if (rank.steps.empty()) continue;
-    const TimeParts first = rank.steps.size() > 1 ? rank.steps.front().parts : TimeParts{};
-    const Time duration = window_of(rank).duration;
-    if (duration > Time{})
-      busy.push_back(seconds(rank.steps.back().parts.compute - first.compute) / seconds(duration));
-  }
+  for (const RankReport& rank : report.ranks)
+    if (const std::optional<double> share = busy_share(rank)) busy.push_back(*share);
   if (busy.empty()) return;
   std::sort(busy.begin(), busy.end());
   result.busy_least = busy.front();
@@ -160,6 +174,7 @@ Result make_result(ResultInput input, const RunReport& report) {
   fill_rates(result, report);
   fill_communication(result, slowest);
   fill_busy(result, report);
+  fill_workers(result, report);
   fill_loss(result, report);
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
     if (r > 0 && report.ranks[r].peak <= result.peak_bytes) continue;

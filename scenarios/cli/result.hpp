@@ -64,10 +64,18 @@ struct ResultInput {
   };
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
+  // Samples that each rank took in each step; empty where workers are not told of one by one.
+  std::vector<std::vector<std::int64_t>> samples;
   bool unequal = false;           // GPUs differ, in kind or condition
   std::vector<LinkRow> links;     // where they were counted
   std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
   double wall_s = 0, cpu_s = 0;
+};
+
+// A rank's part in the training, where each rank is a worker.
+struct WorkerRow {
+  double sample_share = 0;  // of all samples
+  double idle_share = 0;    // of the counted steps in which it does not compute
 };
 
 struct CommunicationRow {
@@ -90,6 +98,7 @@ struct Result {
   std::vector<BottleneckRow> limits;
   // Share of the counted steps in which a rank computes: the least, the middle and the most of all.
   double busy_least = 0, busy_median = 0, busy_most = 0;
+  std::vector<WorkerRow> workers;  // by rank, where input.samples are known
   std::vector<CommunicationRow> communication;
   int memory_rank = 0;
   Bytes peak_bytes;

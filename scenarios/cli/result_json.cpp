@@ -37,6 +37,13 @@ Json communication_json(const Result& r) {
   return rows;
 }
 
+Json workers_json(const Result& r) {
+  Json rows = Json::array();
+  for (const WorkerRow& row : r.workers)
+    rows.push_back({{"sample_share", row.sample_share}, {"idle_share", row.idle_share}});
+  return rows;
+}
+
 Json replicas_json(const Result& r) {
   const std::vector<double>& steps = r.replica_steps_s;
   double sum = 0;
@@ -105,6 +112,7 @@ Json body_json(const Result& r) {
                {"overhead_s", r.overhead_s},
                {"idle_s", r.idle_s}};
   j["communication"] = communication_json(r);
+  if (!r.workers.empty()) j["workers"] = workers_json(r);
   if (in.unequal)
     j["busy"] = {{"least", r.busy_least}, {"median", r.busy_median}, {"most", r.busy_most}};
   if (!r.replica_steps_s.empty()) j["replicas"] = replicas_json(r);

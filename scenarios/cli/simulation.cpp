@@ -8,6 +8,7 @@
 #include <ctime>
 #include <filesystem>
 #include <iostream>
+#include <map>
 
 #include "backend/core/config.hpp"
 #include "backend/core/progress.hpp"
@@ -22,6 +23,8 @@
 #include "scenarios/cli/band.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
+#include "scenarios/cli/memory_world.hpp"
+#include "scenarios/cli/value_twin.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
 
@@ -207,6 +210,35 @@ Subject subject_of(const Scenario& scenario) {
   return s;
 }
 
+namespace {
+
+// By rank and step, in the timed model's samples.
+std::vector<std::vector<std::int64_t>> samples_of(
+    const Scenario& scenario, const std::vector<std::map<std::int64_t, std::int64_t>>& unplanned) {
+  const std::int64_t planned = scenario.micro_batches() * scenario.data.micro_batch;
+  std::vector<std::vector<std::int64_t>> all;
+  for (const auto& other : unplanned) {
+    std::vector<std::int64_t>& own =
+        all.emplace_back(static_cast<std::size_t>(scenario.run.steps), planned);
+    for (const auto& [step, samples] : other)
+      own.at(static_cast<std::size_t>(step)) =
+          samples / scenario.twin->data.micro_batch * scenario.data.micro_batch;
+  }
+  return all;
+}
+
+// The memory of the timed model, whose program does not run. Error{out_of_memory} where it does not
+// fit.
+RankMemory timed_memory(const Scenario& scenario, Bytes capacity) {
+  Scenario shortened = scenario;
+  shortened.run.steps = std::min<std::int64_t>(scenario.run.steps, 3);
+  WorldOptions options = world_options(shortened);
+  options.device_capacity = capacity;
+  return memory_of_rank(options, training_program(shortened), 0);
+}
+
+}  // namespace
+
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                           const std::string& trace_path, const std::string& verb) {
   const Stopwatch watch;
@@ -216,12 +248,20 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   const std::uint64_t seed = scenario.conditions_seed();
   if (const auto factors = link_factors(conditions.links, cluster.links(), seed); !factors.empty())
     cluster.scale_links(factors);
-  WorldOptions options = world_options(scenario);
-  options.device_capacity = cluster.device_memory(0);
+  ResultInput in = input_of(scenario, "sim");
+  std::optional<TwinMachine> twin;
+  RankMemory memory;
+  if (scenario.twin) {
+    memory = timed_memory(scenario, cluster.device_memory(0));
+    twin.emplace(cluster, scenario);
+  }
+  const Scenario& run = scenario.twin ? *scenario.twin : scenario;
+  WorldOptions options = world_options(run);
+  if (!twin) options.device_capacity = cluster.device_memory(0);
   options.bodies = &cpu_bodies();
   load_replay(scenario, options);
   SimOptions sim;
-  sim.machine = &cluster;
+  sim.machine = twin ? static_cast<const Machine*>(&*twin) : &cluster;
   sim.fidelity = scenario.run.fidelity;
   for (const auto& [group, fidelity] : scenario.run.group_fidelity)
     sim.groups.push_back({group, fidelity});
@@ -231,8 +271,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   if (scenario.run.explain_bottleneck) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
   sim.launch_queue = launches_ahead;
-  sim.throttle = scenario.platform.throttle;
-  sim.execution = execution_of(scenario, !trace_path.empty());
+  if (!twin) sim.throttle = scenario.platform.throttle;  // else the twin's machine heeds it
+  sim.execution = execution_of(run, !trace_path.empty());
   std::unique_ptr<GzipTraceSink> trace;
   if (!trace_path.empty()) trace = std::make_unique<GzipTraceSink>(trace_path);
   sim.trace = trace.get();
@@ -240,11 +280,20 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   TrainingHooks hooks = with_progress(line, scenario, verb);
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
+  std::vector<std::map<std::int64_t, std::int64_t>> unplanned;
+  if (twin) {
+    unplanned.resize(static_cast<std::size_t>(scenario.gpus()));
+    hooks.unplanned = &unplanned;
+  }
   const auto world = make_sim_world(std::move(options), sim);
-  add_services(*world, scenario);
-  RunReport report = world->run(training_program(scenario, hooks));
+  add_services(*world, run);
+  RunReport report = world->run(training_program(run, hooks));
   line.clear();
-  ResultInput in = input_of(scenario, "sim");
+  if (twin) {
+    twin->translate(report, memory);
+    in.samples = samples_of(scenario, unplanned);
+    if (held_out) held_out->matrix_flops = held_out->matrix_flops * twin->flops_scale();
+  }
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);

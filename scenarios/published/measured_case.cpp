@@ -70,6 +70,24 @@ std::optional<double> factor(std::string_view text, const MeasuredCase& c) {
   return value;
 }
 
+// DiLoCo and its kind.
+void describe_low_communication(Fields<MeasuredCase>& f) {
+  using C = MeasuredCase;
+  f.open("arch", &C::arch);
+  for (const auto& [name, member] : {std::pair{"sync_every", &C::sync_every},
+                                     {"fragment_layers", &C::fragment_layers},
+                                     {"overlap_steps", &C::overlap_steps},
+                                     {"outer_bits", &C::outer_bits}})
+    f.field(name, member).between(0, 1'000'000);
+  for (const auto& [name, member] : {std::pair{"params", &C::params},
+                                     {"step_s", &C::step_s},
+                                     {"compute_utilization", &C::compute_utilization},
+                                     {"bandwidth_gbit_s", &C::bandwidth_gbit_s},
+                                     {"inner_phase_s", &C::inner_phase_s},
+                                     {"allreduce_median_s", &C::allreduce_median_s}})
+    f.field(name, member).at_least(0);
+}
+
 }  // namespace
 
 void describe(Fields<MeasuredCase>& f) {
@@ -146,6 +164,7 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"activation_gib", &C::activation_gib},
                                      {"activation_memory_rel", &C::activation_memory_rel}})
     f.field(name, member).at_least(0);
+  describe_low_communication(f);
   f.rest(&C::rest);
 }
 

@@ -35,7 +35,11 @@ struct MeasuredCase {
   Count micro_batch, grad_accum, num_microbatches, global_batch, local_batch, batch_per_dp;
   Count m, n, k, batch, qk_head_dim, v_head_dim;
   Figure bytes, peak_tflops;
+  Count sync_every, fragment_layers, overlap_steps, outer_bits;  // of DiLoCo and its kind
+  Figure params, step_s, compute_utilization;
+  Node arch;
   // Measured.
+  Figure bandwidth_gbit_s, inner_phase_s, allreduce_median_s;
   Figure iter_s, iter_s_derived, tokens_s, tokens_s_gpu, samples_s_gpu, tflops_gpu, mfu;
   Figure time_s, efficiency, busbw_gb_s, algbw_gb_s;
   Figure bubble_rate, t_fwd_s, t_bwd_input_s, t_bwd_weight_s, t_comm_s;  // of a pipeline, a stage

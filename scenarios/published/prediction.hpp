@@ -2,8 +2,9 @@
 //
 // Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention,
 // elementwise) and collectives are predicted at once by the models of platforms/, bubble rates
-// (bubble) by laying out the schedule, activations (memory) by what layers keep. All other kinds
-// are not scored.
+// (bubble) by laying out the schedule, activations (memory) by what layers keep, and what DiLoCo and
+// its kind need of a link (algo_bandwidth, algo_wallclock) by the papers' own simulator. All other
+// kinds are not scored.
 #pragma once
 
 #include <memory>
@@ -83,6 +84,13 @@ void predict_bubble(const MeasuredFile& file, const MeasuredCase& c, const Alias
 // memory_case.cpp: activations, by what blocks keep and how many micro-batches the schedule holds.
 void predict_memory(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                     const Machines&, Prediction& out);
+
+// bandwidth_case.cpp: the bandwidth between sites that a utilization asks for, by the papers' own
+// simulator; and the share of time that DiLoCo computes, whose meetings are not overlapped.
+void predict_bandwidth(const MeasuredFile&, const MeasuredCase& c, const AliasTable&,
+                       const Machines&, Prediction& out);
+void predict_utilization(const MeasuredFile&, const MeasuredCase& c, const AliasTable&,
+                         const Machines&, Prediction& out);
 
 // What a word means by the table; notes what the row assumes. NotScored("<key> '<text>' has no
 // alias") when no row fits.

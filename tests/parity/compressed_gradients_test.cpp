@@ -126,6 +126,16 @@ TEST_CASE("QSGD is unbiased: many small steps end where SGD's do") {
         0.15);
 }
 
+TEST_CASE("PowerSGD refuses a model without matrices, which it would send whole") {
+  AlgorithmCase c = unlike_workers(with_sgd("name: powersgd", 0.1), 1);
+  Quadratic q;
+  q.elements = 8;
+  c.model = quadratic(q);
+  const WorldResult result = run_in_sim(setup_of(c), training_of(c));
+  REQUIRE(result.error.has_value());
+  CHECK(result.error->category() == Category::config);
+}
+
 TEST_CASE("compressing for nobody is refused, and so is a second momentum") {
   CHECK_THROWS_AS(plan_of("{name: topk}").divide(1), Error);
   CHECK_THROWS_AS(plan_of("{name: dgc, optimizer: {name: momentum}}"), ConfigError);

@@ -183,7 +183,7 @@ TEST_CASE("what is not available yet is said, not ignored") {
   };
   for (const char* setting :
        {"algorithm.name=lopt-a", "precision.parameters=fp8", "precision.master=bf16",
-        "precision.activations=fp32", "value_model=mlp-bytes"})
+        "precision.activations=fp32"})
     refused(setting);
 }
 

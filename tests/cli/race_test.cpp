@@ -1,0 +1,189 @@
+// A value model under a timed one, and races on it.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+std::vector<std::string> race_scenario(const std::vector<std::string>& settings) {
+  std::vector<std::string> command{"simulate", "scenarios/race.yaml", "--json", "--quiet",
+                                   "--set",    "run.steps=12",        "--set",  "platform.gpus=4",
+                                   "--set",    "data.global_batch=32"};
+  for (const std::string& setting : settings) {
+    command.push_back("--set");
+    command.push_back(setting);
+  }
+  return command;
+}
+
+Json simulated(const std::vector<std::string>& settings) {
+  const Finished run = orrery_with(race_scenario(settings));
+  REQUIRE_MESSAGE(run.exit == 0, run.out << run.err);
+  return run.json<Json>();
+}
+
+const std::string diloco =
+    "algorithm={name: diloco, inner_steps: 4, inner: {optimizer: {lr: 3e-3}}}";
+
+// Of one rank, over all its channels.
+double sent_per_step(const Json& result) {
+  double sent = 0;
+  for (const Json& row : result["communication"]) sent += row["bytes_per_rank"].get<double>();
+  return sent;
+}
+
+void check_clock(const std::string& algorithm, const std::string& value_model) {
+  CAPTURE(algorithm);
+  CAPTURE(value_model);
+  // As many buckets as the timed model has cannot be had from few parameters: without an alpha they
+  // cost nothing.
+  const std::string no_alpha = "platform.throttle.latency=1us";
+  const Json twin = simulated({algorithm, value_model, no_alpha}),
+             timed = simulated({algorithm, "value_model=null", no_alpha});
+  for (const char* figure : {"step_time_s", "tokens_per_s", "mfu", "hfu"})
+    CHECK(twin[figure].get<double>() == doctest::Approx(timed[figure].get<double>()).epsilon(0.02));
+  for (const char* part : {"compute_s", "exposed_communication_s"})
+    CHECK(std::fabs(twin["time"][part].get<double>() - timed["time"][part].get<double>()) <
+          0.02 * timed["step_time_s"].get<double>());
+  CHECK(twin["memory"] == timed["memory"]);
+  REQUIRE(twin["communication"].size() == timed["communication"].size());
+  CHECK(sent_per_step(twin) == doctest::Approx(sent_per_step(timed)).epsilon(0.01));
+  CHECK(timed["loss"].empty());
+  CHECK(twin["loss"].size() == 12);
+  CHECK(twin["loss"].back() < twin["loss"].front());
+}
+
+}  // namespace
+
+TEST_CASE(
+    "with a value model the clock, the bytes and the memory are those of the timed model, under "
+    "every algorithm that keeps its parameters whole") {
+  const std::string optimizer = "optimizer: {lr: 3e-3}}";
+  for (const std::string& algorithm :
+       {"algorithm={name: ddp, clip_norm: 1, " + optimizer,
+        "algorithm={name: zero, stage: 1, " + optimizer,
+        "algorithm={name: local-sgd, inner_steps: 4, inner: {" + optimizer + "}", diloco,
+        "algorithm={name: slowmo, workers: 2, inner_steps: 4, inner: {" + optimizer + "}",
+        "algorithm={name: streaming-diloco, inner_steps: 6, overlap: 2, inner: {" + optimizer + "}",
+        "algorithm={name: acco, " + optimizer, "algorithm={name: dpu, " + optimizer,
+        "algorithm={name: weight-prediction, " + optimizer, "algorithm={name: qsgd, " + optimizer,
+        "algorithm={name: topk, " + optimizer,
+        std::string("algorithm={name: dgc, optimizer: {lr: 0.1}}"),
+        std::string("algorithm={name: onebit-adam, freeze_step: 8, optimizer: {epsilon: 0.01}}")})
+    check_clock(algorithm, "value_model.micro_batch=8");
+}
+
+TEST_CASE("a transformer can be the value model too") {
+  check_clock(diloco, "value_model={model: gpt-bytes, sequence: 32, micro_batch: 1, text: gpl-3}");
+}
+
+TEST_CASE(
+    "one worker four times slower idles three under DDP, none under ACCO, which learns 4 : 1") {
+  const std::string slow = "cluster_conditions={gpu_speed: {slow: [{gpus: [3], speed: 0.25}]}}",
+                    fast_links = "platform.throttle=null";
+  const Json ddp = simulated({slow, fast_links}),
+             acco = simulated({"algorithm={name: acco, optimizer: {lr: 3e-3}}", slow, fast_links});
+  REQUIRE(ddp["workers"].size() == 4);
+  REQUIRE(acco["workers"].size() == 4);
+  const auto of = [](const Json& result, std::size_t worker, const char* what) {
+    return result["workers"][worker][what].get<double>();
+  };
+  double all = 0;
+  for (std::size_t worker = 0; worker < 4; ++worker) {
+    CHECK(of(ddp, worker, "sample_share") == 0.25);
+    if (worker < 3) CHECK(of(ddp, worker, "idle_share") == doctest::Approx(0.75).epsilon(0.03));
+    CHECK(of(acco, worker, "idle_share") < 0.05);
+    all += of(acco, worker, "sample_share");
+  }
+  CHECK(all == doctest::Approx(1));
+  CHECK(of(acco, 0, "sample_share") / of(acco, 3, "sample_share") ==
+        doctest::Approx(4).epsilon(0.1));
+}
+
+TEST_CASE("what a value model learns does not depend on the clock, unless the algorithm asks it") {
+  const std::vector<std::string> slow{diloco, "platform.throttle.bandwidth=10Mbps"};
+  CHECK(simulated({diloco})["loss"] == simulated(slow)["loss"]);
+  const std::string acco = "algorithm={name: acco, optimizer: {lr: 3e-3}}";
+  CHECK(simulated({acco})["loss"] !=
+        simulated({acco, "platform.throttle.bandwidth=2Gbps"})["loss"]);
+}
+
+TEST_CASE("a race tells time and bytes to a loss, and draws it") {
+  const TemporaryFolder folder;
+  const std::vector<std::string> command{"race",
+                                         "ddp",
+                                         "diloco:inner_steps=10",
+                                         "--target-loss",
+                                         "5.2",
+                                         "--set",
+                                         "run.steps=40",
+                                         "--set",
+                                         "platform.gpus=4",
+                                         "--set",
+                                         "data.global_batch=32",
+                                         "--quiet"};
+  auto as_json = command;
+  as_json.insert(as_json.end(), {"--json", "--out", folder.path()});
+  const Json curves = orrery_with(as_json).json<Json>();
+  REQUIRE(curves.size() == 2);
+  for (const Json& curve : curves) {
+    const auto steps = curve["steps_to_target"].get<std::size_t>();
+    for (const char* list : {"loss", "seconds", "samples", "bytes_per_rank"})
+      CHECK(curve[list].size() == 40);
+    for (const char* what : {"seconds", "samples", "bytes_per_rank"}) {
+      CHECK(std::is_sorted(curve[what].begin(), curve[what].end()));
+      CHECK(curve[std::string(what) + "_to_target"] == curve[what][steps - 1]);
+    }
+    CHECK(curve["samples"].back() == 40 * 32);
+    CHECK(curve["workers"].size() == 4);
+  }
+  // 2 x 3/4 of 4 bytes for each of its parameters, once in ten steps.
+  const auto sent = curves[1]["bytes_per_rank"].get<std::vector<double>>();
+  CHECK(sent[8] == 0);
+  CHECK(sent[9] == doctest::Approx(1.5 * 4 * 1'235'814'400.0).epsilon(1e-6));
+  CHECK(sent[19] == 2 * sent[9]);
+  CHECK(curves[1]["algorithm"] == "diloco");
+  CHECK(curves[1]["seconds_to_target"] < curves[0]["seconds_to_target"]);
+  CHECK(curves[1]["bytes_per_rank_to_target"] < curves[0]["bytes_per_rank_to_target"]);
+  CHECK(Json::parse(text_of_file(folder.file("race.json"))) == curves);
+  const std::string svg = text_of_file(folder.file("race.svg"));
+  CHECK(svg.starts_with("<svg"));
+  CHECK(contains(svg, ">diloco:inner_steps=10</text>"));
+  const Finished table = orrery_with(command);
+  CHECK(contains(table.out, "diloco"));
+}
+
+TEST_CASE("a race without losses, without a target or of unknown algorithms is refused") {
+  CHECK(orrery_with({"race", "ddp"}).exit == 2);
+  CHECK(orrery_with({"race", "ddp", "--target-loss", "3", "--scenario", quickstart}).exit == 3);
+  CHECK(orrery_with({"race", "dpp", "--target-loss", "3"}).exit == 3);
+}
+
+TEST_CASE("a value model is refused where it would not tell what the timed model does") {
+  for (const auto& [setting, reason] : {std::pair{"parallel.pipeline=2", "divided over GPUs"},
+                                        {"run.fidelity=flow", "contended links"},
+                                        {"run.folding=on", "cannot be folded"},
+                                        {"algorithm={name: fsdp}", "divided over replicas"},
+                                        {"algorithm={name: zero, stage: 2}", "divided over"},
+                                        {"algorithm={name: powersgd}", "does not grow with"},
+                                        {"algorithm={name: streaming-diloco, fragment_layers: 1}",
+                                         "18 fragments, into which the 6 blocks"},
+                                        {"run.values=real", "value_model"},
+                                        {"value_model.model=llama-2-7b", "sequence"},
+                                        {"value_model.text=gpl-2", "no text"}}) {
+    const Finished run = orrery_with(race_scenario({setting, "platform.throttle=null"}));
+    CAPTURE(std::string(setting));
+    CHECK(run.exit == 3);
+    CHECK(contains(run.out + run.err, reason));
+  }
+  const Finished real = orrery_with({"run", "scenarios/race.yaml"});
+  CHECK(real.exit == 3);
+  CHECK(contains(real.err, "beside value_model"));
+}
