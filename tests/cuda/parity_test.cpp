@@ -63,6 +63,13 @@ void check_as_on_cpu(const std::string& algorithm, int replicas,
 }  // namespace
 
 TEST_CASE("one rank on a GPU gives the bits of the CPU") { check_as_on_cpu(case_of(1, 1)); }
+TEST_CASE("kernels on copies of their operands in pinned memory give the same bits") {
+  cuda::CudaOptions options = on_the_double();
+  options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_staged_launcher(cpu_bodies(), std::move(failed));
+  };
+  check_as_on_cpu(case_of(2, 2), options);
+}
 TEST_CASE("DDP on NCCL gives the bits of the CPU's threads") {
   for (const int ranks : {2, 4, 8}) check_as_on_cpu(case_of(ranks, 1));
 }
