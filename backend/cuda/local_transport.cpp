@@ -74,11 +74,9 @@ struct LocalHub::State {
   }
   ~State() {
     use_gpu(gpu);
-    for (auto& [key, room] : rooms) {
-      cudaStreamDestroy(room.hub);
-      cudaFree(room.words);
-    }
-    cudaStreamDestroy(releasing);
+    cudaStreamDestroy(releasing);  // streams before the words that they write
+    for (auto& [key, room] : rooms) cudaStreamDestroy(room.hub);
+    for (auto& [key, room] : rooms) cudaFree(room.words);
     cudaFree(stop);
   }
 
