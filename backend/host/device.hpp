@@ -107,6 +107,7 @@ class HostDevice : public Device {
  protected:
   // A stream of that name is about to be opened, as the next.
   void count_stream(const std::string& name);
+  Rank* program() const { return program_; }
   // The stream whose time is reported.
   std::uint32_t compute_stream() const { return static_cast<std::uint32_t>(compute_.load()); }
   void note_step(std::int64_t step, const StepMark& mark);

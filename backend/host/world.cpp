@@ -4,16 +4,21 @@
 
 namespace orrery::host {
 
-HostWorld::HostWorld(WorldOptions options)
+HostWorld::HostWorld(WorldOptions options, int first, int count)
     : state_(std::move(options)),
       catalogue_([](PreparedKernel&) {}),
       ranks_(state_.options.grid.size()),
+      first_(first),
+      count_(count < 0 ? ranks_ : count),
       shared_{monitor_, state_,
               [this](int to, ControlMessage message) { deliver(to, std::move(message)); }} {
   state_.catalogue = [this](int) -> Catalogue& { return catalogue_; };
 }
 
 void HostWorld::add_service(const std::string& name, ServiceProgram program) {
+  if (count_ != ranks_)
+    throw Error(Category::unavailable,
+                "service '" + name + "' needs all ranks to be in one process");
   const int address = ranks_ + static_cast<int>(services_.size());
   state_.services.push_back(name);
   services_.push_back(std::make_unique<ControlService>(shared_, address, name, std::move(program)));
@@ -25,8 +30,8 @@ RunReport HostWorld::run(const Program& program) {
   if (state_.options.decisions == DecisionMode::record)
     report_.decisions.resize(static_cast<std::size_t>(ranks_));
   monitor_.start_clock();
-  ranks_left_ = ranks_;
-  for (int rank = 0; rank < ranks_; ++rank) devices_.push_back(make_device(shared_, rank));
+  ranks_left_ = count_;
+  for (int rank = first_; rank < end_rank(); ++rank) devices_.push_back(make_device(shared_, rank));
   begin();
   {
     // Nobody runs before everybody is counted: a rank that blocks first is no deadlock.
@@ -35,11 +40,11 @@ RunReport HostWorld::run(const Program& program) {
   }
   for (auto& service : services_) service->start();
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks_; ++rank)
+  for (int rank = first_; rank < end_rank(); ++rank)
     threads.emplace_back([this, rank, &program] { run_rank(rank, program); });
   {
     Lock lock(monitor_.mutex());
-    all_begun_.wait(lock, [this] { return begun_ == ranks_; });
+    all_begun_.wait(lock, [this] { return begun_ == count_; });
     monitor_.remove(starting_);
   }
   for (std::thread& thread : threads) thread.join();
@@ -54,7 +59,7 @@ RunReport HostWorld::run(const Program& program) {
 }
 
 void HostWorld::run_rank(int id, const Program& program) {
-  HostDevice& device = *devices_[static_cast<std::size_t>(id)];
+  HostDevice& device = this->device(id);
   std::unique_ptr<Rank> rank;
   try {
     rank = std::make_unique<Rank>(state_, device, id);
@@ -87,7 +92,7 @@ void HostWorld::run_rank(int id, const Program& program) {
 }
 
 void HostWorld::begin_counted() {
-  if (++begun_ == ranks_) all_begun_.notify_all();
+  if (++begun_ == count_) all_begun_.notify_all();
 }
 
 void HostWorld::rank_ended() {
@@ -96,10 +101,15 @@ void HostWorld::rank_ended() {
   for (auto& service : services_) service->ranks_have_ended();
 }
 
+void HostWorld::post(int to, ControlMessage) {
+  ORRERY_ASSERT(is_here(to), "a world whose ranks are all here posts nothing");
+}
+
 void HostWorld::deliver(int to, ControlMessage message) {
+  if (to < ranks_ && !is_here(to)) return post(to, std::move(message));
   const Lock lock(monitor_.mutex());
   if (to < ranks_)
-    devices_[static_cast<std::size_t>(to)]->receive(std::move(message));
+    device(to).receive(std::move(message));
   else
     services_[static_cast<std::size_t>(to - ranks_)]->receive(std::move(message));
 }
@@ -117,8 +127,7 @@ void HostWorld::check_messages() const {
                                                       std::to_string(message.tag) + " (" +
                                                       to_string(message.site) + ")");
   };
-  for (int rank = 0; rank < ranks_; ++rank)
-    look(rank, devices_[static_cast<std::size_t>(rank)]->mailbox());
+  for (int rank = first_; rank < end_rank(); ++rank) look(rank, device(rank).mailbox());
   for (std::size_t i = 0; i < services_.size(); ++i)
     look(ranks_ + static_cast<int>(i), services_[i]->mailbox());
   if (!error.context().empty()) throw error;

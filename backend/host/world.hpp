@@ -1,4 +1,5 @@
 // A real world: ranks are threads of this process, each with a device that the derived world makes.
+// Other ranks may be in other processes; then a report holds those of this one only.
 #pragma once
 
 #include <condition_variable>
@@ -22,7 +23,8 @@ class HostWorld : public World {
   RunReport run(const Program& program) override;
 
  protected:
-  explicit HostWorld(WorldOptions options);
+  // Of `count` ranks from `first` on; all by default.
+  explicit HostWorld(WorldOptions options, int first = 0, int count = -1);
   // What devices refer to in the derived world must outlive them: its destructor calls this first.
   void forget_devices() { devices_.clear(); }
 
@@ -30,12 +32,18 @@ class HostWorld : public World {
   // Called on the thread of run(): when all devices are made and none runs; when none runs any
   // more.
   virtual void begin() {}
+  // A message for a rank of another process; without the lock.
+  virtual void post(int to, ControlMessage message);
   virtual void end() {}
 
   Monitor& monitor() { return monitor_; }
   WorldState& state() { return state_; }
-  HostDevice& device(int rank) { return *devices_[static_cast<std::size_t>(rank)]; }
-  int ranks() const { return ranks_; }
+  HostDevice& device(int rank) const { return *devices_[static_cast<std::size_t>(rank - first_)]; }
+  bool is_here(int rank) const { return rank >= first_ && rank < first_ + count_; }
+  int first_rank() const { return first_; }
+  int end_rank() const { return first_ + count_; }
+  // From a rank of another process, or from this one.
+  void deliver(int to, ControlMessage message);
 
  private:
   // Stands for the ranks whose threads have not begun.
@@ -47,7 +55,6 @@ class HostWorld : public World {
   void run_rank(int id, const Program& program);
   void begin_counted();
   void rank_ended();
-  void deliver(int to, ControlMessage message);
   std::string address(int number) const;
   void check_messages() const;
   void finish_report();
@@ -55,7 +62,7 @@ class HostWorld : public World {
   WorldState state_;
   Catalogue catalogue_;
   Monitor monitor_;
-  const int ranks_;
+  const int ranks_, first_, count_;
   Shared shared_;
   Starting starting_;
   std::condition_variable all_begun_;

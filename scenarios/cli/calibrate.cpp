@@ -72,6 +72,8 @@ std::string errors_table(const Calibration& calibration) {
 }  // namespace
 
 int calibrate(const Arguments& arguments) {
+  if (arguments.world == "cuda")
+    throw Error(Category::unavailable, "calibrate measures the processor only, not yet GPUs");
   if (arguments.world != "cpu")
     throw Error(Category::usage, "--world takes cpu, not '" + arguments.world + "'");
   if (arguments.out.empty())

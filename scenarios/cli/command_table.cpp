@@ -173,7 +173,7 @@ const std::vector<Command> command_table{
      command_names}};
 
 const std::vector<Option> option_table{
-    {"world", "WORLD", "where to run: cpu", Completes::words, {"cpu"}},
+    {"world", "WORLD", "where to run: cpu, cuda", Completes::words, {"cpu", "cuda"}},
     {"set", "PATH=VALUE",
      "change a field of the scenario, e.g. parallel.pipeline=2; may be repeated"},
     {"over", "PATH=VALUES",

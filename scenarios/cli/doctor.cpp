@@ -10,6 +10,7 @@
 
 #include "backend/core/table.hpp"
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/cuda_world.hpp"
 #include "scenarios/cli/simulation.hpp"
 #include "scenarios/cli/version.hpp"
 #include "sim/simgrid/engine.hpp"
@@ -63,6 +64,11 @@ std::vector<std::string> advice_for(const Json& j) {
 std::string text_of(const std::string& key, const Json& value) {
   if (value.is_null()) return "none";
   if (value.is_string()) return value;
+  if (value.is_array()) {
+    std::string all;
+    for (const Json& one : value) all += (all.empty() ? "" : ", ") + one.get<std::string>();
+    return all.empty() ? "none" : all;
+  }
   if (key == "stack_limit" || key.ends_with("_bytes"))
     return format_bytes(Bytes(value.get<std::int64_t>()));
   return format_thousands(value.get<std::int64_t>());
@@ -74,7 +80,12 @@ int doctor(const Arguments& arguments) {
   Json j;
   j["version"] = version();
   j["build"] = build();
-  for (const char* backend : {"cuda", "nccl", "mpi"}) j[backend] = nullptr;
+  const CudaSupport cuda = cuda_support();
+  j["cuda"] = cuda.driver ? Json(*cuda.driver) : Json(nullptr);
+  j["cuda_missing"] = cuda.missing.empty() ? Json(nullptr) : Json(cuda.missing);
+  j["gpus"] = cuda.gpus;
+  j["nccl"] = cuda.nccl ? Json(*cuda.nccl) : Json(nullptr);
+  j["mpi"] = nullptr;
   j["simgrid"] = sim::simgrid_version();
   j["cpu"] = cpu_name();
   j["cpu_threads"] = std::thread::hardware_concurrency();

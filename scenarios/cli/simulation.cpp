@@ -21,6 +21,8 @@
 #include "platforms/cluster.hpp"
 #include "platforms/conditions.hpp"
 #include "scenarios/cli/band.hpp"
+#include "scenarios/cli/children.hpp"
+#include "scenarios/cli/cuda_world.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/memory_world.hpp"
@@ -310,13 +312,28 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
 }
 
 void check_world(const Arguments& arguments) {
-  if (arguments.world == "cuda")
-    throw Error(Category::unavailable,
-                "this build has no CUDA world; `--world cpu` runs on the "
-                "processor");
+  if (arguments.world == "cuda") {
+    // In a child: what has asked CUDA anything cannot use it in children of its own.
+    if (const std::string missing = in_child([] { return cuda_support().missing; });
+        !missing.empty())
+      throw Error(Category::unavailable,
+                  "no GPU can be used: " + missing + "; `--world cpu` runs on the processor");
+    return;
+  }
   if (arguments.world != "cpu")
-    throw Error(Category::usage, "--world takes cpu, not '" + arguments.world + "'");
+    throw Error(Category::usage, "--world takes cpu or cuda, not '" + arguments.world + "'");
 }
+
+namespace {
+
+std::unique_ptr<World> make_real_world(WorldOptions options, const Scenario& scenario,
+                                       const Arguments& arguments) {
+  if (arguments.world == "cpu")
+    return make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
+  return make_cuda_world_here(std::move(options), scenario.platform.throttle);
+}
+
+}  // namespace
 
 Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
                      const std::string& verb) {
@@ -331,7 +348,7 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
     const InterruptGuard guard;
     write_checkpoints(arguments.checkpoint, state);
   };
-  ResultInput in = input_of(scenario, "cpu");
+  ResultInput in = input_of(scenario, arguments.world.c_str());
   in.subject.cluster = in.subject.gpus = "";  // it runs here
   if (!arguments.resume.empty()) hooks.resume = &from;
   hooks.steps_before = &in.steps_before;
@@ -340,7 +357,7 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   hooks.checkpoint = write;
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
-  const auto world = make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
+  const auto world = make_real_world(std::move(options), scenario, arguments);
   add_services(*world, scenario);
   RunReport report = world->run(training_program(scenario, hooks));
   line.clear();

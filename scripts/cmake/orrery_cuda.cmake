@@ -16,6 +16,33 @@ if(NOT ORRERY_CUDA STREQUAL OFF)
   endif()
 endif()
 
+# What runs on a GPU is compiled for these: A100, H100 and H200, and PTX for what comes after. Sanitizers see nothing of it.
+set(ORRERY_GPU OFF)
+if(ORRERY_HAVE_CUDA AND NOT ORRERY_SANITIZE AND NOT ORRERY_FUZZ)
+  set(ORRERY_GPU ON)
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "GPUs to compile for")
+  if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+  endif()
+  enable_language(CUDA)
+  # CMake 3.25 does not know that nvcc has had C++20 since its version 12.
+  foreach(kind STANDARD EXTENSION)
+    if(NOT CMAKE_CUDA20_${kind}_COMPILE_OPTION)
+      set(CMAKE_CUDA20_${kind}_COMPILE_OPTION "-std=c++20")
+    endif()
+  endforeach()
+endif()
+
+# orrery_gpu from the sources of backend/cuda/gpu: the kernels, and NVIDIA's libraries found at run time.
+function(orrery_gpu_library)
+  file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/backend/cuda/gpu/*.cu)
+  add_library(orrery_gpu_kernels STATIC ${kernels})
+  target_include_directories(orrery_gpu_kernels PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(orrery_gpu_kernels PRIVATE --expt-relaxed-constexpr -Xcompiler=-Wall)
+  orrery_library(gpu backend/cuda/gpu)
+  target_link_libraries(orrery_gpu PUBLIC orrery_cuda orrery_transport orrery_gpu_kernels CUDA::cudart_static ${CMAKE_DL_LIBS})
+endfunction()
+
 if(ORRERY_HAVE_CUDA)
   message(STATUS "CUDA: ${CUDAToolkit_VERSION}")
 elseif(ORRERY_CUDA STREQUAL OFF)

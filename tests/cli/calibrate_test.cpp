@@ -68,5 +68,6 @@ TEST_CASE("a calibration that cannot be is refused before anything is measured")
   CHECK(orrery_with({"calibrate"}).exit == 2);
   CHECK(orrery_with({"calibrate", "--out", "a.json"}).exit == 2);
   CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--ranks", "0"}).exit == 2);
-  CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--world", "cuda"}).exit == 2);
+  CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--world", "cuda"}).exit == 6);
+  CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--world", "gpu"}).exit == 2);
 }

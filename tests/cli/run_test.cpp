@@ -89,7 +89,12 @@ TEST_CASE("the parts of a measured step sum to it, in every plan") {
   }
 }
 
-TEST_CASE("a world that this build lacks is exit 6, one that nobody knows exit 2") {
-  CHECK(orrery_with({"run", scenario, "--world", "cuda"}).exit == 6);
+TEST_CASE("a world that this build or machine lacks is exit 6, one that nobody knows exit 2") {
+  const Json doctor = orrery_with({"doctor", "--json"}).json<Json>();
+  if (!doctor["cuda_missing"].is_null()) {
+    const Finished run = orrery_with({"run", scenario, "--world", "cuda"});
+    CHECK(run.exit == 6);
+    CHECK(run.err.find(doctor["cuda_missing"].get<std::string>()) != std::string::npos);
+  }
   CHECK(orrery_with({"run", scenario, "--world", "gpu"}).exit == 2);
 }

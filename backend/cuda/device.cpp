@@ -1,0 +1,412 @@
+#include "backend/cuda/device.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/host/operands.hpp"
+#include "backend/rank.hpp"
+
+namespace orrery::cuda {
+
+using host::Lock;
+using host::Part;
+using host::Traffic;
+using host::view_of;
+
+namespace {
+
+const host::Arena::Source pinned_memory{[](std::size_t bytes) {
+                                          void* data = nullptr;
+                                          check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable),
+                                                "cudaHostAlloc");
+                                          return data;
+                                        },
+                                        [](void* data) { cudaFreeHost(data); }};
+
+std::size_t size(Bytes bytes) { return static_cast<std::size_t>(bytes.value); }
+
+std::array<View, max_operands> views_of(std::span<const Operand> operands) {
+  std::array<View, max_operands> views;
+  std::transform(operands.begin(), operands.end(), views.begin(), view_of);
+  return views;
+}
+
+void store_as(Dtype dtype, std::byte* to, std::size_t i, double value) {
+  const auto put = [to, i](auto number) {
+    std::memcpy(to + i * sizeof number, &number, sizeof number);
+  };
+  switch (dtype) {
+    case Dtype::fp32:
+      return put(static_cast<float>(value));
+    case Dtype::fp64:
+      return put(value);
+    case Dtype::bf16:
+      return put(to_bf16(static_cast<float>(value)));
+    case Dtype::fp16:
+      return put(to_fp16(static_cast<float>(value)));
+    case Dtype::int32:
+      return put(static_cast<std::int32_t>(value));
+    case Dtype::int64:
+      return put(static_cast<std::int64_t>(value));
+    case Dtype::fp8:
+    case Dtype::uint8:
+      return put(static_cast<std::uint8_t>(value));
+  }
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
+    : HostDevice(shared, rank),
+      parts_(parts),
+      gpu_(parts.options.gpu(rank)),
+      pinned_([this](Event event) { return passed(event.stream) >= event.ordinal; },
+              pinned_memory) {
+  use_gpu(gpu_);
+  const auto failed = [this](std::exception_ptr failure) {
+    const std::exception_ptr named =
+        host::with_context(failure, {{"rank", std::to_string(this->rank())}});
+    const Lock lock(monitor().mutex());
+    monitor().fail(named);
+  };
+  launcher_ = parts.options.launcher(gpu_, failed);
+  host_launcher_ = make_host_launcher(parts.host_bodies, failed);
+  transport::Waiting waiting;
+  waiting.check = [this] { monitor().throw_if_failed(); };
+  waiting.patience = parts.options.patience;
+  waiting.clock = parts.options.clock;
+  transport_ = parts.options.transport(rank, std::move(waiting));
+  check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  origin_ = events_.take();
+  check(cudaEventRecord(origin_, copies_), "cudaEventRecord");
+  wait_for(copies_);
+  origin_time_ = now();
+}
+
+CudaDevice::~CudaDevice() {
+  transport_->abort();
+  for (auto& stream : streams_) stream.reset();
+  transport_.reset();
+  events_.give_back(origin_);
+  cudaStreamDestroy(copies_);
+}
+
+void CudaDevice::open_stream(std::uint32_t stream, const std::string& name, Place place) {
+  use_gpu(gpu_);
+  const std::lock_guard lock(mutex_);  // the watcher counts streams
+  streams_[stream] = std::make_unique<GpuStream>(name, place, origin_, origin_time_);
+  count_stream(name);
+}
+
+// ---- Memory
+
+void* CudaDevice::map(const Storage& storage) {
+  if (storage.place == Place::host) return pinned_.take(storage.bytes(), storage.home, Place::host);
+  use_gpu(gpu_);
+  void* data = nullptr;
+  check(cudaMallocAsync(&data, std::max<std::size_t>(size(storage.bytes()), 1),
+                        streams_[storage.home]->handle()),
+        "cudaMallocAsync");
+  device_memory_.live += storage.bytes();
+  device_memory_.highest = std::max(device_memory_.highest, device_memory_.live);
+  return data;
+}
+
+// What comes next on the home stream may have the memory; other streams get it when that has come
+// to pass. The ledger has seen to it that uses elsewhere are ordered before.
+void CudaDevice::unmap(void* data, const Storage& storage, Event after) {
+  if (storage.place == Place::host)
+    return pinned_.give_back(data, storage.bytes(), storage.home, Place::host, after);
+  cudaFreeAsync(data, streams_[storage.home]->handle());
+  device_memory_.live = device_memory_.live - storage.bytes();
+}
+
+// Until what has been enqueued on `stream` is done, or the run has failed.
+void CudaDevice::wait_for(cudaStream_t stream) {
+  cudaEvent_t here = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    here = events_.take();
+  }
+  check(cudaEventRecord(here, stream), "cudaEventRecord");
+  cudaError_t state = cudaErrorNotReady;
+  while ((state = cudaEventQuery(here)) == cudaErrorNotReady) {
+    monitor().throw_if_failed();
+    std::this_thread::yield();
+  }
+  check(state, "cudaEventQuery");
+  const std::lock_guard lock(mutex_);
+  events_.give_back(here);
+}
+
+void CudaDevice::read(const Operand& from, void* to) {
+  if (from.storage->place == Place::host) return HostDevice::read(from, to);
+  use_gpu(gpu_);
+  check(
+      cudaMemcpyAsync(to, view_of(from).data, size(from.bytes()), cudaMemcpyDeviceToHost, copies_),
+      "cudaMemcpyAsync");
+  wait_for(copies_);
+}
+
+// On the home stream: the memory may have been given back by operations that still run there.
+void CudaDevice::write(const void* from, const Operand& to) {
+  use_gpu(gpu_);
+  const cudaStream_t home = streams_[to.storage->home]->handle();
+  check(cudaMemcpyAsync(view_of(to).data, from, size(to.bytes()), cudaMemcpyDefault, home),
+        "cudaMemcpyAsync");
+  wait_for(home);
+}
+
+// ---- Operations
+
+template <class Enqueue>
+void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label,
+                       const Enqueue& enqueue, const Issued& more) {
+  monitor().throw_if_failed();
+  use_gpu(gpu_);
+  GpuStream& stream = *streams_[index];
+  host::PartTimes waited{};
+  if (index == compute_stream()) {
+    const Lock lock(monitor().mutex());
+    waited = host_waited(std::chrono::steady_clock::now());
+  }
+  Issued* operation = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    operation = &stream.open(kind, events_);
+    operation->label = label;
+    operation->site = more.site;
+    operation->channel = more.channel;
+    operation->collective = more.collective;
+    operation->fenced_by = more.fenced_by;
+    operation->host_waited = waited;
+  }
+  parts_.in_flight.fetch_add(1);
+  enqueue(stream.handle());
+  {
+    const std::lock_guard lock(mutex_);
+    stream.submit(*operation);
+  }
+  parts_.submitted();
+}
+
+void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
+                        std::span<const Operand> operands, std::uint32_t) {
+  const auto views = views_of(operands);
+  issue(stream, Issued::Kind::compute, kernel.kernel.label, [&](cudaStream_t handle) {
+    launcher_for(*streams_[stream]).launch(handle, kernel.kernel, {views.data(), operands.size()});
+  });
+}
+
+void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
+                        std::span<const Operand> operands) {
+  const auto slots = views_of(operands);
+  issue(stream, Issued::Kind::compute, sequence.name().c_str(), [&](cudaStream_t handle) {
+    host::for_each_step(sequence, {slots.data(), operands.size()},
+                        [&](const Kernel& kernel, std::span<const View> views) {
+                          launcher_for(*streams_[stream]).launch(handle, kernel, views);
+                        });
+  });
+}
+
+void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& to) {
+  issue(stream, Issued::Kind::compute, "copy", [&](cudaStream_t handle) {
+    check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
+                          cudaMemcpyDefault, handle),
+          "cudaMemcpyAsync");
+  });
+}
+
+// The values wait in pinned memory until the stream has come to them: a copy from ordinary memory
+// would make the host wait for the stream. The host fills a block at once, so it must be one that
+// no stream uses any more: homes of blocks taken and given back differ, which rules out others.
+void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const double> values) {
+  auto* staged = static_cast<std::byte*>(pinned_.take(to.bytes(), max_streams, Place::host));
+  for (std::size_t i = 0; i < values.size(); ++i) store_as(to.storage->dtype, staged, i, values[i]);
+  issue(stream, Issued::Kind::compute, "upload", [&](cudaStream_t handle) {
+    check(cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault, handle),
+          "cudaMemcpyAsync");
+  });
+  pinned_.give_back(staged, to.bytes(), max_streams + 1, Place::host,
+                    {stream, streams_[stream]->issued()});
+}
+
+void CudaDevice::fence(std::uint32_t stream, Event event) {
+  Issued more;
+  more.fenced_by = event.stream;
+  issue(
+      stream, Issued::Kind::fence, "after",
+      [&](cudaStream_t handle) {
+        const std::lock_guard lock(mutex_);
+        if (const cudaEvent_t end = streams_[event.stream]->end_of(event.ordinal))
+          check(cudaStreamWaitEvent(handle, end, 0), "cudaStreamWaitEvent");
+      },
+      more);
+}
+
+void CudaDevice::communicate(
+    std::uint32_t stream, Channel& channel, const Communication& communication,
+    const std::vector<std::pair<const Communicator*, std::uint64_t>>& others) {
+  monitor().throw_if_failed();
+  open_channels();
+  Communicator& communicator = *communication.communicator;
+  if (parts_.options.peers == nullptr) {
+    // The same checks as in every world; between processes nobody sees what all have issued. Values
+    // and times are the transport's business, so an operation that all have issued is over here.
+    const Lock lock(monitor().mutex());
+    Rendezvous& rendezvous = communicator.issue(communication, others, true);
+    if (rendezvous.issued == rendezvous.expected) communicator.retire(rendezvous);
+  }
+  streams_[stream]->set_traffic(channel.edge() ? Traffic::edge : Traffic::group);
+  Issued more;
+  more.channel = &channel;
+  more.collective = communication.kind;
+  more.site = communication.site;
+  issue(
+      stream, Issued::Kind::communicate, orrery::name(communication.kind),
+      [&](cudaStream_t handle) {
+        transport_->issue(handle, communication, view_of(communication.in),
+                          view_of(communication.out));
+      },
+      more);
+}
+
+void CudaDevice::open_channels() {
+  if (channels_open_) return;
+  use_gpu(gpu_);
+  std::vector<const Communicator*> communicators;
+  for (const auto& channel : program()->channels()) {
+    communicators.push_back(&channel->outgoing());
+    communicators.push_back(&channel->incoming());
+  }
+  transport_->open(std::move(communicators));
+  channels_open_ = true;
+}
+
+void CudaDevice::mark_step(std::uint32_t stream, std::int64_t step) {
+  GpuStream& its = *streams_[stream];
+  const std::lock_guard lock(mutex_);
+  if (its.passed() == its.issued())
+    note_step(step, {its.clock(), streams_[compute_stream()]->parts()});
+  else
+    its.marks.emplace_back(its.issued(), step);
+}
+
+// ---- The watcher's side
+
+CudaDevice::Look CudaDevice::look() {
+  if (const std::exception_ptr failed = transport_->failure()) std::rethrow_exception(failed);
+  use_gpu(gpu_);
+  bool moved = false, waits = false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (std::uint32_t i = 0; i < stream_count(); ++i) {
+      while (const Issued* operation = streams_[i]->finished()) {
+        retire(i, *operation);
+        moved = true;
+      }
+      waits = waits || streams_[i]->oldest() != nullptr;
+    }
+  }
+  if (!moved) return waits ? Look::nothing_moved : Look::nothing_in_flight;
+  const Lock lock(monitor().mutex());
+  advance();
+  return Look::moved;
+}
+
+void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
+  GpuStream& stream = *streams_[index];
+  const bool compute = index == compute_stream();
+  const Time gap = stream.gap(operation), begin = stream.clock();
+  const Time length = stream.length(operation), end = stream.clock();
+  if (compute) stream.spend_on_host(operation.host_waited, gap);
+  switch (operation.kind) {
+    case Issued::Kind::compute:
+      stream.spend(Part::compute, length);
+      break;
+    case Issued::Kind::fence:
+      stream.spend(host::waiting_for(streams_[operation.fenced_by]->traffic()), length);
+      if (compute) account_exposed(operation.fenced_by, begin, end);
+      break;
+    case Issued::Kind::communicate: {
+      stream.spend(host::waiting_for(stream.traffic()), length);
+      const std::size_t use = stream.use_of(operation.channel, operation.collective);
+      stream.uses[use].second.busy += length;
+      if (compute) stream.uses[use].second.exposed += length;
+      stream.recent.push_back({begin, end, use});
+      if (stream.recent.size() > 64) stream.recent.pop_front();
+    }
+  }
+  const std::uint64_t ordinal = operation.ordinal;
+  stream.retire(events_);
+  parts_.in_flight.fetch_sub(1);
+  while (!stream.marks.empty() && stream.marks.front().first <= ordinal) {
+    note_step(stream.marks.front().second, {end, streams_[compute_stream()]->parts()});
+    stream.marks.erase(stream.marks.begin());
+  }
+}
+
+// The compute stream waited for stream `other` in [from, to].
+void CudaDevice::account_exposed(std::uint32_t other, Time from, Time to) {
+  GpuStream& stream = *streams_[other];
+  for (const Interval& interval : stream.recent) {
+    const Time begin = std::max(interval.begin, from), end = std::min(interval.end, to);
+    if (begin < end) stream.uses[interval.use].second.exposed += end - begin;
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> CudaDevice::waiting() {
+  std::vector<std::pair<std::string, std::string>> all;
+  const std::lock_guard lock(mutex_);
+  for (std::uint32_t i = 0; i < stream_count(); ++i) {
+    const Issued* oldest = streams_[i]->oldest();
+    if (oldest == nullptr) continue;
+    std::string text = oldest->label;
+    if (oldest->channel != nullptr)
+      text += " on " + oldest->channel->name() + " (" + to_string(oldest->site) + ")";
+    all.emplace_back("rank " + std::to_string(rank()) + " stream " + streams_[i]->name(), text);
+  }
+  return all;
+}
+
+// ---- The program's life
+
+void CudaDevice::drain(Rank& rank) {
+  open_channels();  // others may wait for this rank's part in opening them
+  HostDevice::drain(rank);
+  transport_->close();
+}
+
+void CudaDevice::stop() {
+  HostDevice::stop();
+  if (monitor().failed()) transport_->abort();
+}
+
+void CudaDevice::report(Rank& rank, RankReport& report) const {
+  HostDevice::report(rank, report);
+  for (const auto& channel : rank.channels())
+    for (ChannelUse use : channel->uses()) {
+      for (std::uint32_t i = 0; i < stream_count(); ++i)
+        for (const auto& [used, measured] : streams_[i]->uses)
+          if (used == channel.get() && measured.kind == use.kind) {
+            use.busy += measured.busy;
+            use.exposed += measured.exposed;
+          }
+      const Communicator& communicator = channel->outgoing();
+      report.channels.push_back({communicator.group(), communicator.lane(), channel->edge(), use});
+    }
+}
+
+std::uint64_t CudaDevice::activities() const {
+  std::uint64_t count = 0;
+  for (std::uint32_t i = 0; i < stream_count(); ++i) count += streams_[i]->passed();
+  return count;
+}
+
+Time CudaDevice::last_end() const {
+  Time end;
+  for (std::uint32_t i = 0; i < stream_count(); ++i) end = std::max(end, streams_[i]->clock());
+  return end;
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,103 @@
+// One rank of the CUDA world: its GPU, streams and memory, and its part in communication.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/launcher.hpp"
+#include "backend/cuda/stream.hpp"
+#include "backend/cuda/world.hpp"
+#include "backend/host/arena.hpp"
+#include "backend/host/device.hpp"
+#include "backend/transport/transport.hpp"
+
+namespace orrery::cuda {
+
+// What devices share.
+struct CudaParts {
+  const CudaOptions& options;
+  const KernelBodies& host_bodies;
+  std::function<void()> submitted;  // an operation is on its way
+  std::atomic<std::int64_t> in_flight{0};
+};
+
+class CudaDevice final : public host::HostDevice {
+ public:
+  CudaDevice(host::Shared& shared, CudaParts& parts, int rank);
+  ~CudaDevice() override;
+
+  void drain(Rank& rank) override;
+  void stop() override;
+  void report(Rank& rank, RankReport& report) const override;
+  std::uint64_t activities() const override;
+  Time last_end() const override;
+  Bytes arena_high_water() const override { return device_memory_.highest; }
+
+  void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
+  void* map(const Storage& storage) override;
+  void unmap(void* data, const Storage& storage, Event after) override;
+  void read(const Operand& from, void* to) override;
+  void write(const void* from, const Operand& to) override;
+  void launch(std::uint32_t stream, const PreparedKernel& kernel, std::span<const Operand> operands,
+              std::uint32_t roles) override;
+  void launch(std::uint32_t stream, const Sequence& sequence,
+              std::span<const Operand> operands) override;
+  void copy(std::uint32_t stream, const Operand& from, const Operand& to) override;
+  void upload(std::uint32_t stream, const Operand& to, std::span<const double> values) override;
+  void fence(std::uint32_t stream, Event event) override;
+  void communicate(
+      std::uint32_t stream, Channel& channel, const Communication& communication,
+      const std::vector<std::pair<const Communicator*, std::uint64_t>>& others) override;
+  void mark_step(std::uint32_t stream, std::int64_t step) override;
+
+  const std::string& stream_name(std::uint32_t index) const override {
+    return streams_[index]->name();
+  }
+  std::uint64_t passed(std::uint32_t index) const override { return streams_[index]->passed(); }
+  std::uint64_t issued(std::uint32_t index) const override { return streams_[index]->issued(); }
+  host::Traffic traffic(std::uint32_t index) const override { return streams_[index]->traffic(); }
+  void watch(Event) override {}  // the watcher looks at every stream
+  std::exception_ptr failure_by(Event) const override { return nullptr; }  // a failure ends the run
+
+  // For the watcher. Retires what is done. Throws what CUDA or the transport found wrong.
+  enum class Look : std::uint8_t { nothing_in_flight, nothing_moved, moved };
+  Look look();
+  // What it waits for longest, for the report of a deadlock: "all_reduce on … (site)" by stream.
+  std::vector<std::pair<std::string, std::string>> waiting();
+
+ private:
+  struct Use {
+    Bytes live, highest;
+  };
+  // Enqueues one operation: `enqueue(handle)` between its two events.
+  template <class Enqueue>
+  void issue(std::uint32_t stream, Issued::Kind kind, const char* label, const Enqueue& enqueue,
+             const Issued& more = {});
+  Launcher& launcher_for(const GpuStream& stream) {
+    return stream.place() == Place::host ? *host_launcher_ : *launcher_;
+  }
+  void open_channels();
+  void retire(std::uint32_t index, const Issued& operation);
+  void account_exposed(std::uint32_t other, Time from, Time to);
+  void wait_for(cudaStream_t stream);
+
+  CudaParts& parts_;
+  const int gpu_;
+  std::unique_ptr<transport::Transport> transport_;
+  std::unique_ptr<Launcher> launcher_, host_launcher_;
+  EventPool events_;
+  cudaEvent_t origin_ = nullptr;
+  Time origin_time_;
+  cudaStream_t copies_ = nullptr;
+  std::array<std::unique_ptr<GpuStream>, max_streams> streams_;
+  std::mutex mutex_;
+  host::Arena pinned_;
+  Use device_memory_;
+  bool channels_open_ = false;
+};
+
+}  // namespace orrery::cuda

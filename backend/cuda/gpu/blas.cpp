@@ -1,0 +1,299 @@
+#include "backend/cuda/gpu/blas.hpp"
+
+#include <cublasLt.h>
+
+#include <array>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "backend/cuda/gpu/libraries.hpp"
+#include "backend/cuda/runtime.hpp"
+
+namespace orrery::cuda {
+
+namespace {
+
+void check_blas(cublasStatus_t status, const char* call) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(Category::unavailable,
+              std::string(call) + ": cuBLASLt status " + std::to_string(static_cast<int>(status)));
+}
+
+// The library's functions that are called here.
+struct Functions {
+  Library library{"libcublasLt.so.13"};
+#define ORRERY_FUNCTION(name) \
+  decltype(&::name) name = reinterpret_cast<decltype(&::name)>(library.function(#name))
+  ORRERY_FUNCTION(cublasLtCreate);
+  ORRERY_FUNCTION(cublasLtDestroy);
+  ORRERY_FUNCTION(cublasLtMatmul);
+  ORRERY_FUNCTION(cublasLtMatmulDescCreate);
+  ORRERY_FUNCTION(cublasLtMatmulDescDestroy);
+  ORRERY_FUNCTION(cublasLtMatmulDescSetAttribute);
+  ORRERY_FUNCTION(cublasLtMatrixLayoutCreate);
+  ORRERY_FUNCTION(cublasLtMatrixLayoutDestroy);
+  ORRERY_FUNCTION(cublasLtMatrixLayoutSetAttribute);
+  ORRERY_FUNCTION(cublasLtMatmulPreferenceCreate);
+  ORRERY_FUNCTION(cublasLtMatmulPreferenceDestroy);
+  ORRERY_FUNCTION(cublasLtMatmulPreferenceSetAttribute);
+  ORRERY_FUNCTION(cublasLtMatmulAlgoGetHeuristic);
+#undef ORRERY_FUNCTION
+};
+
+constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // as NVIDIA advises for Hopper
+constexpr int proposals = 8, repeats = 3;
+
+bool type_of(Dtype dtype, cudaDataType_t& type) {
+  switch (dtype) {
+    case Dtype::fp32:
+      type = CUDA_R_32F;
+      return true;
+    case Dtype::bf16:
+      type = CUDA_R_16BF;
+      return true;
+    case Dtype::fp16:
+      type = CUDA_R_16F;
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::size_t alignment_of(const void* data) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  for (const std::size_t alignment : {256U, 16U, 8U, 4U})
+    if (address % alignment == 0) return alignment;
+  return 2;
+}
+
+// Row-major C = op(A) op(B) is column-major C' = op(B)' op(A)': the first operand of cuBLASLt is B.
+struct Plan {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+  bool with_bias = false;
+};
+
+// A stream, events and copies of operands in size, filled with small numbers.
+struct Bench {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  std::vector<View> views;
+
+  explicit Bench(std::span<const View> given) : views(given.begin(), given.end()) {
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    check(cudaEventCreate(&begin), "cudaEventCreate");
+    check(cudaEventCreate(&end), "cudaEventCreate");
+    for (std::size_t i = 0; i < 3; ++i) {
+      const auto bytes =
+          static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
+      check(cudaMalloc(&views[i].data, bytes), "cudaMalloc");
+      // 0x3c3c is 0.0115 in bf16, 1.06 in fp16, 0x3c3c3c3c the same as bf16 in fp32.
+      check(cudaMemsetAsync(views[i].data, 0x3c, bytes, stream), "cudaMemsetAsync");
+    }
+  }
+  ~Bench() {
+    for (std::size_t i = 0; i < 3; ++i) cudaFree(views[i].data);
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    cudaStreamDestroy(stream);
+  }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
+
+  template <class Work>
+  float time(const Work& work) const {
+    check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    work();
+    check(cudaEventRecord(end, stream), "cudaEventRecord");
+    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    return ms;
+  }
+};
+
+}  // namespace
+
+struct Blas::State {
+  // Kernel, types, alignment of A, B and C.
+  using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
+                         std::array<std::size_t, 3>>;
+
+  Functions lt;
+  cublasLtHandle_t handle = nullptr;
+  std::map<Key, Plan> plans;
+  std::map<CUstream_st*, void*> workspaces;  // one per stream: operations on two may overlap
+
+  State() { check_blas(lt.cublasLtCreate(&handle), "cublasLtCreate"); }
+  ~State() {
+    for (auto& [key, plan] : plans) {
+      lt.cublasLtMatmulDescDestroy(plan.product);
+      for (cublasLtMatrixLayout_t layout : {plan.first, plan.second, plan.result})
+        lt.cublasLtMatrixLayoutDestroy(layout);
+    }
+    for (auto& [stream, workspace] : workspaces) cudaFree(workspace);
+    lt.cublasLtDestroy(handle);
+  }
+
+  void* workspace_of(CUstream_st* stream) {
+    void*& workspace = workspaces[stream];
+    if (workspace == nullptr) check(cudaMalloc(&workspace, workspace_bytes), "cudaMalloc");
+    return workspace;
+  }
+
+  cublasLtMatrixLayout_t layout(Dtype dtype, std::int64_t rows, std::int64_t cols,
+                                std::int64_t groups) const {
+    cudaDataType_t type{};
+    type_of(dtype, type);
+    cublasLtMatrixLayout_t made = nullptr;
+    check_blas(lt.cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows),
+                                             static_cast<std::uint64_t>(cols), rows),
+               "cublasLtMatrixLayoutCreate");
+    if (groups == 1) return made;
+    const auto count = static_cast<std::int32_t>(groups);
+    const std::int64_t stride = rows * cols;
+    check_blas(lt.cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                                   sizeof count),
+               "cublasLtMatrixLayoutSetAttribute");
+    check_blas(lt.cublasLtMatrixLayoutSetAttribute(
+                   made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
+               "cublasLtMatrixLayoutSetAttribute");
+    return made;
+  }
+
+  template <class Value>
+  void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute,
+           const Value& value) const {
+    check_blas(lt.cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof value),
+               "cublasLtMatmulDescSetAttribute");
+  }
+
+  Plan describe(const Kernel& kernel, std::span<const View> views) const {
+    const auto [m, n, k, bias, groups_or_0, unused] = kernel.dims;
+    const std::int64_t groups = kernel.op == Op::grouped_gemm ? groups_or_0 : 1;
+    Plan plan;
+    check_blas(lt.cublasLtMatmulDescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+               "cublasLtMatmulDescCreate");
+    set(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, kernel.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(plan.product, CUBLASLT_MATMUL_DESC_TRANSB, kernel.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    plan.with_bias = bias != 0;
+    if (plan.with_bias) {
+      set(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      cudaDataType_t type{};
+      type_of(views[3].dtype, type);
+      set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    }
+    plan.first = kernel.transpose_b ? layout(views[1].dtype, k, n, groups)
+                                    : layout(views[1].dtype, n, k, groups);
+    plan.second = kernel.transpose_a ? layout(views[0].dtype, m, k, groups)
+                                     : layout(views[0].dtype, k, m, groups);
+    plan.result = layout(views[2].dtype, n, m, groups);
+    return plan;
+  }
+
+  cublasStatus_t run(CUstream_st* stream, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                     bool accumulate, std::span<const View> views, void* result,
+                     void* workspace) const {
+    const float one = 1, rest = accumulate ? 1.0F : 0.0F;
+    return lt.cublasLtMatmul(handle, plan.product, &one, views[1].data, plan.first, views[0].data,
+                             plan.second, &rest, result, plan.result, result, plan.result,
+                             &algorithm, workspace, workspace_bytes, stream);
+  }
+
+  std::vector<cublasLtMatmulAlgo_t> propose(const Plan& plan, const Key& key) const {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_blas(lt.cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      check_blas(
+          lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+          "cublasLtMatmulPreferenceSetAttribute");
+    };
+    const auto bytes = [&](std::size_t i) {
+      return static_cast<std::uint32_t>(std::get<3>(key)[i]);
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, bytes(1));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, bytes(0));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, bytes(2));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, bytes(2));
+    std::array<cublasLtMatmulHeuristicResult_t, proposals> found{};
+    int count = 0;
+    const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(
+        handle, plan.product, plan.first, plan.second, plan.result, plan.result, preference,
+        proposals, found.data(), &count);
+    lt.cublasLtMatmulPreferenceDestroy(preference);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status, "cublasLtMatmulAlgoGetHeuristic");
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i)
+      if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+        algorithms.push_back(found[static_cast<std::size_t>(i)].algo);
+    return algorithms;
+  }
+
+  // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
+  cublasLtMatmulAlgo_t fastest(const Plan& plan, std::span<const View> views,
+                               const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
+    if (algorithms.size() == 1) return algorithms[0];
+    Bench bench(views);
+    void* workspace = workspace_of(bench.stream);
+    float least = -1;
+    const cublasLtMatmulAlgo_t* best = &algorithms[0];
+    for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
+      const auto once = [&] {
+        return run(bench.stream, plan, algorithm, false, bench.views, bench.views[2].data,
+                   workspace);
+      };
+      if (once() != CUBLAS_STATUS_SUCCESS) continue;
+      const float ms = bench.time([&] {
+        for (int i = 0; i < repeats; ++i) once();
+      });
+      if (least >= 0 && ms >= least) continue;
+      least = ms;
+      best = &algorithm;
+    }
+    cudaFree(workspace);
+    workspaces.erase(bench.stream);
+    return *best;
+  }
+};
+
+Blas::Blas() : state_(std::make_unique<State>()) {}
+Blas::~Blas() = default;
+
+bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
+  cudaDataType_t unused{};
+  for (std::size_t i = 0; i < 3; ++i)
+    if (!type_of(views[i].dtype, unused)) return false;
+  if (views[0].dtype != views[1].dtype) return false;
+  if (kernel.dims[0] * kernel.dims[1] == 0) return true;
+  State& s = *state_;
+  const bool with_bias = kernel.op == Op::gemm && kernel.dims[3] != 0;
+  const State::Key key{
+      kernel.dims,
+      {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
+       static_cast<int>(views[2].dtype), with_bias ? static_cast<int>(views[3].dtype) : -1},
+      {kernel.transpose_a, kernel.transpose_b, kernel.accumulate},
+      {alignment_of(views[0].data), alignment_of(views[1].data), alignment_of(views[2].data)}};
+  const auto with_address = [&](const Plan& plan) {
+    if (plan.with_bias) s.set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, views[3].data);
+  };
+  auto found = s.plans.find(key);
+  if (found == s.plans.end()) {
+    found = s.plans.emplace(key, s.describe(kernel, views)).first;
+    with_address(found->second);
+    const auto algorithms = s.propose(found->second, key);
+    if (algorithms.empty())
+      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
+          .with("kernel", kernel.label);
+    found->second.algorithm = s.fastest(found->second, views, algorithms);
+  }
+  with_address(found->second);
+  check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,
+                   views[2].data, s.workspace_of(stream)),
+             "cublasLtMatmul");
+  return true;
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,144 @@
+#include "backend/cuda/gpu/gpu.hpp"
+
+#include <nccl.h>
+
+#include "backend/cuda/gpu/blas.hpp"
+#include "backend/cuda/gpu/kernels.hpp"
+#include "backend/cuda/runtime.hpp"
+
+namespace orrery::cuda {
+
+namespace {
+
+class GpuLauncher final : public Launcher {
+ public:
+  GpuLauncher(int gpu, const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed)
+      : others_(make_staged_launcher(bodies, std::move(failed))) {
+    use_gpu(gpu);
+    cudaMemPool_t pool = nullptr;
+    check(cudaDeviceGetDefaultMemPool(&pool, gpu), "cudaDeviceGetDefaultMemPool");
+    std::uint64_t all = ~std::uint64_t{0};
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all),
+          "cudaMemPoolSetAttribute");
+    // An allocation must not make its stream wait for another, which no program asked for.
+    int no = 0;
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolReuseAllowInternalDependencies, &no),
+          "cudaMemPoolSetAttribute");
+  }
+
+  void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
+    if (kernel.op == Op::timed || run(stream, kernel, views)) return;
+    others_->launch(stream, kernel, views);
+  }
+
+ private:
+  bool run(CUstream_st* stream, const Kernel& kernel, Views views) {
+    switch (kernel.op) {
+      case Op::gemm:
+      case Op::grouped_gemm:
+        return blas_.multiply(stream, kernel, views);
+      case Op::fill:
+        return fill(stream, kernel, views);
+      case Op::cast:
+        return cast(stream, kernel, views);
+      case Op::linear_combination:
+        return linear_combination(stream, kernel, views);
+      case Op::bias_activation:
+        return bias_activation(stream, kernel, views);
+      case Op::bias_activation_backward:
+        return bias_activation_backward(stream, kernel, views);
+      case Op::gated_activation:
+        return gated_activation(stream, kernel, views);
+      case Op::gated_activation_backward:
+        return gated_activation_backward(stream, kernel, views);
+      case Op::residual_add:
+        return residual_add(stream, kernel, views);
+      case Op::rotary:
+        return rotary(stream, kernel, views);
+      case Op::add_positions:
+        return add_positions(stream, kernel, views);
+      case Op::positions_backward:
+        return positions_backward(stream, kernel, views);
+      case Op::permute:
+        return permute(stream, kernel, views);
+      case Op::embedding:
+        return embedding(stream, kernel, views);
+      case Op::embedding_backward:
+        return embedding_backward(stream, kernel, views);
+      case Op::initialise:
+        return initialise(stream, kernel, views);
+      case Op::column_sum:
+        return column_sum(stream, kernel, views);
+      case Op::norm:
+        return norm(stream, kernel, views);
+      case Op::norm_backward:
+        return norm_backward(stream, kernel, views);
+      case Op::cross_entropy:
+        return cross_entropy(stream, kernel, views);
+      case Op::sum_squares:
+        return sum_squares(stream, kernel, views);
+      case Op::clip_scale:
+        return clip_scale(stream, kernel, views);
+      case Op::sgd:
+        return sgd(stream, kernel, views);
+      case Op::adamw:
+        return adamw(stream, kernel, views);
+      case Op::attention:
+        return attention(stream, kernel, views);
+      case Op::attention_backward:
+        return attention_backward(stream, kernel, views);
+      default:
+        return false;
+    }
+  }
+
+  Blas blas_;
+  std::unique_ptr<Launcher> others_;
+};
+
+std::string version(int coded, int major, int minor) {
+  return std::to_string(coded / major) + "." + std::to_string(coded % major / minor);
+}
+
+}  // namespace
+
+int gpu_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+std::string why_no_gpu() {
+  int count = 0;
+  const cudaError_t result = cudaGetDeviceCount(&count);
+  if (result != cudaSuccess) return cudaGetErrorString(result);
+  return count > 0 ? "" : "no GPU";
+}
+
+std::string gpu_name(int gpu) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+  return std::string(properties.name) + " (sm_" + std::to_string(properties.major) +
+         std::to_string(properties.minor) + ")";
+}
+
+std::string driver_version() {
+  int coded = 0;
+  if (cudaDriverGetVersion(&coded) != cudaSuccess || coded == 0) return "";
+  return version(coded, 1000, 10);
+}
+
+std::string nccl_version() {
+  try {
+    int coded = 0;
+    return ncclGetVersion(&coded) == ncclSuccess ? version(coded, 10000, 100) : "";
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
+                                            std::function<void(std::exception_ptr)> failed) {
+  return std::make_unique<GpuLauncher>(gpu, bodies, std::move(failed));
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,26 @@
+// A machine's real GPUs: what is there, what is missing, and a launcher for them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/cuda/launcher.hpp"
+
+namespace orrery::cuda {
+
+// GPUs that can be used; 0 also where there is no driver.
+int gpu_count();
+// Why there is none, or "" when there are: "no CUDA-capable device is detected".
+std::string why_no_gpu();
+std::string gpu_name(int gpu);  // with its compute capability
+// Versions "13.0" of the driver's CUDA and of NCCL; "" where they are not found.
+std::string driver_version();
+std::string nccl_version();
+
+// Kernels of this folder and cuBLASLt; the bodies, on copies in pinned memory, where there is no
+// kernel. Memory pools keep what is freed.
+std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
+                                            std::function<void(std::exception_ptr)> failed);
+
+}  // namespace orrery::cuda

@@ -1,0 +1,35 @@
+// What launches kernels on a stream of a GPU.
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "backend/kernel.hpp"
+
+struct CUstream_st;
+
+namespace orrery::cuda {
+
+// Of one rank; called by its program, one call at a time.
+class Launcher {
+ public:
+  virtual ~Launcher() = default;
+  // Enqueues the kernel; views are in device memory, empty ones have null data. `kernel` lives as
+  // long as the world. Error{invalid_program} for what has no values, Error{unavailable} for what
+  // this device cannot do.
+  virtual void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) = 0;
+};
+
+// Runs bodies as functions of the host in stream order, for operands in host memory: streams of
+// Place::host. `failed` is told what a body throws, on a thread of the driver.
+std::unique_ptr<Launcher> make_host_launcher(const KernelBodies& bodies,
+                                             std::function<void(std::exception_ptr)> failed);
+
+// The same for operands in the memory of a GPU: on copies of them in pinned memory, all in stream
+// order. For kernels that have no other form, as a program's own.
+std::unique_ptr<Launcher> make_staged_launcher(const KernelBodies& bodies,
+                                               std::function<void(std::exception_ptr)> failed);
+
+}  // namespace orrery::cuda

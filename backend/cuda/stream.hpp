@@ -1,0 +1,93 @@
+// One stream of a GPU: what was enqueued on it and is not done yet, and where its time went.
+//
+// Every operation stands between two events with times. The program enqueues; the world's watcher
+// asks which operations are done. Both hold the device's lock for the bookkeeping only.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/channel.hpp"
+#include "backend/cuda/runtime.hpp"
+#include "backend/host/device.hpp"
+
+namespace orrery::cuda {
+
+// An operation on its way.
+struct Issued {
+  enum class Kind : std::uint8_t { compute, fence, communicate };
+  Kind kind = Kind::compute;
+  std::uint64_t ordinal = 0;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  const char* label = "";
+  Site site;                         // communicate
+  const Channel* channel = nullptr;  // communicate
+  Collective collective = Collective::all_reduce;
+  std::uint32_t fenced_by = 0;       // fence: the other stream
+  host::PartTimes host_waited = {};  // until it was issued
+};
+
+// [begin, end] since the start of the run, in which a stream communicated.
+struct Interval {
+  Time begin, end;
+  std::size_t use = 0;  // index of the channel's use
+};
+
+class GpuStream {
+ public:
+  GpuStream(std::string name, Place place, cudaEvent_t origin, Time origin_time);
+  ~GpuStream();
+  GpuStream(const GpuStream&) = delete;
+  GpuStream& operator=(const GpuStream&) = delete;
+
+  cudaStream_t handle() const { return handle_; }
+  const std::string& name() const { return name_; }
+  Place place() const { return place_; }
+  std::uint64_t passed() const { return passed_.load(std::memory_order_seq_cst); }
+  std::uint64_t issued() const { return issued_; }
+  host::Traffic traffic() const { return traffic_.load(std::memory_order_relaxed); }
+  void set_traffic(host::Traffic traffic) { traffic_.store(traffic, std::memory_order_relaxed); }
+
+  // All below: with the device's lock.
+  Issued& open(Issued::Kind kind, EventPool& events);  // with its first event recorded
+  void submit(Issued& operation);                      // all of it is enqueued
+  // The event behind operation `ordinal`, or null when that has been passed.
+  cudaEvent_t end_of(std::uint64_t ordinal) const;
+  // The oldest operation when it is done, else null. Then account for it, and retire it.
+  Issued* finished();
+  void retire(EventPool& events);
+  const Issued* oldest() const { return pending_.empty() ? nullptr : &pending_.front(); }
+
+  Time gap(const Issued& operation);     // since the end of the one before; moves the clock
+  Time length(const Issued& operation);  // of the operation; moves the clock
+  Time clock() const { return clock_; }  // the end of what has been accounted for
+  void spend(host::Part part, Time time) { parts_[static_cast<std::size_t>(part)] += time; }
+  // Time in which the host had issued nothing: what it waited for meanwhile, else overhead.
+  void spend_on_host(const host::PartTimes& waited, Time gap);
+  TimeParts parts() const;
+
+  std::vector<std::pair<std::uint64_t, std::int64_t>> marks;  // (ordinal, step), not reached yet
+  std::vector<std::pair<const Channel*, ChannelUse>> uses;
+  std::deque<Interval> recent;  // communications
+  std::size_t use_of(const Channel* channel, Collective kind);
+
+ private:
+  const std::string name_;
+  const Place place_;
+  cudaStream_t handle_ = nullptr;
+  std::uint64_t issued_ = 0, submitted_ = 0;
+  std::atomic<std::uint64_t> passed_{0};
+  std::atomic<host::Traffic> traffic_{host::Traffic::none};
+  std::deque<Issued> pending_;
+  cudaEvent_t last_;  // up to which the clock has come
+  bool own_last_ = false;
+  Time clock_;
+  host::PartTimes parts_{}, host_waited_{};
+};
+
+}  // namespace orrery::cuda

@@ -1,0 +1,48 @@
+// The real world on GPUs: ranks are threads of this process, each with a GPU, or several with one.
+//
+// A rank's program enqueues on CUDA streams from its own threads; a watcher asks which operations
+// are done, wakes whoever waits for them, and ends the run with a named error when a device or the
+// transport reports one, or when nothing has moved for too long.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "backend/core/units.hpp"
+#include "backend/cuda/launcher.hpp"
+#include "backend/transport/transport.hpp"
+#include "backend/world.hpp"
+
+namespace orrery::cuda {
+
+// What joins the ranks of this process to those of others.
+class Peers {
+ public:
+  virtual ~Peers() = default;
+  // What the world does with a message for one of its ranks, and when a process is lost. Called
+  // before ranks run, and with empty functions when they have ended.
+  virtual void listen(std::function<void(int to, ControlMessage)> message,
+                      std::function<void(std::exception_ptr)> lost) = 0;
+  virtual void send(int to, const ControlMessage& message) = 0;
+};
+
+struct CudaOptions {
+  std::function<int(int rank)> gpu;  // of a rank
+  // Made on a thread whose current device is the rank's GPU.
+  std::function<std::unique_ptr<transport::Transport>(int rank, transport::Waiting)> transport;
+  std::function<std::unique_ptr<Launcher>(int gpu, std::function<void(std::exception_ptr)> failed)>
+      launcher;
+  // When no operation of a rank ends for so long while some are under way, it is a deadlock.
+  Seconds patience{600};
+  std::function<Seconds()> clock;       // monotonic; empty: of this machine
+  int first_rank = 0, ranks_here = -1;  // in this process; all by default
+  Peers* peers = nullptr;               // needed where they are not all
+};
+
+// `options.bodies` run the kernels of Place::host streams. Values are always computed:
+// Error{invalid_program} otherwise. Besides what other worlds throw: Error{unavailable} for a
+// device or a transport that failed; Error{deadlock} also after CudaOptions::patience, with what
+// every stream of the rank waits for.
+std::unique_ptr<World> make_cuda_world(WorldOptions options, CudaOptions cuda);
+
+}  // namespace orrery::cuda

@@ -1,0 +1,303 @@
+#include "backend/transport/store.hpp"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "backend/core/error.hpp"
+
+namespace orrery::transport {
+
+namespace {
+
+// A frame: kind, process, lengths of key and value, key, value.
+//   h hello (process: who)    s set    m message (process: to whom)    g goodbye    l lost
+//   (process)
+struct Header {
+  char kind = 0;
+  std::int32_t process = 0;
+  std::uint32_t key = 0, value = 0;
+};
+
+std::string frame(char kind, int process, const std::string& key, const std::string& value) {
+  const Header header{kind, process, static_cast<std::uint32_t>(key.size()),
+                      static_cast<std::uint32_t>(value.size())};
+  return std::string(reinterpret_cast<const char*>(&header), sizeof header) + key + value;
+}
+
+struct Frame {
+  Header header;
+  std::string key, value;
+};
+
+// Bytes as they come, cut into frames.
+class Incoming {
+ public:
+  // Whether the connection is still there.
+  bool read_from(int socket) {
+    char bytes[4096];
+    const ssize_t got = recv(socket, bytes, sizeof bytes, 0);
+    if (got < 0) return errno == EINTR || errno == EAGAIN;
+    bytes_.append(bytes, static_cast<std::size_t>(got));
+    return got > 0;
+  }
+  std::optional<Frame> next() {
+    Frame f;
+    if (bytes_.size() < sizeof f.header) return std::nullopt;
+    std::memcpy(&f.header, bytes_.data(), sizeof f.header);
+    const std::size_t key = sizeof f.header, value = key + f.header.key,
+                      end = value + f.header.value;
+    if (bytes_.size() < end) return std::nullopt;
+    f.key = bytes_.substr(key, f.header.key);
+    f.value = bytes_.substr(value, f.header.value);
+    bytes_.erase(0, end);
+    return f;
+  }
+
+ private:
+  std::string bytes_;
+};
+
+void write_all(int socket, const std::string& bytes) {
+  for (std::size_t at = 0; at < bytes.size();) {
+    const ssize_t sent = ::send(socket, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return;  // the reader finds out that the other side has gone
+    at += static_cast<std::size_t>(sent);
+  }
+}
+
+Error system_error(const std::string& what) {
+  return Error(Category::unavailable, what + ": " + std::strerror(errno));
+}
+
+int number_from(const char* variable, const char* text) {
+  char* end = nullptr;
+  const long value = text == nullptr ? -1 : std::strtol(text, &end, 10);
+  if (text == nullptr || end == text || *end != '\0' || value < 0 || value > 1'000'000)
+    throw Error(Category::usage, std::string(variable) +
+                                     (text == nullptr ? " is not set, though RANK is"
+                                                      : " is not a number: " + std::string(text)));
+  return static_cast<int>(value);
+}
+
+}  // namespace
+
+void LocalStore::set(const std::string& key, const std::string& value) {
+  const std::lock_guard lock(mutex_);
+  values_[key] = value;
+}
+
+std::optional<std::string> LocalStore::find(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = values_.find(key);
+  if (found == values_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::optional<Bootstrap> bootstrap_from_environment() {
+  if (std::getenv("RANK") == nullptr) return std::nullopt;
+  const auto number = [](const char* name) { return number_from(name, std::getenv(name)); };
+  Bootstrap b;
+  b.rank = number("RANK");
+  b.processes = number("WORLD_SIZE");
+  b.port = number("MASTER_PORT");
+  if (const char* address = std::getenv("MASTER_ADDR")) b.address = address;
+  b.local_rank = std::getenv("LOCAL_RANK") != nullptr ? number("LOCAL_RANK") : b.rank;
+  if (b.rank >= b.processes)
+    throw Error(Category::usage, "RANK is " + std::to_string(b.rank) + ", WORLD_SIZE only " +
+                                     std::to_string(b.processes));
+  return b;
+}
+
+// ---- Server
+
+struct StoreServer::Client {
+  int socket = -1;
+  int process = -1;  // before its hello
+  bool left = false;
+  Incoming incoming;
+};
+
+StoreServer::StoreServer(int port) {
+  listener_ = socket(AF_INET, SOCK_STREAM, 0);
+  const int yes = 1;
+  setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_ANY);
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  if (bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      listen(listener_, 1024) != 0 || pipe(wake_) != 0)
+    throw system_error("rank 0 cannot listen on port " + std::to_string(port));
+  socklen_t size = sizeof address;
+  getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+  port_ = ntohs(address.sin_port);
+  thread_ = std::thread([this] { run(); });
+}
+
+StoreServer::~StoreServer() {
+  const char byte = 0;
+  if (::write(wake_[1], &byte, 1) == 1) thread_.join();
+  for (const auto& client : clients_) ::close(client->socket);
+  for (const int descriptor : {listener_, wake_[0], wake_[1]}) ::close(descriptor);
+}
+
+void StoreServer::run() {
+  bool leaving = false;
+  while (!leaving || !clients_.empty()) {
+    std::vector<pollfd> watched{{leaving ? -1 : wake_[0], POLLIN, 0}, {listener_, POLLIN, 0}};
+    for (const auto& client : clients_) watched.push_back({client->socket, POLLIN, 0});
+    if (poll(watched.data(), watched.size(), -1) < 0) continue;
+    for (std::size_t i = 2; i < watched.size(); ++i)
+      if (watched[i].revents != 0 && !serve(*clients_[i - 2])) lose(*clients_[i - 2]);
+    std::erase_if(clients_, [](const auto& client) { return client->socket < 0; });
+    leaving = leaving || watched[0].revents != 0;
+    if (watched[1].revents != 0) accept_client();
+  }
+}
+
+void StoreServer::accept_client() {
+  auto client = std::make_unique<Client>();
+  client->socket = accept(listener_, nullptr, nullptr);
+  if (client->socket < 0) return;
+  for (const auto& [key, value] : values_) write_all(client->socket, frame('s', 0, key, value));
+  clients_.push_back(std::move(client));
+}
+
+// Whether the client is still there.
+bool StoreServer::serve(Client& client) {
+  const bool connected = client.incoming.read_from(client.socket);
+  while (const auto f = client.incoming.next()) {
+    if (f->header.kind == 'h') client.process = f->header.process;
+    if (f->header.kind == 'g') client.left = true;
+    if (f->header.kind == 's') {
+      values_[f->key] = f->value;
+      send_all(frame('s', 0, f->key, f->value));
+    }
+    if (f->header.kind == 'm')
+      for (const auto& other : clients_)
+        if (other->process == f->header.process)
+          write_all(other->socket, frame('m', client.process, "", f->value));
+  }
+  return connected;
+}
+
+void StoreServer::lose(Client& client) {
+  ::close(client.socket);
+  client.socket = -1;
+  if (!client.left && client.process >= 0) send_all(frame('l', client.process, "", ""));
+}
+
+void StoreServer::send_all(const std::string& bytes) {
+  for (const auto& client : clients_)
+    if (client->socket >= 0) write_all(client->socket, bytes);
+}
+
+// ---- Client
+
+TcpStore::TcpStore(const Bootstrap& bootstrap, Seconds patience, Message on_message,
+                   std::function<void(std::exception_ptr)> on_loss)
+    : bootstrap_(bootstrap), on_message_(std::move(on_message)), on_loss_(std::move(on_loss)) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::string where = bootstrap.address + ":" + std::to_string(bootstrap.port);
+  while (socket_ < 0) {
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_INET;
+    if (getaddrinfo(bootstrap.address.c_str(), std::to_string(bootstrap.port).c_str(), &hints,
+                    &found) == 0) {
+      socket_ = socket(found->ai_family, found->ai_socktype, found->ai_protocol);
+      if (connect(socket_, found->ai_addr, found->ai_addrlen) != 0) {
+        ::close(socket_);
+        socket_ = -1;
+      }
+      freeaddrinfo(found);
+    }
+    if (socket_ >= 0) break;
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    if (waited.count() > patience.value)
+      throw system_error("rank " + std::to_string(bootstrap.rank) +
+                         " cannot reach rank 0 at MASTER_ADDR:MASTER_PORT " + where);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  const int yes = 1;
+  setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  write('h', bootstrap.rank, "", "");
+  thread_ = std::thread([this] { run(); });
+}
+
+void TcpStore::goodbye() { write('g', 0, "", ""); }
+
+TcpStore::~TcpStore() {
+  leaving_ = true;
+  shutdown(socket_, SHUT_RDWR);
+  thread_.join();
+  ::close(socket_);
+}
+
+void TcpStore::write(char kind, int to, const std::string& key, const std::string& value) {
+  const std::lock_guard lock(writing_);
+  write_all(socket_, frame(kind, to, key, value));
+}
+
+void TcpStore::set(const std::string& key, const std::string& value) {
+  {
+    const std::lock_guard lock(mutex_);
+    values_[key] = value;
+  }
+  write('s', 0, key, value);
+}
+
+std::optional<std::string> TcpStore::find(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = values_.find(key);
+  if (found != values_.end()) return found->second;
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  return std::nullopt;
+}
+
+void TcpStore::send(int process, const std::string& bytes) { write('m', process, "", bytes); }
+
+std::exception_ptr TcpStore::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void TcpStore::run() {
+  Incoming incoming;
+  while (incoming.read_from(socket_))
+    while (const auto f = incoming.next()) {
+      if (f->header.kind == 's') {
+        const std::lock_guard lock(mutex_);
+        values_[f->key] = f->value;
+      }
+      if (f->header.kind == 'm' && on_message_) on_message_(f->value);
+      if (f->header.kind == 'l') lost("rank " + std::to_string(f->header.process));
+    }
+  if (!leaving_) lost("rank 0");
+}
+
+void TcpStore::lost(const std::string& who) {
+  const auto failure = std::make_exception_ptr(
+      Error(Category::unavailable, who + " has gone: its process ended before the run did")
+          .with("noticed by", "rank " + std::to_string(bootstrap_.rank)));
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_ != nullptr) return;
+    failure_ = failure;
+  }
+  if (on_loss_) on_loss_(failure);
+}
+
+}  // namespace orrery::transport

@@ -1,0 +1,26 @@
+// The CUDA world as the commands use it: on this machine's GPUs, or what is missing for that.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/throttle.hpp"
+#include "backend/world.hpp"
+
+namespace orrery::cli {
+
+struct CudaSupport {
+  std::string missing;  // what keeps `--world cuda` from running here; "" when nothing
+  std::optional<std::string> driver;  // "13.0": the driver's CUDA
+  std::optional<std::string> nccl;    // "2.28"
+  std::vector<std::string> gpus;      // "NVIDIA H200 (sm_90)"
+};
+CudaSupport cuda_support();
+
+// A world of one GPU per rank, with NCCL between them; where ranks are more than GPUs, or links are
+// to be slowed, all ranks on the first GPU. Error{unavailable} with what is missing.
+std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle);
+
+}  // namespace orrery::cli

@@ -1,0 +1,261 @@
+// The CUDA runtime's functions that backend/cuda and the transports call; see cuda_double.hpp.
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <thread>
+
+#include "tests/cuda/double/cuda_double.hpp"
+
+namespace {
+
+using Instant = std::chrono::steady_clock::time_point;
+
+std::atomic<int> gpus{8};
+thread_local int current_gpu = 0;
+
+// One recording of an event.
+struct Recording {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  Instant at;
+
+  void finish() {
+    const std::lock_guard lock(mutex);
+    done = true;
+    at = std::chrono::steady_clock::now();
+    changed.notify_all();
+  }
+  void await() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return done; });
+  }
+  bool is_done() {
+    const std::lock_guard lock(mutex);
+    return done;
+  }
+};
+
+// Words that streams wait for and write.
+std::mutex words_mutex;
+std::condition_variable word_written;
+
+CUresult write_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int);
+CUresult wait_for_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int);
+
+constexpr std::align_val_t alignment{256};
+constexpr unsigned char poison = 0xFF;  // a NaN in every floating type
+
+void* take(std::size_t bytes) { return ::operator new(bytes, alignment); }
+void release(void* data) { ::operator delete(data, alignment); }
+
+}  // namespace
+
+struct CUevent_st {
+  std::shared_ptr<Recording> last;  // null: never recorded
+};
+
+struct CUstream_st {
+  explicit CUstream_st(int g) : gpu(g), thread([this] { run(); }) {}
+  // As CUDA: what is in it is still done.
+  ~CUstream_st() {
+    {
+      const std::lock_guard lock(mutex);
+      closing = true;
+      changed.notify_all();
+    }
+    thread.join();
+  }
+  void append(std::function<void()> function) {
+    const std::lock_guard lock(mutex);
+    queue.push_back(std::move(function));
+    changed.notify_all();
+  }
+  bool idle() {
+    const std::lock_guard lock(mutex);
+    return queue.empty() && !busy;
+  }
+  void run() {
+    std::unique_lock lock(mutex);
+    while (true) {
+      changed.wait(lock, [this] { return closing || !queue.empty(); });
+      if (queue.empty()) return;
+      const std::function<void()> function = std::move(queue.front());
+      queue.pop_front();
+      busy = true;
+      lock.unlock();
+      function();
+      lock.lock();
+      busy = false;
+    }
+  }
+
+  const int gpu;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::function<void()>> queue;
+  bool closing = false, busy = false;
+  std::thread thread;
+};
+
+namespace orrery::cuda_double {
+
+void set_gpus(int count) { gpus = count; }
+void append(CUstream_st* stream, std::function<void()> function) {
+  stream->append(std::move(function));
+}
+int gpu_of(CUstream_st* stream) { return stream->gpu; }
+std::uint64_t word(const std::uint64_t* address) {
+  const std::lock_guard lock(words_mutex);
+  return *address;
+}
+
+}  // namespace orrery::cuda_double
+
+namespace {
+
+CUresult write_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int) {
+  stream->append([address, value] {
+    const std::lock_guard lock(words_mutex);
+    *reinterpret_cast<cuuint64_t*>(address) = value;
+    word_written.notify_all();
+  });
+  return CUDA_SUCCESS;
+}
+
+CUresult wait_for_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int) {
+  stream->append([address, value] {
+    std::unique_lock lock(words_mutex);
+    word_written.wait(lock, [address, value] {
+      return static_cast<std::int64_t>(*reinterpret_cast<cuuint64_t*>(address) - value) >= 0;
+    });
+  });
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+extern "C" {
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned int,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const std::string name = symbol;
+  *function = name == "cuStreamWaitValue64"    ? reinterpret_cast<void*>(wait_for_word)
+              : name == "cuStreamWriteValue64" ? reinterpret_cast<void*>(write_word)
+                                               : nullptr;
+  *result = *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaSuccess ? "cudaSuccess" : "cudaErrorOfTheDouble";
+}
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorInvalidDevice ? "invalid device ordinal" : "an error of the double";
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = gpus;
+  return gpus > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= gpus) return cudaErrorInvalidDevice;
+  current_gpu = device;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_gpu;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
+  *stream = new CUstream_st(current_gpu);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return stream->idle() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->last = std::make_shared<Recording>();
+  stream->append([recording = event->last] { recording->finish(); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return event->last == nullptr || event->last->is_done() ? cudaSuccess : cudaErrorNotReady;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
+  if (event->last != nullptr) stream->append([recording = event->last] { recording->await(); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
+  if (from->last == nullptr || to->last == nullptr) return cudaErrorInvalidResourceHandle;
+  *ms = std::chrono::duration<float, std::milli>(to->last->at - from->last->at).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** data, std::size_t bytes) {
+  *data = take(bytes);
+  std::memset(*data, poison, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemset(void* data, int value, std::size_t bytes) {
+  std::memset(data, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* data) {
+  release(data);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
+  void* fresh = *data = take(bytes);
+  stream->append([fresh, bytes] { std::memset(fresh, poison, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  stream->append([data] { release(data); });
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned int) {
+  return cudaMalloc(data, bytes);
+}
+cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+  stream->append([=] { std::memmove(to, from, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  stream->append([=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
+  stream->append([=] { function(data); });
+  return cudaSuccess;
+}
+
+}  // extern "C"

@@ -1,0 +1,66 @@
+// Whole trainings on GPUs, one per rank, against the CPU's threads.
+#include <cmath>
+
+#include "tests/gpu/gpu_run.hpp"
+#include "tests/parity/training_run.hpp"
+
+namespace orrery {
+namespace {
+
+TrainingCase case_of(int data, int pipeline, Dtype dtype) {
+  TrainingCase c;
+  c.data = data;
+  c.pipeline = pipeline;
+  c.model.dtype = dtype;
+  c.steps = 10;
+  return c;
+}
+
+void check_losses(const TrainingCase& c, double error, bool one_gpu = false) {
+  if (!gpu_here()) return;
+  if (!one_gpu && cuda::gpu_count() < c.ranks()) {
+    MESSAGE("skipped: " << c.ranks() << " GPUs are needed, " << cuda::gpu_count() << " are here");
+    return;
+  }
+  std::vector<Checkpoint> state;
+  RunReport report = cuda::make_cuda_world(training_options(c), one_gpu ? on_one_gpu() : on_gpus())
+                         ->run(training(c, state, nullptr));
+  const Trained gpu = finish(std::move(state), std::move(report));
+  const Trained cpu = train_on_cpu(c);
+  REQUIRE(gpu.losses.size() == cpu.losses.size());
+  for (std::size_t i = 0; i < cpu.losses.size(); ++i)
+    CHECK(std::fabs(gpu.losses[i] - cpu.losses[i]) <= error * cpu.losses[i]);
+  for (std::size_t rank = 0; rank < cpu.report.ranks.size(); ++rank)
+    CHECK(gpu.report.ranks[rank].peak == cpu.report.ranks[rank].peak);
+}
+
+}  // namespace
+
+TEST_CASE("GPU: one rank trains as on the CPU, with NCCL for a group of one") {
+  check_losses(case_of(1, 1, Dtype::fp32), 1e-4);
+  check_losses(case_of(1, 1, Dtype::bf16), 1e-2);
+}
+TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU, by DDP, 1F1B and FSDP") {
+  for (const int ranks : {2, 4}) {
+    check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4, true);
+    check_losses(case_of(1, ranks, Dtype::fp32), 1e-4, true);
+    TrainingCase c = case_of(ranks, 1, Dtype::bf16);
+    c.shard = ranks;
+    c.zero = ZeroOptions{.stage = 3};
+    check_losses(c, 1e-2, true);
+  }
+}
+TEST_CASE("GPUs: DDP trains as on the CPU") {
+  for (const int ranks : {2, 4, 8}) check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4);
+}
+TEST_CASE("GPUs: 1F1B trains as on the CPU") {
+  for (const int stages : {2, 4}) check_losses(case_of(1, stages, Dtype::fp32), 1e-4);
+}
+TEST_CASE("GPUs: FSDP trains as on the CPU") {
+  TrainingCase c = case_of(2, 1, Dtype::bf16);
+  c.shard = 2;
+  c.zero = ZeroOptions{.stage = 3};
+  check_losses(c, 1e-2);
+}
+
+}  // namespace orrery
