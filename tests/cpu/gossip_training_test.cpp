@@ -34,10 +34,9 @@ void train_for_seeds(int first, int last) {
       REQUIRE_MESSAGE(!result.error, why(result));
       for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank) {
         REQUIRE(sent(result, rank) == sent_by_cost_block(result, rank));
-        for (const float x : state_of(result, rank, "replica.parameters")) {
-          REQUIRE(x == state_of(result, 0, "replica.parameters")[0]);  // all have their mean
-          REQUIRE(std::isfinite(x));
-        }
+        const std::vector<float> x = state_of(result, rank, "replica.parameters");
+        REQUIRE(x == state_of(result, 0, "replica.parameters"));  // all have their mean
+        for (const float each : x) REQUIRE(std::isfinite(each));
       }
     }
 }
