@@ -8,10 +8,12 @@
 //
 //   on x_{j-1} from below:    x_j <- F_j(x_{j-1}, theta_j);  keep x_{j-1} if F_j is not reversible
 //                             send x_j up
-//   on (x_j, delta) from above:  x_{j-1} <- F_j^-1(x_j, theta_j), or what was kept
-//                             Delta <- Delta + 1/k (dF_j/dtheta)^T delta;  delta <- (dF_j/dx)^T
-//                             delta every k-th time: theta_j <- optimizer(theta_j, Delta);  Delta
-//                             <- 0 send (x_{j-1}, delta) down
+//   on (x_j, delta) from above:
+//                             x_{j-1} <- F_j^-1(x_j, theta_j), or what was kept
+//                             Delta <- Delta + 1/k (dF_j/dtheta)^T delta
+//                             delta <- (dF_j/dx)^T delta
+//                             every k-th time: theta_j <- optimizer(theta_j, Delta), Delta <- 0
+//                             send (x_{j-1}, delta) down
 //   stage J: both at once, with the loss between them
 //
 // A stage may have 2 (J - j) + 1 batches under way, and takes a forward before a backward: so a
