@@ -139,6 +139,26 @@ TEST_CASE("a value that one process sets comes to all, also to one that connects
   for (TcpStore* store : {&zero, &one, &two}) store->goodbye();
 }
 
+TEST_CASE("a message to a process that is not there yet waits for it") {
+  const StoreServer server(0);
+  TcpStore zero(process(0, 2, server), Seconds(300));
+  zero.send(1, "early");
+  zero.set("sent", "");  // behind the message, to the same server
+  TcpStore watcher(process(2, 3, server), Seconds(300));
+  await(watcher, "sent");
+  std::mutex mutex;
+  std::condition_variable came;
+  std::string got;
+  TcpStore one(process(1, 2, server), Seconds(300), [&](const std::string& bytes) {
+    const std::lock_guard lock(mutex);
+    got = bytes;
+    came.notify_all();
+  });
+  std::unique_lock lock(mutex);
+  came.wait(lock, [&] { return !got.empty(); });
+  CHECK(got == "early");
+}
+
 TEST_CASE("a message comes to the process it is for") {
   std::mutex mutex;
   std::condition_variable came;
