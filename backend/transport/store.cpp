@@ -179,18 +179,28 @@ void StoreServer::accept_client() {
 bool StoreServer::serve(Client& client) {
   const bool connected = client.incoming.read_from(client.socket);
   while (const auto f = client.incoming.next()) {
-    if (f->header.kind == 'h') client.process = f->header.process;
+    if (f->header.kind == 'h') welcome(client, f->header.process);
     if (f->header.kind == 'g') client.left = true;
     if (f->header.kind == 's') {
       values_[f->key] = f->value;
       send_all(frame('s', 0, f->key, f->value));
     }
-    if (f->header.kind == 'm')
-      for (const auto& other : clients_)
-        if (other->process == f->header.process)
-          write_all(other->socket, frame('m', client.process, "", f->value));
+    if (f->header.kind == 'm') pass_on(f->header.process, frame('m', client.process, "", f->value));
   }
   return connected;
+}
+
+void StoreServer::welcome(Client& client, int process) {
+  client.process = process;
+  for (const std::string& message : early_[process]) write_all(client.socket, message);
+  early_.erase(process);
+}
+
+// A process that has not said hello yet gets its messages when it does.
+void StoreServer::pass_on(int process, const std::string& message) {
+  for (const auto& client : clients_)
+    if (client->process == process) return write_all(client->socket, message);
+  early_[process].push_back(message);
 }
 
 void StoreServer::lose(Client& client) {

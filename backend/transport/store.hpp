@@ -62,12 +62,15 @@ class StoreServer {
   void run();
   void accept_client();
   bool serve(Client& client);
+  void welcome(Client& client, int process);
+  void pass_on(int process, const std::string& message);
   void lose(Client& client);
   void send_all(const std::string& frame);
 
   int listener_ = -1, port_ = 0;
   int wake_[2] = {-1, -1};
   std::map<std::string, std::string> values_;
+  std::map<int, std::vector<std::string>> early_;  // messages, by process, before its hello
   std::vector<std::unique_ptr<Client>> clients_;
   std::thread thread_;
 };

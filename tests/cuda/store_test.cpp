@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -47,7 +48,7 @@ class Child {
     pid_ = fork();
     if (pid_ == 0) {
       close(ends[0]);
-      alarm(10);  // the limit for whatever it does
+      alarm(300);  // it must not outlive a test that fails
       body([&](const std::string& line) {
         const std::string text = line + "\n";
         if (write(ends[1], text.data(), text.size()) < 0) _exit(3);
@@ -79,7 +80,7 @@ class Child {
 // One rank of three, in an all-reduce that the others never come to.
 void wait_for_the_others(int rank, int port, const std::function<void(const std::string&)>& say) {
   cuda_double::expect_absent_members(1);  // the operation that warms the channel
-  cuda::Processes processes({rank, 3, "127.0.0.1", port, rank}, Seconds(10));
+  cuda::Processes processes({rank, 3, "127.0.0.1", port, rank}, Seconds(300));
   if (rank == 0) say(std::to_string(processes.port()));
   cuda::CudaOptions options = on_the_double();
   options.transport = [&](int mine, transport::Waiting waiting) {
@@ -117,23 +118,45 @@ TEST_CASE("when a process is killed the others end within ten seconds, by an err
   }
   CHECK(children[1]->next() == "42");  // a message went from process to process
   for (const auto& child : children) REQUIRE(child->next() == "waiting");
+  const auto killed = std::chrono::steady_clock::now();
   children[2]->kill();
   for (const int rank : {0, 1}) {
     CHECK(children[static_cast<std::size_t>(rank)]->next().starts_with("rank 2 has gone"));
     CHECK(children[static_cast<std::size_t>(rank)]->ended_by_itself());
   }
+  CHECK(std::chrono::steady_clock::now() - killed < std::chrono::seconds(10));
   CHECK_FALSE(children[2]->ended_by_itself());
 }
 
 TEST_CASE("a value that one process sets comes to all, also to one that connects later") {
   const StoreServer server(0);
-  TcpStore zero(process(0, 3, server), Seconds(10)), one(process(1, 3, server), Seconds(10));
+  TcpStore zero(process(0, 3, server), Seconds(300)), one(process(1, 3, server), Seconds(300));
   one.set("key", std::string("a\0b", 3));
   CHECK(await(zero, "key") == std::string("a\0b", 3));
-  TcpStore two(process(2, 3, server), Seconds(10));
+  TcpStore two(process(2, 3, server), Seconds(300));
   CHECK(await(two, "key") == std::string("a\0b", 3));
   CHECK_FALSE(two.find("other"));
   for (TcpStore* store : {&zero, &one, &two}) store->goodbye();
+}
+
+TEST_CASE("a message to a process that is not there yet waits for it") {
+  const StoreServer server(0);
+  TcpStore zero(process(0, 2, server), Seconds(300));
+  zero.send(1, "early");
+  zero.set("sent", "");  // behind the message, to the same server
+  TcpStore watcher(process(2, 3, server), Seconds(300));
+  await(watcher, "sent");
+  std::mutex mutex;
+  std::condition_variable came;
+  std::string got;
+  TcpStore one(process(1, 2, server), Seconds(300), [&](const std::string& bytes) {
+    const std::lock_guard lock(mutex);
+    got = bytes;
+    came.notify_all();
+  });
+  std::unique_lock lock(mutex);
+  came.wait(lock, [&] { return !got.empty(); });
+  CHECK(got == "early");
 }
 
 TEST_CASE("a message comes to the process it is for") {
@@ -141,8 +164,8 @@ TEST_CASE("a message comes to the process it is for") {
   std::condition_variable came;
   std::string got;
   const StoreServer server(0);
-  TcpStore zero(process(0, 2, server), Seconds(10));
-  TcpStore one(process(1, 2, server), Seconds(10), [&](const std::string& bytes) {
+  TcpStore zero(process(0, 2, server), Seconds(300));
+  TcpStore one(process(1, 2, server), Seconds(300), [&](const std::string& bytes) {
     const std::lock_guard lock(mutex);
     got = bytes;
     came.notify_all();
@@ -160,19 +183,19 @@ TEST_CASE("a process that ends without goodbye is lost to the others, by name; w
   std::condition_variable came;
   std::vector<std::string> lost;
   const StoreServer server(0);
-  TcpStore zero(process(0, 3, server), Seconds(10), {}, [&](std::exception_ptr failure) {
+  TcpStore zero(process(0, 3, server), Seconds(300), {}, [&](std::exception_ptr failure) {
     const std::lock_guard lock(mutex);
     lost.push_back(error_of([&] { std::rethrow_exception(failure); })->message());
     came.notify_all();
   });
   {
-    TcpStore leaves(process(1, 3, server), Seconds(10));
+    TcpStore leaves(process(1, 3, server), Seconds(300));
     leaves.set("1", "");
     await(zero, "1");
     leaves.goodbye();
   }
   {
-    TcpStore dies(process(2, 3, server), Seconds(10));
+    TcpStore dies(process(2, 3, server), Seconds(300));
     dies.set("2", "");
     await(zero, "2");
   }
