@@ -53,10 +53,12 @@ PowerSgd::PowerSgd(Replica& replica, const PowerSgdOptions& options)
   std::vector<Part> parts;
   std::size_t p = 0, q = 0;
   double work = 0;
+  bool matrices = false;
   for (const Parameter& parameter : replica.parameters()) {
     const auto all = static_cast<std::size_t>(parameter.elements);
     Part part{static_cast<std::size_t>(parameter.begin), all, 1, 0, p, q};
     if (parameter.columns > 1) {
+      matrices = true;
       part.m = static_cast<std::size_t>(parameter.columns);
       part.n = all / part.m;
       part.rank = std::min({static_cast<std::size_t>(options.rank), part.n, part.m});
@@ -67,12 +69,11 @@ PowerSgd::PowerSgd(Replica& replica, const PowerSgdOptions& options)
     work += 2.0 * static_cast<double>(part.rank * all);
     parts.push_back(part);
   }
-  if (q == 0)
-    throw Error(Category::config,
-                "not available yet: PowerSGD on " + replica.model().name +
-                    ", whose layers do not tell which parameters are matrices that would shrink");
+  if (!matrices)
+    throw Error(Category::config, "not available yet: PowerSGD on " + replica.model().name +
+                                      ", whose layers do not tell which parameters are matrices");
   parts_ = std::make_shared<const std::vector<Part>>(std::move(parts));
-  const auto q_elements = static_cast<std::int64_t>(q);
+  const auto q_elements = static_cast<std::int64_t>(std::max<std::size_t>(1, q));
   error_ = zeros(elements(), Label::communication, "powersgd.error");
   p_ = zeros(static_cast<std::int64_t>(p), Label::communication, "powersgd.left");
   q_ = zeros(q_elements, Label::communication, "powersgd.right");

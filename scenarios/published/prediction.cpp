@@ -100,9 +100,9 @@ const std::map<std::string, KindPredictor>& predicted_at_once() {
                                                           {"elementwise", predict_elementwise},
                                                           {"collective", predict_collective},
                                                           {"bubble", predict_bubble},
-                                                           {"memory", predict_memory},
-                                                           {"algo_bandwidth", predict_bandwidth},
-                                                           {"algo_wallclock", predict_utilization}};
+                                                          {"memory", predict_memory},
+                                                          {"algo_bandwidth", predict_bandwidth},
+                                                          {"algo_wallclock", predict_utilization}};
   return kinds;
 }
 

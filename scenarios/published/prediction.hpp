@@ -2,9 +2,9 @@
 //
 // Steps (train_step) become scenarios, to be simulated by the caller; kernels (gemm, attention,
 // elementwise) and collectives are predicted at once by the models of platforms/, bubble rates
-// (bubble) by laying out the schedule, activations (memory) by what layers keep, and what DiLoCo and
-// its kind need of a link (algo_bandwidth, algo_wallclock) by the papers' own simulator. All other
-// kinds are not scored.
+// (bubble) by laying out the schedule, activations (memory) by what layers keep, and what DiLoCo
+// and its kind need of a link (algo_bandwidth, algo_wallclock) by the papers' own simulator. All
+// other kinds are not scored.
 #pragma once
 
 #include <memory>

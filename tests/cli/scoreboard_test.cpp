@@ -22,7 +22,7 @@ const std::string planted =
     "- {id: two, kind: train_step, gpus: 2, dp: 2, global_batch: 8, iter_s: 0.01}\n"
     "- {id: split, kind: train_step, gpus: 3, tp: 3, dp: 1, global_batch: 8, iter_s: 0.01}\n"
     "- {id: g, kind: gemm, m: 4096, n: 4096, k: 4096, time_s: 0.001}\n"
-    "- {id: h, kind: memory}\n";
+    "- {id: h, kind: latency}\n";
 
 std::vector<std::string> keys_of(const Json& object) {
   std::vector<std::string> keys;
@@ -69,7 +69,7 @@ TEST_CASE("the scoreboard's JSON has the form of its schema and the same bytes e
   CHECK(j["cases"][3]["measured"] == 0.01);  // what was printed is told all the same
   CHECK(j["cases"][5]["measured"].is_null());
   CHECK(std::string(j["cases"][3]["skipped"]).starts_with("8 attention heads of "));
-  CHECK(j["cases"][5]["skipped"] == "kind memory is not predicted");
+  CHECK(j["cases"][5]["skipped"] == "kind latency is not predicted");
   REQUIRE(j["files"].size() == 3);
   const Json& steps = j["files"][0];
   CHECK(keys_of(steps) == std::vector<std::string>{"name", "kind", "cases", "scored",
@@ -107,7 +107,7 @@ TEST_CASE("the scoreboard's table has a row per file and kind, and the reasons")
   CHECK(contains(done.out, "planted.yaml  train_step      4       3"));
   CHECK(contains(done.out, "4 of 6 cases scored"));
   CHECK(contains(done.out, "do not divide over 3 GPUs"));
-  CHECK(contains(done.out, "     1  kind memory is not predicted\n"));
+  CHECK(contains(done.out, "     1  kind latency is not predicted\n"));
 }
 
 TEST_CASE("every error in every file of cases is told at once, at its place") {
