@@ -307,7 +307,11 @@ TEST_CASE("a write waits for what its memory was used for before") {
   std::atomic<bool> right{false};
   run_on_double(options_for(Axis::replicate, 1), [&](Rank& rank) {
     Stream& compute = rank.stream("compute");
-    for (int i = 0; i < 50; ++i) {
+    const Prepared busy = action(rank, [] {  // so that the write would be first if it did not wait
+      for (int i = 0; i < 20'000; ++i) std::this_thread::yield();
+    });
+    for (int i = 0; i < 5; ++i) {
+      compute.launch(busy);
       { fill(rank, compute, make(rank, compute, 4096), 7); }
       const Tensor x = make(rank, compute, 4096);
       const std::vector<float> values(4096, static_cast<float>(i));
