@@ -26,10 +26,10 @@ StagePasses::StagePasses(Replica& replica, const StageRules& rules)
   last_update_ = replica.compute().record();
 }
 
-// Of a loss inside the model, what goes past it.
+// Of a head inside the model, which has no output, what goes past it.
 std::int64_t StagePasses::output_elements(int b) const {
-  const bool beside =
-      block(b).computes_loss() && b + 1 < static_cast<int>(replica_.model().blocks.size());
+  const bool beside = block(b).computes_loss() && block(b).output_elements() == 0 && b > 0 &&
+                      b + 1 < static_cast<int>(replica_.model().blocks.size());
   return block(beside ? b - 1 : b).output_elements();
 }
 
@@ -95,7 +95,7 @@ Tensor StagePasses::run_forward(Stream& stream, InFlight& state, Tensor input, K
       kept.saved = kept.kept = {};
       keep_input(stream, b, keep, kept);
     }
-    if (block(b).computes_loss()) return output_elements(b) > 0 ? kept.input : Tensor();
+    if (b + 1 == last_ && has_loss()) return output_elements(b) > 0 ? kept.input : Tensor();
     input = std::move(pass.output);
   }
   return input;

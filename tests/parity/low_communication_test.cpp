@@ -43,6 +43,11 @@ const std::vector<Named> cases{
     {"onebit-adam",
      "{name: onebit-adam, freeze_step: 3, optimizer: {weight_decay: 0.1, epsilon: 0.01}}"},
     {"demo", "{name: demo, kept: 4, optimizer: {lr: 0.003, weight_decay: 0.1}}"},
+    // Of one stage; petra_test has several.
+    {"petra", "{name: petra, engines: 2, optimizer: {weight_decay: 0.1}}"},
+    {"reversible-backprop", "{name: reversible-backprop}"},
+    {"delayed-gradients", "{name: delayed-gradients}"},
+    {"dgl", "{name: dgl}"},
     {"weight-prediction", "{name: weight-prediction, optimizer: {name: momentum, lr: 0.1}}"},
 };
 
