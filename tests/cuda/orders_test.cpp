@@ -316,6 +316,8 @@ TEST_CASE("a write waits for what its memory was used for before") {
       const Tensor x = make(rank, compute, 4096);
       const std::vector<float> values(4096, static_cast<float>(i));
       rank.write_bytes(x, std::as_bytes(std::span(values)));
+      fill(rank, compute, make(rank, compute, 8), 0);
+      rank.wait(compute.record());
       if (rank.read(x) != std::vector<double>(4096, i)) return;
     }
     right = true;
