@@ -1,6 +1,7 @@
 // What hangs on NCCL ends here by a named error, and so does what NCCL refuses.
 #include <cuda_runtime_api.h>
 
+#include <barrier>
 #include <mutex>
 #include <thread>
 
@@ -192,7 +193,7 @@ TEST_CASE(
 
 TEST_CASE("between processes the same hangs, and aborting ends it") {
   Apart two;
-  std::vector<CUstream_st*> streams(2);
+  std::barrier seen(2);  // nobody aborts before both have looked
   const auto errors = two.run([&](int rank) {
     const Communicator *a = two.group(rank, "a"), *b = two.group(rank, "b");
     two.of(rank).open(rank == 0 ? std::vector{a, b} : std::vector{b, a});  // its order is no matter
@@ -204,6 +205,7 @@ TEST_CASE("between processes the same hangs, and aborting ends it") {
     if (rank == 1) two.of(rank).issue(on_a, all_reduce(a, rank, 8), vx, vx);
     CHECK_FALSE(Apart::ends(on_a));
     CHECK_FALSE(Apart::ends(on_b));
+    seen.arrive_and_wait();
     two.of(rank).abort();
     while (cudaStreamQuery(on_a) != cudaSuccess || cudaStreamQuery(on_b) != cudaSuccess)
       std::this_thread::yield();
@@ -218,6 +220,7 @@ TEST_CASE("between processes the same hangs, and aborting ends it") {
 TEST_CASE("members that call different sizes hang; equal sizes give the sum") {
   for (const bool equal : {false, true}) {
     Apart two;
+    std::barrier seen(2);
     const auto errors = two.run([&](int rank) {
       const Communicator* a = two.group(rank, "a");
       two.of(rank).open({a});
@@ -228,6 +231,7 @@ TEST_CASE("members that call different sizes hang; equal sizes give the sum") {
       two.of(rank).issue(stream, all_reduce(a, rank, elements), view, view);
       if (!equal) {
         CHECK_FALSE(Apart::ends(stream));
+        seen.arrive_and_wait();
         two.of(rank).abort();
       }
       while (cudaStreamQuery(stream) != cudaSuccess) std::this_thread::yield();
