@@ -6,7 +6,8 @@
 //
 // A shared machine may be a third slower for minutes. So there are several rounds, each a
 // calibration and a run of every case, and a case's error is the median over the rounds of what
-// that round's calibration says against that round's run.
+// that round's calibration says against that round's run. Shares of compute and growth of memory
+// are those of the worst round.
 //
 // --platform: instead of calibrating. --only: cases with this in their name. --form: one tiny case
 // that shows the form, without a verdict.
@@ -157,7 +158,8 @@ double median(std::vector<double> values) {
 
 // What the rounds of a case tell together.
 Json line_of(const Case& one, const std::vector<Json>& rounds) {
-  std::vector<double> errors, steps, forecasts, shares, resident;
+  std::vector<double> errors, steps, forecasts, shares;
+  Json resident;  // what the process grew by beside the ledger, where it is furthest off
   double memory = 0;
   int bands = 0, inside = 0;
   for (const Json& v : rounds) {
@@ -168,7 +170,10 @@ Json line_of(const Case& one, const std::vector<Json>& rounds) {
     forecasts.push_back(simulated["step_time_s"]);
     shares.push_back(measured["time"]["compute_s"].get<double>() / step);
     memory = std::max(memory, std::abs(v["difference"]["memory"].get<double>()));
-    if (v["resident"]["difference"].is_number()) resident.push_back(v["resident"]["difference"]);
+    const Json& off = v["resident"]["difference"];
+    if (off.is_number() &&
+        (resident.is_null() || std::abs(off.get<double>()) > std::abs(resident.get<double>())))
+      resident = off;
     const Json &low = simulated["step_time_low_s"], &high = simulated["step_time_high_s"];
     if (!low.is_number() || !high.is_number()) continue;
     ++bands;
@@ -180,12 +185,12 @@ Json line_of(const Case& one, const std::vector<Json>& rounds) {
           {"simulated", median(forecasts)},
           {"measured", median(steps)},
           {"error", median(errors)},
-          {"compute_share", median(shares)},
+          {"compute_share", *std::min_element(shares.begin(), shares.end())},
           {"bands", bands},
           {"inside", inside},
           {"spread", spread},
           {"memory", memory},
-          {"resident", resident.empty() ? Json() : Json(median(resident))}};
+          {"resident", resident}};
 }
 
 Json summary_of(const std::vector<Json>& lines) {
