@@ -37,27 +37,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
-  TransformerShape shape;
-  shape.layers = i(spec.layers);
-  shape.hidden = i(spec.hidden);
-  shape.heads = i(spec.heads);
-  shape.kv_heads = i(spec.kv_heads);
-  shape.head_size = i(spec.head_size);
-  shape.ffn = i(spec.ffn);
-  shape.vocabulary = i(spec.vocabulary);
-  shape.gated = spec.gated;
-  shape.activation = activation_of(spec.activation);
-  shape.rotary = !spec.learned_positions;
-  shape.learned_positions = spec.learned_positions ? i(spec.max_positions) : 0;
-  shape.rope_theta = spec.rope_theta;
-  shape.norm_bias = spec.norm == "layer";
-  shape.norm_epsilon = spec.norm_epsilon;
-  shape.qkv_bias = spec.qkv_bias;
-  shape.output_bias = spec.output_bias;
-  shape.mlp_bias = spec.mlp_bias;
-  shape.tied = spec.tied;
-  shape.parallel_blocks = spec.parallel_blocks;
-  shape.reversible = spec.reversible;
+  TransformerShape shape = transformer_shape(spec);
   shape.sequence = i(*scenario.data.sequence);
   shape.micro_batch = i(scenario.data.micro_batch);
   shape.micro_batches = scenario.micro_batches();
@@ -65,12 +45,6 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.products = scenario.precision.products;
   shape.tensor = i(scenario.parallel.tensor);
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
-  shape.experts = i(spec.experts);
-  shape.experts_per_token = i(spec.experts_per_token);
-  shape.expert_ffn = i(spec.expert_ffn);
-  shape.shared_ffn = i(spec.shared_ffn);
-  shape.dense_layers = i(spec.dense_layers);
-  shape.router = router_of(spec.router);
   shape.capacity = scenario.experts.capacity_factor.value_or(scenario.experts.imbalance);
   shape.expert = i(scenario.parallel.expert);
   shape.context = i(scenario.parallel.context);
@@ -140,6 +114,38 @@ Texts texts(const Scenario& scenario) {
 }
 
 }  // namespace
+
+TransformerShape transformer_shape(const TransformerSpec& spec) {
+  const auto i = [](std::int64_t v) { return static_cast<int>(v); };
+  TransformerShape shape;
+  shape.layers = i(spec.layers);
+  shape.hidden = i(spec.hidden);
+  shape.heads = i(spec.heads);
+  shape.kv_heads = i(spec.kv_heads);
+  shape.head_size = i(spec.head_size);
+  shape.ffn = i(spec.ffn);
+  shape.vocabulary = i(spec.vocabulary);
+  shape.gated = spec.gated;
+  shape.activation = activation_of(spec.activation);
+  shape.rotary = !spec.learned_positions;
+  shape.learned_positions = spec.learned_positions ? i(spec.max_positions) : 0;
+  shape.rope_theta = spec.rope_theta;
+  shape.norm_bias = spec.norm == "layer";
+  shape.norm_epsilon = spec.norm_epsilon;
+  shape.qkv_bias = spec.qkv_bias;
+  shape.output_bias = spec.output_bias;
+  shape.mlp_bias = spec.mlp_bias;
+  shape.tied = spec.tied;
+  shape.parallel_blocks = spec.parallel_blocks;
+  shape.reversible = spec.reversible;
+  shape.experts = i(spec.experts);
+  shape.experts_per_token = i(spec.experts_per_token);
+  shape.expert_ffn = i(spec.expert_ffn);
+  shape.shared_ffn = i(spec.shared_ffn);
+  shape.dense_layers = i(spec.dense_layers);
+  shape.router = router_of(spec.router);
+  return shape;
+}
 
 ReplicaOptions replica_options(const Scenario& scenario) {
   ReplicaOptions options;

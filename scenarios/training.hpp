@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algorithms/models/block.hpp"
+#include "algorithms/models/transformer.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/checkpoint.hpp"
 #include "backend/world.hpp"
@@ -41,6 +42,9 @@ struct TrainingHooks {
   // than planned, when not null; as long as there are ranks.
   std::vector<std::map<std::int64_t, std::int64_t>>* unplanned = nullptr;
 };
+
+// The dimensions of a model's own; a batch's, and how the model is divided, are left as they are.
+TransformerShape transformer_shape(const TransformerSpec& spec);
 
 // The scenario's model with its kernels. Error{config} for a kind of block that there are no
 // kernels for yet. `text`: null in a run without values.

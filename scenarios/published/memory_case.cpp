@@ -6,6 +6,7 @@
 #include "algorithms/pipeline/timeline.hpp"
 #include "scenarios/published/not_scored.hpp"
 #include "scenarios/published/prediction.hpp"
+#include "scenarios/training.hpp"
 
 namespace orrery {
 
@@ -14,16 +15,9 @@ namespace {
 // A layer of the case, in 16 bits, with dropout and attention that stores its scores, as sources of
 // before flash attention had it.
 TransformerShape layer_of(const ModelSpec& model, const MeasuredCase& c) {
-  const TransformerSpec& t = model.transformer;
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
-  TransformerShape shape;
-  shape.hidden = i(t.hidden);
-  shape.heads = i(t.heads);
-  shape.kv_heads = i(t.kv_heads);
-  shape.head_size = i(t.head_size);
-  shape.ffn = i(t.ffn);
-  shape.vocabulary = i(t.vocabulary);
-  shape.gated = t.gated;
+  TransformerShape shape = transformer_shape(model.transformer);
+  shape.layers = 1;
   shape.sequence = i(*c.seq_len);
   shape.micro_batch = i(*c.micro_batch);
   shape.tensor = i(std::max<std::int64_t>(c.tp.value_or(1), 1));
