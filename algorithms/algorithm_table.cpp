@@ -161,9 +161,8 @@ const std::vector<Refusal> no_division{
     {"context", "not available yet: stages that several ranks share"},
     {"recompute", "what a stage computes again is the algorithm's own choice"}};
 
-const std::vector<std::string> inside_and_inner{"tensor", "pipeline",  "context",
-                                                "expert", "recompute", "none",
-                                                "ddp",    "petra",     "reversible-backprop"};
+const std::vector<std::string> inside_and_inner{
+    "tensor", "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
 const char* const decides_alone =
     "not available yet: ranks of one replica that agree on how many micro-batches to take";

@@ -167,6 +167,9 @@ struct View {
 };
 using KernelBody = std::function<void(std::span<const View>)>;
 
+// Place of a grouped_gemm's load in Kernel::scalars; 0 there is 1.
+inline constexpr std::size_t grouped_load = 0;
+
 struct Kernel {
   Op op = Op::timed;
   Dtype dtype = Dtype::fp32;  // of the bulk operands; decides bytes and which peak applies
@@ -299,7 +302,8 @@ struct Kernel {
   // Y[batch, part.of * length, width], each sequence in order; `inverse`: back.
   static Kernel reorder(std::int64_t batch, std::int64_t length, std::int64_t width, Dtype,
                         SequencePart part, bool inverse = false);
-  // C[g] = op(A[g]) op(B[g]) (+ C[g]), g < groups, matrices one behind the other.
+  // C[g] = op(A[g]) op(B[g]) (+ C[g]), g < groups, matrices one behind the other. In a timing model
+  // scalars[grouped_load] may say how much more than the mean of all ranks the fullest has to do.
   static Kernel grouped_gemm(std::int64_t groups, std::int64_t m, std::int64_t n, std::int64_t k,
                              Dtype, bool transpose_a = false, bool transpose_b = false,
                              bool accumulate = false, const char* label = "grouped_gemm");

@@ -120,12 +120,14 @@ Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_by
 
 namespace {
 
-// Matrices of one size share the waves: as one matrix with as many tiles.
+// Matrices of one size share the waves: as one matrix with as many tiles. The GPU that holds the
+// fullest experts has more of them.
 Seconds grouped_gemm_time(const Kernel& kernel, const Cost& cost, const GemmConstants& c) {
   const std::int64_t groups = kernel.dims[4];
   const std::int64_t tall = (kernel.dims[0] + tile_m - 1) / tile_m * tile_m;
   const Seconds one = gemm_time(groups * tall, kernel.dims[1], kernel.dims[2], Bytes(0), c);
-  return std::max(one, c.launch + (cost.read + cost.written) / c.memory);
+  const Seconds even = std::max(one, c.launch + (cost.read + cost.written) / c.memory);
+  return c.launch + (even - c.launch) * std::max(1.0, kernel.scalars[grouped_load]);
 }
 
 }  // namespace

@@ -53,11 +53,11 @@ class Checks {
       return problems_.add("parallel.expert",
                            fmt::format("{} has no experts to divide", s_.model_spec.name), "use 1");
     if (p_.expert > 1) divide("parallel.expert", t_.experts, p_.expert, "experts");
-    if (p_.expert > 1 && s_.algorithm.name != "ddp")
+    if (p_.expert == 1 && s_.experts.imbalance != 1)
       problems_.add(
-          "parallel.expert",
-          fmt::format("not available yet: expert parallelism with algorithm {}", s_.algorithm.name),
-          "use ddp");
+          "experts.imbalance",
+          "a GPU that holds all experts has the work of all tokens, however they are spread",
+          "leave it out, or divide the experts by parallel.expert");
     if (t_.experts > 0 && s_.run.values == RunValues::real && !s_.experts.capacity_factor)
       problems_.add(
           "run.values", "not available yet: values of experts without a capacity",

@@ -77,7 +77,7 @@ void describe(Fields<ActivationMemorySpec>& f) {
       .doc("behind attention and MLP, and of stored scores: its time, and the masks it keeps");
   f.field("reserve", &ActivationMemorySpec::reserve)
       .between(Bytes(0), Bytes(1LL << 50))
-      .doc("of each GPU for CUDA, kernels and NCCL; absent: 2GiB");
+      .doc("of each GPU for CUDA, kernels and NCCL; absent: 2GiB, of a CPU none");
 }
 
 void describe(Fields<ExpertSpec>& f) {
@@ -86,7 +86,7 @@ void describe(Fields<ExpertSpec>& f) {
       .doc("places of an expert over its even share; absent: no token is dropped");
   f.field("imbalance", &ExpertSpec::imbalance)
       .between(1, 1000)
-      .doc("tokens of the fullest expert over its even share, where none is dropped");
+      .doc("tokens for the fullest GPU's experts over the mean of all, where none is dropped");
   f.check([](const ExpertSpec& e, const SectionProblems& p) {
     if (e.capacity_factor && e.imbalance != 1)
       p.add("imbalance", "a capacity says how many places there are", "drop one of the two");

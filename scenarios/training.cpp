@@ -45,7 +45,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.products = scenario.precision.products;
   shape.tensor = i(scenario.parallel.tensor);
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
-  shape.capacity = scenario.experts.capacity_factor.value_or(scenario.experts.imbalance);
+  shape.capacity = scenario.experts.capacity_factor.value_or(1);
+  shape.imbalance = scenario.experts.imbalance;
   shape.expert = i(scenario.parallel.expert);
   shape.context = i(scenario.parallel.context);
   shape.context_algorithm = scenario.parallel.context_algorithm;

@@ -28,10 +28,10 @@ class ExpertMixture : public Mixture {
         shared_up_(shared_ * (s.gated ? 2 : 1)) {
     add_parameters(parameters);
     logits_ = keep(rows_ * s.experts);
-    inputs_ = keep(places_ * s.hidden);
-    before_ = keep(places_ * up_);
-    activated_ = keep(places_ * ffn_);
-    outputs_ = keep(places_ * s.hidden);
+    inputs_ = keep_places(s.hidden);
+    before_ = keep_places(up_);
+    activated_ = keep_places(ffn_);
+    outputs_ = keep_places(s.hidden);
     shared_before_ = keep(rows_ * shared_up_);
     shared_activated_ = keep(rows_ * shared_);
   }
@@ -43,11 +43,11 @@ class ExpertMixture : public Mixture {
   std::int64_t kept() const override { return kept_; }
   std::int64_t choices() const override { return rows_ * s_.experts_per_token; }
   // Two buffers of places.
-  std::int64_t forward_workspace() const override { return 2 * places_ * s_.hidden; }
+  std::int64_t forward_workspace() const override { return 2 * room(places_ * s_.hidden); }
   // Likewise, and the gradients inside the experts, of the logits, inside the shared experts.
   std::int64_t backward_workspace() const override {
-    return 2 * places_ * s_.hidden + places_ * (ffn_ + up_) + rows_ * s_.experts +
-           rows_ * (shared_ + shared_up_);
+    return 2 * room(places_ * s_.hidden) + room(places_ * ffn_) + room(places_ * up_) +
+           rows_ * s_.experts + rows_ * (shared_ + shared_up_);
   }
 
   void forward(Rank& rank, PassProgram& s, const Tensors& t, const Forward& v) const override {
@@ -139,6 +139,12 @@ class ExpertMixture : public Mixture {
   };
 
   bool apart() const { return s_.expert > 1; }
+  // All ranks take the time and the memory of the fullest, and send and compute what they do in the
+  // mean. One that holds all experts has all of its tokens' work, however they are spread.
+  double load() const { return apart() ? s_.imbalance : 1; }
+  std::int64_t room(std::int64_t elements) const {
+    return static_cast<std::int64_t>(std::ceil(load() * static_cast<double>(elements)));
+  }
 
   // Widths are divided over the tensor group, experts over the expert group.
   void add_parameters(std::vector<ParameterSpec>& all) {
@@ -183,23 +189,30 @@ class ExpertMixture : public Mixture {
     kept_ += elements;
     return range;
   }
+  Range keep_places(std::int64_t width) {
+    const Range range = keep(places_ * width);
+    kept_ += room(range.elements) - range.elements;
+    return range;
+  }
   static SlotView in(const SlotView& view, const Range& range) {
     return {view.slot, view.begin + range.begin, range.elements};
   }
   SlotView place(const SlotView& workspace, int number) const {
     const std::int64_t elements = places_ * s_.hidden;
-    return {workspace.slot, workspace.begin + number * elements, elements};
+    return {workspace.slot, workspace.begin + number * room(elements), elements};
   }
   Inner inner(const SlotView& workspace) const {
-    std::int64_t at = workspace.begin + 2 * places_ * s_.hidden;
-    const auto next = [&](std::int64_t elements) {
+    std::int64_t at = workspace.begin + 2 * room(places_ * s_.hidden);
+    const auto next = [&](std::int64_t elements, std::int64_t room) {
       const SlotView view{workspace.slot, at, elements};
-      at += elements;
+      at += room;
       return view;
     };
-    const SlotView activated = next(places_ * ffn_), up = next(places_ * up_),
-                   logits = next(rows_ * s_.experts), shared = next(rows_ * shared_);
-    return {activated, up, logits, shared, next(rows_ * shared_up_)};
+    const auto own = [&](std::int64_t elements) { return next(elements, elements); };
+    const auto filled = [&](std::int64_t elements) { return next(elements, room(elements)); };
+    const SlotView activated = filled(places_ * ffn_), up = filled(places_ * up_),
+                   logits = own(rows_ * s_.experts), shared = own(rows_ * shared_);
+    return {activated, up, logits, shared, own(rows_ * shared_up_)};
   }
   SlotView weights_of(int tensor) const { return {tensor, 0, choices()}; }
   SlotView choices_of(const Tensors& t) const { return {t.choices, 0, 2 * choices()}; }
@@ -221,18 +234,20 @@ class ExpertMixture : public Mixture {
                bool transpose = false) const {
     cast_operand(rank, s, s_, x);
     if (!transpose) cast_operand(rank, s, s_, weights);
-    s.add(rank.prepare(Kernel::grouped_gemm(local_, s_.expert * capacity_, matrix.outputs,
-                                            matrix.inputs, product_dtype(s_), false, transpose,
-                                            false, label)),
-          {x, weights, y});
+    Kernel kernel =
+        Kernel::grouped_gemm(local_, s_.expert * capacity_, matrix.outputs, matrix.inputs,
+                             product_dtype(s_), false, transpose, false, label);
+    kernel.scalars[grouped_load] = load();
+    s.add(rank.prepare(kernel), {x, weights, y});
   }
   // Of each expert here: + X^T d Y, [rows, columns].
   void grouped(Rank& rank, PassProgram& s, const char* label, const SlotView& x, const SlotView& dy,
                const Matrix& matrix, const SlotView& gradient) const {
-    s.add(rank.prepare(Kernel::grouped_gemm(local_, matrix.outputs, matrix.inputs,
-                                            s_.expert * capacity_, product_dtype(s_), true, false,
-                                            true, label)),
-          {x, dy, gradient});
+    Kernel kernel =
+        Kernel::grouped_gemm(local_, matrix.outputs, matrix.inputs, s_.expert * capacity_,
+                             product_dtype(s_), true, false, true, label);
+    kernel.scalars[grouped_load] = load();
+    s.add(rank.prepare(kernel), {x, dy, gradient});
   }
 
   void shared_forward(Rank& rank, PassProgram& s, const Tensors& t, const Forward& v) const {

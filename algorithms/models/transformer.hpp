@@ -41,6 +41,9 @@ struct TransformerShape {
   // (mixture.hpp).
   int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;
   Router router = Router::softmax;
+  // Of a timing model that drops no token: what the rank with the fullest experts has to do, over
+  // the mean of the ranks that divide the experts.
+  double imbalance = 1;
   double capacity = 1;  // places of an expert, over what it had if all experts were chosen alike
   int expert = 1;       // ranks that divide the experts
   int context = 1;      // ranks that share each sequence

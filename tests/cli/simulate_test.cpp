@@ -141,6 +141,28 @@ TEST_CASE("Llama-2-7B has 6,738,415,616 parameters and does not fit: exit 4 and 
     CHECK_MESSAGE(contains(run.err, part), run.err);
 }
 
+TEST_CASE(
+    "tokens that crowd on one GPU's experts cost its time and memory, no bytes and no FLOPs") {
+  const auto crowded = [](const char* imbalance) {
+    return orrery_with({"simulate", "scenarios/mixtral-ep8.yaml", "--json", "--quiet", "--set",
+                        std::string("experts.imbalance=") + imbalance, "--set", "run.steps=1"})
+        .json<Json>();
+  };
+  const Json even = crowded("1"), twice = crowded("2"), thrice = crowded("3");
+  const auto number = [](const Json& value) { return value.get<double>(); };
+  const auto compute = [&](const Json& result) { return number(result["time"]["compute_s"]); };
+  CHECK(compute(twice) > 1.2 * compute(even));
+  CHECK(compute(thrice) - compute(twice) ==
+        doctest::Approx(compute(twice) - compute(even)).epsilon(1e-6));
+  CHECK(twice["memory"]["peak_bytes"] > even["memory"]["peak_bytes"]);
+  REQUIRE(twice["communication"].size() == even["communication"].size());
+  for (std::size_t i = 0; i < even["communication"].size(); ++i)
+    CHECK(twice["communication"][i]["bytes_per_rank"] ==
+          even["communication"][i]["bytes_per_rank"]);
+  const auto executed = [&](const Json& r) { return number(r["hfu"]) * number(r["step_time_s"]); };
+  CHECK(executed(twice) == doctest::Approx(executed(even)).epsilon(1e-9));
+}
+
 TEST_CASE("the same scenario twice gives the same bytes outside `host`") {
   const auto once = [] {
     return without_host(orrery_with({"simulate", quickstart, "--json"}).json<Json>());

@@ -301,7 +301,17 @@ TEST_CASE("experts divide over GPUs that train their own samples, and other mode
   REQUIRE(odd.size() == 2);
   CHECK(odd[0].text == "8 experts of mixtral-8x7b do not divide over 5 GPUs");
   CHECK(odd[1].text == "48 data-parallel GPUs do not divide into groups of 5");
-  CHECK(mixture({"experts={capacity_factor: 1.25, imbalance: 1.5}"}).size() == 1);
+  CHECK(mixture({"parallel.expert=8", "experts={capacity_factor: 1.25, imbalance: 1.5}"}).size() ==
+        1);
+  CHECK(mixture({"parallel.expert=8", "experts={imbalance: 1.5}"}).empty());
+  const auto alone = mixture({"experts={imbalance: 1.5}"});
+  REQUIRE(alone.size() == 1);
+  CHECK(alone[0].text.find("a GPU that holds all experts") == 0);
+  for (const char* other : {"algorithm={name: zero}", "algorithm={name: diloco}"}) {
+    const auto one = mixture({"parallel.expert=8", other});
+    REQUIRE(one.size() == 1);
+    CHECK(one[0].text.find("does not compose with expert") != std::string::npos);
+  }
   CHECK(messages(quickstart({"parallel.expert=2"}))[0].text ==
         "llama-3.2-1b has no experts to divide");
 }
