@@ -116,6 +116,8 @@ std::shared_ptr<const Scenario> read_value_model(const Scenario& timed,
   put(*root.find("precision"), "products", Node::scalar("as-stored"));
   put(*root.find("memory"), "attention", Node::scalar("fused"));
   put(*root.find("memory"), "dropout", Node::scalar("false"));
+  put(*root.find("memory"), "recompute", Node::scalar("none"));
+  put(*root.find("memory"), "stored_micro_batches", Node::scalar("null"));
   const auto read_twin = [&] {
     return std::make_shared<const Scenario>(
         read_scenario(Document::parse_text(to_yaml(root), timed.file), data_root,

@@ -164,10 +164,14 @@ std::string table_of(const std::vector<Json>& curves, double target) {
   return table.text();
 }
 
+Json to_json(const std::vector<Json>& curves, double target) {
+  return {{"schema", "orrery.race/1"}, {"target_loss", target}, {"algorithms", curves}};
+}
+
 void write_race(const std::string& folder, const std::vector<Json>& curves, double target) {
   make_result_folder(folder);
   const std::filesystem::path out(folder);
-  write_file_atomically((out / "race.json").string(), Json(curves).dump(2) + "\n");
+  write_file_atomically((out / "race.json").string(), to_json(curves, target).dump(2) + "\n");
   LineChart chart{"simulated seconds", "loss", {}, target};
   for (const Json& c : curves)
     chart.lines.push_back(
@@ -198,12 +202,13 @@ int race(const Arguments& arguments) {
     if (!result.error.empty()) throw Error(result.category, result.error);
     curves[i] = Json::parse(result.text);
     judge(curves[i], *arguments.target_loss);
-    line.update([&] { return fmt::format("{} of {} algorithms", ++done, work.size()); });
+    ++done;
+    line.update([&] { return fmt::format("{} of {} algorithms", done, work.size()); });
   });
   line.clear();
   if (!arguments.out.empty()) write_race(arguments.out, curves, *arguments.target_loss);
   if (arguments.json)
-    fmt::print("{}\n", Json(curves).dump(2));
+    fmt::print("{}\n", to_json(curves, *arguments.target_loss).dump(2));
   else
     fmt::print("{}\n{}", heading(subject_of(scenario), false),
                table_of(curves, *arguments.target_loss));

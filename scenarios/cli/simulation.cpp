@@ -214,7 +214,7 @@ Subject subject_of(const Scenario& scenario) {
 
 namespace {
 
-// By rank and step, in the timed model's samples.
+// By rank and step; of a value model's, as many of the timed model's as stand for them.
 std::vector<std::vector<std::int64_t>> samples_of(
     const Scenario& scenario, const std::vector<std::map<std::int64_t, std::int64_t>>& unplanned) {
   const std::int64_t planned = scenario.micro_batches() * scenario.data.micro_batch;
@@ -224,7 +224,8 @@ std::vector<std::vector<std::int64_t>> samples_of(
         all.emplace_back(static_cast<std::size_t>(scenario.run.steps), planned);
     for (const auto& [step, samples] : other)
       own.at(static_cast<std::size_t>(step)) =
-          samples / scenario.twin->data.micro_batch * scenario.data.micro_batch;
+          scenario.twin ? samples / scenario.twin->data.micro_batch * scenario.data.micro_batch
+                        : samples;
   }
   return all;
 }
@@ -283,7 +284,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
   std::vector<std::map<std::int64_t, std::int64_t>> unplanned;
-  if (twin) {
+  const bool counts_samples = twin || scenario.algorithm.plan.open_ended;
+  if (counts_samples) {
     unplanned.resize(static_cast<std::size_t>(scenario.gpus()));
     hooks.unplanned = &unplanned;
   }
@@ -293,9 +295,9 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   line.clear();
   if (twin) {
     twin->translate(report, memory);
-    in.samples = samples_of(scenario, unplanned);
     if (held_out) held_out->matrix_flops = held_out->matrix_flops * twin->flops_scale();
   }
+  if (counts_samples) in.samples = samples_of(scenario, unplanned);
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);

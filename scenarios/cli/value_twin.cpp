@@ -109,7 +109,9 @@ void check_sent(const Scenario& timed, double scale) {
                   timed.algorithm.name, format_bytes(Bytes(large->value / steps)),
                   timed.model_spec.name, format_bytes(Bytes(std::llround(stands_for / steps))),
                   timed.twin->model_spec.name))
-      .with("hint", "use a value model whose layers are multiples of 64 wide, or leave it out");
+      .with(
+          "hint",
+          "leave value_model out, or use one whose messages are as large a part of its parameters");
 }
 
 double matrix_flops(const std::vector<Kernel>& kernels) {

@@ -134,7 +134,9 @@ TEST_CASE("a race tells time and bytes to a loss, and draws it") {
                                          "--quiet"};
   auto as_json = command;
   as_json.insert(as_json.end(), {"--json", "--out", folder.path()});
-  const Json curves = orrery_with(as_json).json<Json>();
+  const Json race = orrery_with(as_json).json<Json>(), &curves = race["algorithms"];
+  CHECK(race["schema"] == "orrery.race/1");
+  CHECK(race["target_loss"] == 5.2);
   REQUIRE(curves.size() == 2);
   for (const Json& curve : curves) {
     const auto steps = curve["steps_to_target"].get<std::size_t>();
@@ -155,12 +157,42 @@ TEST_CASE("a race tells time and bytes to a loss, and draws it") {
   CHECK(curves[1]["algorithm"] == "diloco");
   CHECK(curves[1]["seconds_to_target"] < curves[0]["seconds_to_target"]);
   CHECK(curves[1]["bytes_per_rank_to_target"] < curves[0]["bytes_per_rank_to_target"]);
-  CHECK(Json::parse(text_of_file(folder.file("race.json"))) == curves);
+  CHECK(Json::parse(text_of_file(folder.file("race.json"))) == race);
   const std::string svg = text_of_file(folder.file("race.svg"));
   CHECK(svg.starts_with("<svg"));
   CHECK(contains(svg, ">diloco:inner_steps=10</text>"));
   const Finished table = orrery_with(command);
   CHECK(contains(table.out, "diloco"));
+}
+
+TEST_CASE("a race counts the samples that an algorithm took, however many it was to take") {
+  const std::vector<std::string> real{
+      "--scenario", "scenarios/mlp-acco.yaml",
+      "--json",     "--quiet",
+      "--set",      "run.steps=30",
+      "--set",      "platform.throttle={latency: 1ms, bandwidth: 1Gbps}"};
+  std::vector<std::string> command{"race", "acco", "ddp", "--target-loss", "1"};
+  command.insert(command.end(), real.begin(), real.end());
+  const Json curves = orrery_with(command).json<Json>()["algorithms"];
+  std::vector<std::string> alone{"simulate", "scenarios/mlp-acco.yaml"};
+  alone.insert(alone.end(), real.begin() + 2, real.end());
+  const Json acco = orrery_with(alone).json<Json>();
+  const auto& c = curves[0];
+  const double seconds = c["seconds"].back(), samples = c["samples"].back();
+  CHECK(samples / seconds == doctest::Approx(acco["tokens_per_s"].get<double>()).epsilon(0.01));
+  CHECK(samples > 2 * curves[1]["samples"].back().get<double>());
+}
+
+TEST_CASE("what the timed model computes again, keeps or casts is not asked of its value model") {
+  const Json plain = simulated({"run.steps=2"});
+  for (const char* setting :
+       {"memory.recompute=selective", "memory.recompute=[3,17]", "precision.products=fp8-tensor",
+        "memory={attention: stored, dropout: true}"}) {
+    CAPTURE(std::string(setting));
+    const Json other = simulated({"run.steps=2", setting});
+    CHECK(other["loss"] == plain["loss"]);
+    CHECK(other["time"]["compute_s"] != plain["time"]["compute_s"]);
+  }
 }
 
 TEST_CASE("a race without losses, without a target or of unknown algorithms is refused") {
