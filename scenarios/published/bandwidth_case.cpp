@@ -1,5 +1,7 @@
 #include "scenarios/published/bandwidth_case.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -16,6 +18,15 @@ bool exchanged(const BandwidthCase& c, std::int64_t layer, std::int64_t step) {
   const std::int64_t size = c.fragment_layers == 0 ? c.layers : c.fragment_layers;
   const std::int64_t fragments = (c.layers + size - 1) / size;
   return step % c.sync_every == layer % fragments * c.sync_every / fragments % c.sync_every;
+}
+
+// Of an architecture that a source names in their stead.
+std::int64_t layers_of(const std::string& architecture) {
+  if (architecture == "Chinchilla")
+    return 48;                               // of 10B: Streaming DiLoCo's, arXiv 2501.18512, t. 4
+  if (architecture == "Llama3") return 126;  // of 405B: arXiv 2407.21783, table 3
+  if (architecture == "DeepSeek-V3") return 61;  // arXiv 2412.19437, section 4.2
+  throw NotScored(fmt::format("the layers of '{}' are not known", architecture));
 }
 
 }  // namespace
@@ -64,15 +75,17 @@ double needed_gbit_s(const BandwidthCase& c, double utilization) {
 
 void predict_bandwidth(const MeasuredFile&, const MeasuredCase& c, const AliasTable&,
                        const Machines&, Prediction& out) {
-  if (!c.params || !c.step_s || !c.compute_utilization || !c.bandwidth_gbit_s || !c.sync_every)
+  const auto stated = [](const auto& figure) { return figure.value_or(0) > 0; };
+  if (!stated(c.params) || !stated(c.step_s) || !stated(c.compute_utilization) ||
+      !stated(c.bandwidth_gbit_s) || !stated(c.sync_every) || (c.layers && !stated(c.layers)))
     throw NotScored("the exchange is not stated");
   BandwidthCase b{.parameters = *c.params, .step_s = *c.step_s, .sync_every = *c.sync_every};
   if (c.layers) {
     b.layers = *c.layers;
-  } else {  // of the architecture that the source names
-    b.layers = word(c.arch) == "Llama3" ? 126 : word(c.arch) == "DeepSeek-V3" ? 61 : 48;
+  } else {
+    b.layers = layers_of(word(c.arch));
     out.assumptions.push_back(
-        {"layers", std::to_string(b.layers), "the source names the architecture"});
+        {"layers", std::to_string(b.layers), "those of " + word(c.arch) + " as published"});
   }
   b.fragment_layers = c.fragment_layers.value_or(0);
   b.overlap_steps = c.overlap_steps.value_or(0);

@@ -30,7 +30,7 @@ std::int64_t padded_vocabulary(std::int64_t tensor) {
 ModelSpec case_model(const MeasuredFile& file, const MeasuredCase& c, const AliasTable& aliases,
                      std::vector<Assumption>& notes) {
   if (c.experts.value_or(1) > 1 || c.ep.value_or(1) > 1)
-    throw NotScored("not available yet: mixture of experts");
+    throw NotScored("the experts of a case are not read yet");
   if (!word(c.attention).empty())
     throw NotScored(fmt::format("not available yet: attention '{}'", word(c.attention)));
   std::vector<std::string> missing;

@@ -6,6 +6,7 @@
 #include "backend/core/text.hpp"
 #include "scenarios/published/bandwidth_case.hpp"
 #include "scenarios/published/prediction.hpp"
+#include "tests/published/case_files.hpp"
 
 namespace orrery {
 namespace {
@@ -54,6 +55,25 @@ TEST_CASE("the table of DiLoCo's scaling laws is met within two steps of the gri
   CHECK(steps.size() == 41);
   CHECK(within(steps, 1) >= 25);
   CHECK(within(steps, 2) == 41);
+}
+
+TEST_CASE(
+    "an exchange that is not stated, or of an architecture that nobody knows, is not scored") {
+  const auto skipped = [](const std::string& keys) {
+    return prediction_of(
+               "kind: algo_bandwidth, step_s: 1, compute_utilization: 0.5, "
+               "bandwidth_gbit_s: 10, " +
+               keys)
+        .skipped;
+  };
+  CHECK(skipped("params: 1e9, layers: 4, sync_every: 10").empty());
+  for (const char* keys : {"params: 1e9, layers: 4, sync_every: 0",
+                           "params: 0, layers: 4, "
+                           "sync_every: 10",
+                           "params: 1e9, layers: 0, sync_every: 10"})
+    CHECK(skipped(keys) == "the exchange is not stated");
+  CHECK(skipped("params: 1e9, sync_every: 10, arch: Llama3").empty());
+  CHECK(skipped("params: 1e9, sync_every: 10, arch: Foo") == "the layers of 'Foo' are not known");
 }
 
 TEST_CASE("DiLoCo's utilisation over the internet is that of INTELLECT-1 within five points") {

@@ -250,7 +250,7 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(with(timed, "gpus_per_node: 8", "gpus_per_node: 6"),
         "no cluster has nodes of 6 a100-sxm-80gb");
   check(with(timed, "layers: 12, hidden: 1024, ", ""), "the model's layers, hidden are not stated");
-  check(timed + ", experts: 8", "not available yet: mixture of experts");
+  check(timed + ", experts: 8", "the experts of a case are not read yet");
   check(timed + ", attention: mla", "not available yet: attention 'mla'");
   check(with(timed, "precision: bf16", "precision: int1"), "precision 'int1' has no alias");
   check(with(timed, "precision: bf16", "precision: NVFP4"), "not available yet: fp4");
@@ -258,7 +258,7 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(with(timed, "precision: bf16", "precision: FP8-MX"),
         "a100-sxm-80gb has no products in fp8");
   check(with(timed, "tp: 1, pp: 1, dp: 8", "tp: 1, pp: 1, dp: 8, ep: 2"),
-        "not available yet: mixture of experts");
+        "the experts of a case are not read yet");
   check(with(timed, "dp: 8", "dp: 4"), "tp x pp x cp x dp is not the number of GPUs");
   check(with(with(timed, "tp: 1, pp: 1, dp: 8, ", ""), ", sharding: ddp", ""),
         "how the GPUs share the work is not stated");
