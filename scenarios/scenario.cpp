@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <fstream>
 #include <tuple>
 
 #include "backend/core/text.hpp"
@@ -168,9 +169,19 @@ void check_pictures(const Scenario& s, Problems& problems) {
       3 * std::int64_t{s.model_spec.resnet.image} * s.model_spec.resnet.image + 1;
   std::error_code none;
   const auto bytes = static_cast<std::int64_t>(fs::file_size(*s.data.text, none));
-  if (!none && bytes % record != 0)
-    problems.add("data.text", fmt::format("{} bytes are no whole records of {}", bytes, record),
-                 "give pictures of the model's size");
+  if (!none && (bytes == 0 || bytes % record != 0))
+    return problems.add("data.text",
+                        fmt::format("{} bytes are no whole records of {}", bytes, record),
+                        "give pictures of the model's size");
+  std::ifstream file(*s.data.text, std::ios::binary);
+  for (std::int64_t i = 0; i * record < bytes; ++i)
+    if (const int label = file.seekg(i * record).get(); label >= s.model_spec.resnet.classes) {
+      problems.add("data.text",
+                   fmt::format("the label of record {} is {}, of {} classes", i + 1, label,
+                               s.model_spec.resnet.classes),
+                   "give the model as many classes as the pictures have");
+      break;
+    }
   if (s.data.held_out > 0)
     refuse(problems, "data.held_out", "the loss on held-out pictures", "leave it out");
 }
@@ -363,17 +374,11 @@ Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
 }
 Flops Scenario::executed_flops_per_step(FlopRule rule) const {
-  const auto of = [&](Recomputed again) {
-    return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch, rule,
-                                           again);
-  };
-  if (recompute_attention) return of(Recomputed::attention);
-  const Flops once = of(Recomputed::nothing);
-  if (!recompute) return once;
-  const Flops again = of(Recomputed::layers) - once;
-  if (recompute_layers.empty()) return once + again;
-  return once + again * (static_cast<double>(recompute_layers.size()) /
-                         static_cast<double>(model_spec.layers()));
+  const Recomputed again = recompute_attention ? Recomputed::attention
+                           : recompute         ? Recomputed::layers
+                                               : Recomputed::nothing;
+  return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch, rule,
+                                         again);
 }
 std::int64_t Scenario::tokens_per_step() const {
   return orrery::tokens_per_step(model_spec, *data.sequence, data.global_batch);

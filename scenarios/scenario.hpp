@@ -75,7 +75,9 @@ struct ExpertSpec {
   // Places of an expert over its even share of a rank's tokens; further tokens are dropped. Absent:
   // none is dropped, in a run without values only.
   std::optional<double> capacity_factor;
-  double imbalance = 1;  // without a capacity: what the fullest expert gets, over the even share
+  // Without a capacity: tokens for the experts of the fullest GPU, over the mean of those that
+  // divide the experts.
+  double imbalance = 1;
 };
 void describe(Fields<ExpertSpec>& f);
 
@@ -165,7 +167,7 @@ struct Scenario {
   Bytes reserve() const;  // of each device's memory, for all but the program's tensors
   PipelineShape pipeline_shape() const;
   Flops flops_per_step() const;
-  // With recomputation, of all micro-batches.
+  // With recomputation, of all layers and micro-batches.
   Flops executed_flops_per_step(FlopRule rule) const;
   std::int64_t tokens_per_step() const;
   // Of the conditions of the cluster.

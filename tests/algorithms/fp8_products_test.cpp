@@ -16,18 +16,26 @@ namespace {
 
 constexpr std::int64_t rows = 2 * 64, hidden = 96, kv = 24, ffn = 160, packed = hidden + 2 * kv;
 
-// All kernels that a step of a small transformer of this kind has.
-std::vector<Kernel> kernels_of(Products products) {
-  TransformerShape shape{.layers = 2,
-                         .hidden = hidden,
-                         .heads = 4,
-                         .kv_heads = 1,
-                         .head_size = 24,
-                         .ffn = ffn,
-                         .vocabulary = 512,
-                         .sequence = 64,
-                         .micro_batch = 2,
-                         .products = products};
+TransformerShape dense(Products products) {
+  return {.layers = 2,
+          .hidden = hidden,
+          .heads = 4,
+          .kv_heads = 1,
+          .head_size = 24,
+          .ffn = ffn,
+          .vocabulary = 512,
+          .sequence = 64,
+          .micro_batch = 2,
+          .products = products};
+}
+
+struct Step {
+  std::vector<Kernel> kernels;  // that are different, once each
+  std::size_t casts = 0;        // launched
+};
+
+// A step of training a small transformer.
+Step step_of(const TransformerShape& shape) {
   std::vector<Kernel> kernels;
   std::mutex mutex;
   const UniformMachine machine({.gpus = 1,
@@ -42,6 +50,8 @@ std::vector<Kernel> kernels_of(Products products) {
                                 }});
   SimOptions sim;
   sim.machine = &machine;
+  StringTraceSink trace;
+  sim.trace = &trace;
   WorldOptions options;
   options.real_values = false;
   options.bodies = &cpu_bodies();  // of counts and losses
@@ -51,10 +61,14 @@ std::vector<Kernel> kernels_of(Products products) {
     Progress progress(rank, {1, 2});
     train(ddp, progress);
   });
-  return kernels;
+  Step step{kernels, 0};
+  const std::string slice = "\"name\":\"fp8.cast\"", text = trace.text();
+  for (std::size_t at = text.find(slice); at != text.npos; at = text.find(slice, at + 1))
+    ++step.casts;
+  return step;
 }
 
-// Elements read and written by casts: of each kind once, as equal kernels are one.
+// Elements read and written by casts of each kind.
 std::set<std::pair<std::int64_t, std::int64_t>> casts_of(const std::vector<Kernel>& kernels) {
   std::set<std::pair<std::int64_t, std::int64_t>> casts;
   for (const Kernel& k : kernels)
@@ -92,8 +106,10 @@ void check_types(const std::vector<Kernel>& kernels, Dtype of_layers) {
 // `scales`: of it and of its transpose, likewise.
 template <class Scales>
 void check_casts(Products products, std::int64_t reads, Scales scales) {
-  const std::vector<Kernel> kernels = kernels_of(products);
+  const auto [kernels, casts] = step_of(dense(products));
   check_types(kernels, Dtype::fp8);
+  // Of two layers, four products: inputs and matrices forward, gradients of outputs backward.
+  CHECK(casts == 2 * 4 * 3);
   std::set<std::pair<std::int64_t, std::int64_t>> expected;
   for (const std::int64_t n : operands) expected.insert({reads * n, n + scales(n)});
   CHECK(casts_of(kernels) == expected);
@@ -102,9 +118,35 @@ void check_casts(Products products, std::int64_t reads, Scales scales) {
 }  // namespace
 
 TEST_CASE("products as stored have no casts") {
-  const std::vector<Kernel> kernels = kernels_of(Products::as_stored);
+  const auto [kernels, casts] = step_of(dense(Products::as_stored));
   check_types(kernels, Dtype::bf16);
   CHECK(casts_of(kernels).empty());
+  CHECK(casts == 0);
+}
+
+TEST_CASE("the products of experts are fp8 with as many casts, those of the router are not") {
+  constexpr std::int64_t experts = 4, places = rows * 2, wide = 40, shared = 56;  // 2 per token
+  TransformerShape shape = dense(Products::fp8_tensor);
+  shape.experts = experts;
+  shape.experts_per_token = 2;
+  shape.expert_ffn = wide;
+  shape.shared_ffn = shared;
+  const auto [kernels, casts] = step_of(shape);
+  for (const Kernel& k : kernels) {
+    const std::string label = k.label;
+    if (k.op == Op::grouped_gemm || label.starts_with("shared.")) CHECK(k.dtype == Dtype::fp8);
+    if (label.starts_with("router")) CHECK(k.dtype == Dtype::bf16);
+  }
+  // Of two layers: qkv and out, up and down of the experts and of the shared one.
+  CHECK(casts == 2 * 6 * 3);
+  std::set<std::pair<std::int64_t, std::int64_t>> expected;
+  for (const std::int64_t n :
+       {rows * hidden, hidden * packed, hidden * hidden, rows * packed,  // attention
+        places * hidden, experts * hidden * 2 * wide, places * 2 * wide, places * wide,
+        experts * wide * hidden,  //
+        hidden * 2 * shared, rows * 2 * shared, rows * shared, shared * hidden})
+    expected.insert({2 * n, n});
+  CHECK(casts_of(kernels) == expected);
 }
 
 TEST_CASE("fp8 with a scale per tensor reads every operand of a layer's products twice") {

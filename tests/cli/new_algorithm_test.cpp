@@ -45,8 +45,9 @@ TEST_CASE(
   REQUIRE(from != std::string::npos);
   const std::string shown = source.substr(from, source.find("\n}\n", from) + 3 - from);
   CHECK(contains(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/README.md"), shown));
-  const Finished compiled = copy.run({"c++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra",
-                                      "-Werror", "-I.", "algorithms/my_average.cpp"});
+  const Finished compiled =
+      copy.run({"c++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-I.",
+                "algorithms/my_average.cpp", "algorithms/algorithm_table.cpp"});
   CHECK_MESSAGE(compiled.exit == 0, compiled.err);
 }
 
