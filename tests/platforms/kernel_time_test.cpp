@@ -57,7 +57,7 @@ TEST_CASE("a product takes no longer than one with longer sides, which could be 
 TEST_CASE("grouped products of a rank that has twice the mean to do take twice as long") {
   const GpuSpec gpu = folder.gpu("h100-sxm");
   const StackSpec stack = folder.stack("generic");
-  Kernel kernel = Kernel::grouped_gemm(4, 512, 1024, 2048, Dtype::bf16);
+  Kernel kernel = Kernel::grouped_gemm(4, 4096, 4096, 4096, Dtype::bf16);
   const auto time = [&](double load) {
     kernel.scalars[grouped_load] = load;
     return kernel_time(kernel, cost(kernel), gpu, stack).value;
