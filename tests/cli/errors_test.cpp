@@ -5,6 +5,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -97,6 +98,27 @@ TEST_CASE("errors in a scenario come all at once, with file, line, column and su
     CHECK(message["file"] == "--set");
     CHECK(message["line"] == 1);
     CHECK(contains(message["suggestion"], "did you mean"));
+  }
+}
+
+TEST_CASE("pictures are whole records, at least one, with labels that the model knows") {
+  const TemporaryFolder folder;
+  const std::string pictures = folder.file("pictures");
+  const auto check = [&](const std::string& bytes) {
+    std::ofstream(pictures, std::ios::binary) << bytes;
+    return orrery_with({"check", "scenarios/revnet-petra.yaml", "--set", "run.values=real", "--set",
+                        "data.text=" + pictures});
+  };
+  const auto record = [](char label) { return label + std::string(3 * 32 * 32, 'x'); };
+  CHECK(check(record(0) + record(9)).exit == 0);
+  const std::pair<std::string, std::string> wrong[]{
+      {"", "0 bytes are no whole records of 3073"},
+      {record(0) + "x", "3074 bytes are no whole records of 3073"},
+      {record(9) + record(10) + record(11), "the label of record 2 is 10, of 10 classes"}};
+  for (const auto& [bytes, message] : wrong) {
+    const Finished run = check(bytes);
+    CHECK(run.exit == 3);
+    CHECK_MESSAGE(contains(run.err, message), run.err);
   }
 }
 
