@@ -146,7 +146,7 @@ TEST_CASE("few tiles of a long product use all multiprocessors, as weight gradie
 TEST_CASE("grouped products of a rank that has twice the mean to do take twice as long") {
   const GpuSpec gpu = folder.gpu("h100-sxm");
   const StackSpec stack = folder.stack("generic");
-  Kernel kernel = Kernel::grouped_gemm(4, 512, 1024, 2048, Dtype::bf16);
+  Kernel kernel = Kernel::grouped_gemm(4, 4096, 4096, 4096, Dtype::bf16);
   const auto time = [&](double load) {
     kernel.scalars[grouped_load] = load;
     return kernel_time(kernel, cost(kernel), gpu, stack).value;
@@ -154,7 +154,7 @@ TEST_CASE("grouped products of a rank that has twice the mean to do take twice a
   const double even = time(1), launch = time(1) - (time(3) - time(2));
   CHECK(time(0) == even);
   CHECK(time(2) - launch == doctest::Approx(2 * (even - launch)));
-  CHECK(time(2) > 1.8 * even);
+  CHECK(time(2) > 1.9 * even);
 }
 
 TEST_CASE("attention without a fused kernel computes all scores and moves them through memory") {

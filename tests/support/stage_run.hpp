@@ -126,6 +126,7 @@ class AdderBlock : public Block {
       parameters_ = {{"unused", 1, 0, 0, false}};
     computes_loss_ = last_;
     reversible_ = !first_ && !last_;
+    if (reversible_) saved_elements_ = 1;  // what is not kept is computed again
   }
   void prepare(Rank& rank) override {
     const double seconds =
