@@ -108,8 +108,7 @@ TEST_CASE("the period of a RevNet is its slowest stage's reconstruction and back
     const Rhythm graphs = rhythm_by("{name: delayed-gradients, keep: graph}");
     CHECK(two.period == doctest::Approx(graphs.slowest).epsilon(1e-6));
     CHECK(one.period == doctest::Approx(one.slowest).epsilon(1e-6));
-    CHECK(two.period > 1.2 * graphs.mean);  // stages are unbalanced
-    MESSAGE("slowest " << graphs.slowest << " mean " << graphs.mean);
+    CHECK(two.period > 1.1 * graphs.mean);  // stages are unbalanced
   }
 }
 
