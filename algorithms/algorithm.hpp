@@ -12,6 +12,10 @@ namespace orrery {
 // hold another and add to what it issues.
 class Algorithm {
  public:
+  // Hidden by `true` where an algorithm keeps the optimizer state itself; its replica has none
+  // then.
+  static constexpr bool owns_optimizer = false;
+
   virtual ~Algorithm() = default;
   // Issues one optimizer step and returns where it ends.
   virtual StepEnd issue(Progress& progress) = 0;

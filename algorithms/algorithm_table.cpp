@@ -38,11 +38,9 @@ namespace {
 template <class Made, class Options>
 AlgorithmPlan over_replicas(const Node& node, Problems& problems) {
   const auto options = read<Options>(node, problems);
-  return {to_node(options),
-          options.optimizer,
-          [](int n) { return DataAxes{.replicate = n}; },
+  return {to_node(options), options.optimizer, [](int n) { return DataAxes{.replicate = n}; },
           [options](Replica& replica) { return std::make_unique<Made>(replica, options); },
-          {}};
+          Made::owns_optimizer};
 }
 
 AlgorithmPlan read_none(const Node& node, Problems& problems) {
@@ -89,7 +87,7 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
 template <class Made, int micro_batches>
 AlgorithmPlan decoupled(const Node& node, Problems& problems) {
   AlgorithmPlan plan = over_replicas<Made, DecoupledOptions>(node, problems);
-  plan.shards_optimizer = plan.open_ended = true;
+  plan.open_ended = true;
   plan.micro_batches = micro_batches;
   return plan;
 }
@@ -110,7 +108,7 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
     return std::make_unique<Made>(replica, options, *graph->of(replica.rank().size(Axis::island)));
   };
   plan.open_ended = true;
-  plan.shards_optimizer = std::is_same_v<Made, Dadao>;  // it is its own
+  plan.owns_optimizer = Made::owns_optimizer;
   plan.services.push_back({gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
                              MatchmakerOptions matchmaker{
                                  graph->of(replicas), options.pairing,

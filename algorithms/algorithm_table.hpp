@@ -30,7 +30,7 @@ struct AlgorithmPlan {
   // Error{config} for a number of replicas that it cannot train.
   std::function<DataAxes(int data_parallel)> divide;
   std::function<std::unique_ptr<Algorithm>(Replica&)> make;  // on every rank, in set-up
-  bool shards_optimizer = false;                             // keeps the optimizer state itself
+  bool owns_optimizer = false;                               // as the class says
   bool open_ended = false;  // decides how many samples a step has as it goes
   int micro_batches = 1;    // a replica's, per step: a multiple of this
   Sharding sharding{};      // of the replica it is given

@@ -13,6 +13,8 @@ void describe(Fields<DadaoOptions>& f);
 
 class Dadao : public Gossip {
  public:
+  static constexpr bool owns_optimizer = true;  // it is one
+
   Dadao(Replica& replica, const DadaoOptions& options, const Graph& graph);
   // Messages of a worker per gradient.
   static double rate(const DadaoOptions& options, const Graph& graph);

@@ -33,6 +33,8 @@ void describe(Fields<DecoupledOptions>& f);
 
 class Decoupled : public Algorithm {
  public:
+  static constexpr bool owns_optimizer = true;  // of a shard
+
   void visit(Archive& archive) override;
 
  protected:

@@ -13,9 +13,8 @@
 // with k rising in sparsity during a warm-up: 25 %, 6.3 %, 1.6 %, 0.4 %, then `ratio`.
 //
 // Cost, for P gradients, k = ratio P and n workers:
-//   communication   an all-gather of 8 k bytes from each: 8 k (n - 1) bytes per rank and step,
-//   after
-//                   the backward; it grows with n
+//   communication   an all-gather of 8 k bytes from each: 8 k (n - 1) bytes per rank and step
+//                   after the backward; it grows with n
 //   memory          beside that of DDP with SGD: 8 P bytes for u and v, and messages of 8 k (n + 1)
 #include "algorithms/dgc.hpp"
 

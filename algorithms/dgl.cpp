@@ -5,8 +5,8 @@
 // comes back from the stages above, so none waits for them.
 //
 //   stage j, for each batch:   x_j <- F_j(x_{j-1}, theta_j);   send x_j up
-//                              loss_j <- head_j(x_j);   theta_j, head_j <- optimizer(their
-//                              gradients)
+//                              loss_j <- head_j(x_j)
+//                              theta_j, head_j <- optimizer(their gradients of loss_j)
 //
 // Cost of stage j per batch, F being its forward, H its head's and X the elements of its boundary:
 //   time            3 (F + H); the slowest stage's between batches

@@ -7,8 +7,8 @@
 //     theta_i <- theta                                     on every worker i
 //     for inner step h = 1 ... H:    theta_i <- InnerOpt(theta_i, grad f(theta_i; batch))
 //     Delta <- 1/k sum over workers i of (theta - theta_i)           outer gradient
-//     theta <- OuterOpt(theta, Delta)       Nesterov: v <- mu v + Delta; theta <- theta - lr (Delta
-//     + mu v)
+//     theta <- OuterOpt(theta, Delta)                       Nesterov: v <- mu v + Delta
+//                                                           theta <- theta - lr (Delta + mu v)
 //
 // Cost, for P parameters of a rank and k workers:
 //   communication   one all-reduce of 4 P bytes every H steps: 2 (k-1)/k 4 P / H bytes per rank and

@@ -9,9 +9,8 @@
 // where g^{-1} is computed at theta^0 too.
 //
 // Cost, for P parameters of p bytes and n workers:
-//   communication   reduce-scatter and all-gather of p P: 2 (n-1)/n p P bytes per rank and step,
-//   and
-//                   a count; hidden behind computation
+//   communication   reduce-scatter and all-gather of p P: 2 (n-1)/n p P bytes per rank and step;
+//                   and a count; hidden behind computation
 //   memory          parameters, gradients and a buffer (3 p P with gradients of p bytes) and
 //                   12 P / n optimizer state
 #include "algorithms/dpu.hpp"

@@ -1,5 +1,4 @@
-// 1-bit Adam: Adam whose variance is frozen after a while, so that its momentum can be sent in
-// bits.
+// 1-bit Adam: Adam whose variance is frozen after a while, so that its momentum is sent in bits.
 //
 // Tang, Gan, Awan, Rajbhandari, Li, Lian, Liu, Zhang and He, "1-bit Adam: Communication Efficient
 // Large-Scale Training with Adam's Convergence Speed", ICML 2021 (arXiv 2102.02888), algorithm 1;

@@ -188,7 +188,7 @@ StepEnd Petra::issue(Progress& progress) {
     else
       backward();
     if (backwards_ == before) continue;
-    delays_.push_back(updates_ - updates_before_.front());
+    if (delay_) delay_(updates_ - updates_before_.front());
     updates_before_.pop_front();
   }
   update();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,7 +42,10 @@ class Petra : public Algorithm {
   // Between the forward of a batch and its backward, how many updates this stage makes, at most:
   // 2 (J - j) updates of one batch each.
   std::int64_t credit() const { return credit_; }
-  const std::vector<std::int64_t>& delays() const { return delays_; }
+  // Is told at each backward how many updates that was.
+  void watch_delays(std::function<void(std::int64_t)> watcher) { delay_ = std::move(watcher); }
+  // Of the step issued last: the network's on the last stage, a stage's own by local losses.
+  Tensor loss() const { return stage_.loss(); }
 
  private:
   enum class Handler : std::uint8_t { forward, backward };
@@ -73,7 +77,7 @@ class Petra : public Algorithm {
   std::int64_t forwards_ = 0, backwards_ = 0;  // batches whose handlers have been issued
   std::int64_t updates_ = 0;
   std::deque<std::int64_t> updates_before_;  // of batches under way
-  std::vector<std::int64_t> delays_;         // updates between forward and backward, by batch
+  std::function<void(std::int64_t)> delay_;  // null: nobody watches
   bool begun_ = false;
   std::deque<PipelineTask> order_;  // of the schedule, that is still to come
   Stream* gradients_ = nullptr;     // null: nobody to average with

@@ -15,9 +15,8 @@
 //
 // Cost, for P_p parameters of fragment p, P in all, k workers and b bytes a number (fp4: 1/2 and
 // scales):
-//   communication   2 (k-1)/k b P_p bytes per rank every H steps for each fragment: 2 (k-1)/k b P /
-//   H
-//                   per step, exposed only where it takes longer than tau steps
+//   communication   2 (k-1)/k b P_p bytes per rank every H steps for each fragment, which is
+//                   2 (k-1)/k b P / H per step; exposed only where it takes longer than tau steps
 //   memory          8 P bytes beside the inner algorithm's (theta and v), and 4 P_p for each
 //                   fragment under way
 #include "algorithms/streaming_diloco.hpp"

@@ -9,9 +9,8 @@
 //   g <- 1/n sum over workers j of s_j;    theta <- optimizer(theta, g)
 //
 // Cost, for P gradients, k = ratio P and n workers:
-//   communication   an all-gather of 8 k bytes from each: 8 k (n - 1) bytes per rank and step,
-//   after
-//                   the backward; it grows with n
+//   communication   an all-gather of 8 k bytes from each: 8 k (n - 1) bytes per rank and step
+//                   after the backward; it grows with n
 //   memory          beside that of DDP: 4 P bytes for e, and messages of 8 k (n + 1) bytes
 #include "algorithms/topk.hpp"
 

@@ -6,13 +6,12 @@
 // time, which predicts the next update:
 //
 //   theta^{t+1} <- Opt(theta^t, sum g_i^{t-1} / sum N_i^{t-1})
-//   theta~^{t+1} <- Opt(theta^{t+1}, sum g_i^{t-1} / sum N_i^{t-1})           Opt's state is not
-//   kept meanwhile   g_i^t, N_i^t at theta~^t                                  on every worker i
+//   theta~^{t+1} <- Opt(theta^{t+1}, sum g_i^{t-1} / sum N_i^{t-1})   Opt's state is not kept
+//   meanwhile   g_i^t, N_i^t at theta~^t                              on every worker i
 //
 // Cost, for P parameters of p bytes and n workers:
-//   communication   reduce-scatter and all-gather of p P: 2 (n-1)/n p P bytes per rank and step,
-//   and
-//                   a count; hidden behind computation
+//   communication   reduce-scatter and all-gather of p P: 2 (n-1)/n p P bytes per rank and step;
+//                   and a count; hidden behind computation
 //   memory          parameters, gradients and a buffer (3 p P with gradients of p bytes) and
 //                   12 P / n optimizer state; 12 P / n more while a prediction is under way
 #include "algorithms/weight_prediction.hpp"

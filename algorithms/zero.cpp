@@ -16,11 +16,11 @@
 //
 // Cost per step, for P bytes of parameters, G of gradients, O of optimizer state, k micro-batches:
 //   communication   a reduce-scatter of (n-1)/n G sent per rank, k times when each micro-batch is
-//   reduced; stages 1 and 2 an all-gather of (n-1)/n P, stage 3 those of fsdp.cpp; hybrid: an
-//   all-reduce of 2 (r-1)/r G/n
+//                   reduced; stages 1 and 2 an all-gather of (n-1)/n P, stage 3 those of fsdp.cpp;
+//                   hybrid: an all-reduce of 2 (r-1)/r G/n
 //   memory          stage 1: P + G + O/n; 2: P + (G + O)/n; 3: (P + G + O)/n. Stages 2 and 3 have
-//   besides the whole gradients of at most two groups; of all, while they add up to the last of
-//   several micro-batches
+//                   besides the whole gradients of at most two groups; of all, while they add up
+//                   to the last of several micro-batches
 #include "algorithms/zero.hpp"
 
 namespace orrery {

@@ -82,20 +82,28 @@ Seconds streaming_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gp
 
 GemmConstants gemm_constants(const GpuSpec& gpu, Dtype dtype) {
   const GemmSpec& gemm = gpu.compute.gemm;
-  return {gpu.peak(dtype).value, efficiency(gemm.efficiency, dtype),
-          gemm.edge.value,       gpu.compute.sm.value,
-          gemm.launch.value,     achieved_memory(gpu)};
+  return {gpu.peak(dtype).value,
+          efficiency(gemm.efficiency, dtype),
+          gemm.edge.value,
+          gpu.compute.sm.value,
+          gemm.launch.value,
+          achieved_memory(gpu),
+          Bytes(std::max<std::int64_t>(4, size_of(dtype)))};
 }
 
 namespace {
 
-// FLOPs that the device could do in the time of the product: its own, half of them counted as the
-// whole waves of tiles that they occupy, and more for every short side.
-double gemm_work(double m, double n, double k, const GemmConstants& c) {
-  const double tiles = std::ceil(m / tile_m) * std::ceil(n / tile_n);
+double tiles_of(double m, double n) { return std::ceil(m / tile_m) * std::ceil(n / tile_n); }
+
+// FLOPs that the device could do in the time of the product, whose inner dimension is computed in
+// `parts`: its own, half of them counted as the whole waves of tiles that they occupy, and more for
+// every short side.
+double gemm_work(double m, double n, double k, double parts, const GemmConstants& c) {
+  const double waves = std::ceil(tiles_of(m, n) * parts / d(c.sm));
   const double useful = 2.0 * m * n * k;
-  const double full = std::ceil(tiles / d(c.sm)) * 2.0 * tile_m * tile_n * k * d(c.sm);
-  return (0.5 * useful + 0.5 * full) * (1.0 + c.edge / m) * (1.0 + c.edge / n) * (1.0 + c.edge / k);
+  const double full = waves * 2.0 * tile_m * tile_n * (k / parts) * d(c.sm);
+  return (0.5 * useful + 0.5 * full) * (1.0 + c.edge / m) * (1.0 + c.edge / n) *
+         (1.0 + c.edge * parts / k);
 }
 
 // A side and the longer ones, powers of two, that it could be padded to.
@@ -106,26 +114,52 @@ std::vector<double> padded(std::int64_t side) {
   return sides;
 }
 
+// Parts of the inner dimension, at least two, that tiles leave room for in a wave.
+std::vector<double> splits(double tiles, const GemmConstants& c) {
+  const double most = std::floor(d(c.sm) / tiles);
+  std::vector<double> parts;
+  for (double some = 2; some < most; some *= 2) parts.push_back(some);
+  if (most >= 2) parts.push_back(most);
+  return parts;
+}
+
+Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_bytes,
+                  const GemmConstants& c, bool may_split) {
+  if (m <= 0 || n <= 0 || k <= 0) return c.launch;
+  const auto compute = [&](double rows, double columns, double parts) {
+    return Seconds(gemm_work(rows, columns, d(k), parts, c) / (c.peak.value * c.efficiency));
+  };
+  Seconds least(HUGE_VAL);
+  for (const double rows : padded(m))
+    for (const double columns : padded(n)) {
+      const Seconds whole = std::max(compute(rows, columns, 1), moved_bytes / c.memory);
+      least = std::min(least, c.launch + whole);
+      if (!may_split) continue;
+      for (const double parts : splits(tiles_of(rows, columns), c)) {
+        const Seconds sums(parts * d(m) * d(n) * d(c.sum.value) / c.memory.value);
+        const Seconds all =
+            std::max(compute(rows, columns, parts), moved_bytes / c.memory + sums) + sums;
+        least = std::min(least, c.launch + all + c.launch);
+      }
+    }
+  return least;
+}
+
 }  // namespace
 
 Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_bytes,
                   const GemmConstants& c) {
-  if (m <= 0 || n <= 0 || k <= 0) return c.launch;
-  double work = HUGE_VAL;
-  for (const double rows : padded(m))
-    for (const double columns : padded(n)) work = std::min(work, gemm_work(rows, columns, d(k), c));
-  const Seconds compute(work / (c.peak.value * c.efficiency));
-  return c.launch + std::max(compute, moved_bytes / c.memory);
+  return gemm_time(m, n, k, moved_bytes, c, true);
 }
 
 namespace {
 
-// Matrices of one size share the waves: as one matrix with as many tiles. The GPU that holds the
-// fullest experts has more of them.
+// Matrices of one size share the waves: as one matrix with as many tiles, whose inner dimension is
+// not split. The GPU that holds the fullest experts has more of them.
 Seconds grouped_gemm_time(const Kernel& kernel, const Cost& cost, const GemmConstants& c) {
   const std::int64_t groups = kernel.dims[4];
   const std::int64_t tall = (kernel.dims[0] + tile_m - 1) / tile_m * tile_m;
-  const Seconds one = gemm_time(groups * tall, kernel.dims[1], kernel.dims[2], Bytes(0), c);
+  const Seconds one = gemm_time(groups * tall, kernel.dims[1], kernel.dims[2], Bytes(0), c, false);
   const Seconds even = std::max(one, c.launch + (cost.read + cost.written) / c.memory);
   return c.launch + (even - c.launch) * std::max(1.0, kernel.scalars[grouped_load]);
 }

@@ -4,13 +4,12 @@
 // matrices c (2 or 3) of h x f, vocabulary V, sequence s, N parameters; forward and backward
 // together, one multiply-add counting two:
 //
-//   full             6 [ L (h d (a + 2k) + a d h + c h f) + h V ] + 12 L a d s      every GEMM, the
-//   whole s^2 of attention megatron-causal  the same with 6 L a d s (NVIDIA/Megatron-LM,
-//   megatron/training/
-//                                                                                   training.py
-//                                                                                   num_floating_point_operations)
-//   palm             6 N + 12 L a d s                                               (Chowdhery et
-//   al. 2022, appendix B) 6n               6 N (Kaplan et al. 2020)
+//   full             6 [ L (h d (a + 2k) + a d h + c h f) + h V ] + 12 L a d s
+//                    every GEMM, the whole s^2 of attention
+//   megatron-causal  the same with 6 L a d s (NVIDIA/Megatron-LM, megatron/training/training.py,
+//                    num_floating_point_operations)
+//   palm             6 N + 12 L a d s (Chowdhery et al. 2022, appendix B)
+//   6n               6 N (Kaplan et al. 2020)
 //
 // N counts every parameter once, the embedding included, but of a mixture's experts as many as a
 // token passes; their GEMMs and the router's count likewise, and latent attention's by its ranks.

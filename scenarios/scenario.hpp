@@ -2,8 +2,8 @@
 //
 //   Document document = Document::parse_file("scenarios/quickstart.yaml");
 //   document.set("parallel.pipeline=2");
-//   const Scenario s = read_scenario(document, data_root);      // ConfigError with everything that
-//   is wrong
+//   // ConfigError with everything that is wrong:
+//   const Scenario s = read_scenario(document, data_root);
 //
 // All keys of a scenario are known here. What Orrery cannot do yet is refused by "not available
 // yet: …", never ignored.

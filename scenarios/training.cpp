@@ -163,7 +163,7 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
-  options.keeps_optimizer = !scenario.algorithm.plan.shards_optimizer;
+  options.keeps_optimizer = !scenario.algorithm.plan.owns_optimizer;
   options.sharding = scenario.algorithm.plan.sharding;
   options.executes = !scenario.algorithm.plan.runs_stages;
   return options;

@@ -9,10 +9,10 @@
 //   int8                n + 4 ceil(n / block)     absmax / 127 as scale
 //   fp4                 ceil(n / 2) + ceil(n / block)   E3M0: a sign and a power of two, or 0;
 //                       a power of two as scale, kept as its exponent
-//   qsgd                n + 4 ceil(n / block)     s levels of |x| / norm, rounded at random; s <
-//   128 sign                ceil(n / 8) + 4           signs and the root mean square sparse 8 k the
-//   k largest with their places dct                 6 k per chunk             the k largest of each
-//   chunk's cosine transform
+//   qsgd                n + 4 ceil(n / block)     s < 128 levels of |x| / norm, rounded at random
+//   sign                ceil(n / 8) + 4           signs and the root mean square
+//   sparse              8 k                       the k largest with their places
+//   dct                 6 k per chunk             the k largest of each chunk's cosine transform
 #pragma once
 
 #include <cstddef>

@@ -8,17 +8,15 @@
 //   w, S = route(X W_r)                     S: the k experts of each token with the largest logits
 //   Y = sum over i in S of w_i E_i(X)  +  E_shared(X)             E(X) = (act(X G) * X U) D
 //   An expert has C = ceil(f T k / E) places for the tokens T of each rank; who finds none is
-//   dropped. Ranks r < e hold the experts [r E / e, (r + 1) E / e): D = dispatch(X, S) [E, C, h];
-//   R = all_to_all(D);  O = all_to_all(E(R));  Y = combine(O, w, S)
+//   dropped. Rank r < e holds the experts [r E / e, (r + 1) E / e):
+//   D = dispatch(X, S) [E, C, h];  R = all_to_all(D);  O = all_to_all(E(R));  Y = combine(O, w, S)
 //
 // Cost, for e ranks, P = E C places on each, a hidden size h and B bytes, per layer and
 // micro-batch:
-//   sent by each rank    4 (e-1)/e P h B: two all-to-alls forward, two backward; with f = 1 and
-//   even
-//                        routing 4 (e-1)/e T k h B
-//   kept on each rank    P (2 h + (3 or 2) f_e) elements for the experts: their inputs, outputs,
-//   and
-//                        the activation's; T E logits
+//   sent by each rank    4 (e-1)/e P h B: two all-to-alls forward, two backward;
+//                        with f = 1 and even routing 4 (e-1)/e T k h B
+//   kept on each rank    P (2 h + (3 or 2) f_e) elements for the experts: their inputs, outputs
+//                        and the activation's; T E logits
 // Over a tensor group each expert's width is divided like an MLP's, and the ranks of a group route
 // alike; what reaches the router's gradient on each is a part, summed once a step.
 // An expert's gradient is that of the tokens of all e ranks, divided by e: averaging it over the

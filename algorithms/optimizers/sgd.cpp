@@ -1,6 +1,6 @@
 // Stochastic gradient descent, with momentum when it is asked for:
-//   g <- scale g + weight_decay p;   m <- momentum m + g;   p <- p - lr (nesterov ? g + momentum m
-//   : m)
+//   g <- scale g + weight_decay p;   m <- momentum m + g
+//   p <- p - lr (nesterov ? g + momentum m : m)
 // Sutskever et al. 2013 in the form of torch.optim.SGD (dampening 0).
 #include "algorithms/optimizers/optimizer.hpp"
 

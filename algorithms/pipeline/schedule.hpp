@@ -111,7 +111,7 @@ PipelineSchedule one_forward_one_backward(const PipelineShape& shape);
 // first device. m must be a multiple of p.
 PipelineSchedule interleaved(const PipelineShape& shape);
 
-// pipedream (Harlap, Narayanan et al. 2019, SOSP, arXiv 1806.03377): 1F1B that never drains; each
+// pipedream (Harlap et al. 2018, arXiv 1806.03377): 1F1B that never drains; each
 // micro-batch's backward is followed by an update. Its forward and backward use the same version
 // of the parameters, which device s updates p - 1 - s times in between: it keeps p - s versions.
 // With vertical sync all stages use versions of the same age, p - 1, and keep p. No bubble.

@@ -1,6 +1,6 @@
 // Versions of a device's parameters, for schedules that never drain: a micro-batch's forward and
-// backward use the same version, while updates go on (weight stashing; Harlap, Narayanan et al.
-// 2019, arXiv 1806.03377, section 3.3).
+// backward use the same version, while updates go on (weight stashing; Harlap et al. 2018, arXiv
+// 1806.03377, section 3.3).
 //
 // Version k is what k updates have made. The micro-batches of step t, whose gradient makes version
 // t + 1, use version max(0, t - delay); so the current version and the `delay` before it are kept.

@@ -21,8 +21,8 @@ namespace orrery::transport {
 namespace {
 
 // A frame: kind, process, lengths of key and value, key, value.
-//   h hello (process: who)    s set    m message (process: to whom)    g goodbye    l lost
-//   (process)
+//   h hello (process: who)    s set    m message (process: to whom)
+//   g goodbye                 l lost (process)
 struct Header {
   char kind = 0;
   std::int32_t process = 0;

@@ -1,4 +1,5 @@
-// README.md is true: its commands work and its outputs are what they print.
+// README.md is true: its commands work and its outputs are what they print, and so are those of
+// algorithms/README.md.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -40,8 +41,8 @@ std::vector<Block> blocks_of(const std::string& markdown) {
   return blocks;
 }
 
-std::vector<Block> readme_blocks() {
-  return blocks_of(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/README.md"));
+std::vector<Block> readme_blocks(const std::string& folder = "") {
+  return blocks_of(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/" + folder + "README.md"));
 }
 
 // A folder that looks like the project to a command of the README, whose results stay in it.
@@ -92,17 +93,18 @@ TEST_CASE("a command of the README that fails would be noticed") {
   CHECK(checkout.run("scripts/orrery simulate none.yaml\nscripts/orrery --version\n").exit == 3);
 }
 
-TEST_CASE("the outputs in the README are what its commands print; `scripts/readme` renews them") {
+TEST_CASE("the outputs in the READMEs are what commands print; `scripts/readme` renews them") {
   const Checkout checkout;
   int compared = 0;
-  for (const Block& block : readme_blocks()) {
-    if (block.output_of.empty()) continue;
-    ++compared;
-    const Finished done = checkout.run(block.output_of);
-    CHECK(done.exit == 0);
-    CHECK_MESSAGE(done.out == block.text, "run scripts/readme: " << block.output_of);
-  }
-  CHECK(compared == 3);
+  for (const char* folder : {"", "algorithms/"})
+    for (const Block& block : readme_blocks(folder)) {
+      if (block.output_of.empty()) continue;
+      ++compared;
+      const Finished done = checkout.run(block.output_of);
+      CHECK(done.exit == 0);
+      CHECK_MESSAGE(done.out == block.text, "run scripts/readme: " << block.output_of);
+    }
+  CHECK(compared == 4);
 }
 
 TEST_CASE("the README opens with what it is and the two commands, limits before accuracy") {

@@ -123,19 +123,28 @@ WorldResult on_cpu(const StageCase& c) {
 
 TEST_CASE("a small RevNet trained by PETRA ends within a point of backpropagation's accuracy") {
   constexpr std::int64_t steps = 900;
-  const double backprop = accuracy(on_cpu(training_by("reversible-backprop", steps)));
-  // In the order that messages have in sim; on the CPU they come when they come.
-  const StageCase by_petra = training_by("petra", steps);
-  const WorldResult sim = run_in_sim(recording(setup_of(by_petra)), training_of(by_petra));
-  REQUIRE_MESSAGE(!sim.error, why(sim));
-  const WorldResult trained = run_in_cpu(replaying(setup_of(by_petra), sim), training_of(by_petra));
-  REQUIRE_MESSAGE(!trained.error, why(trained));
-  const double petra = accuracy(trained);
-  MESSAGE("accuracy of backpropagation " << backprop << " %, of PETRA " << petra << " %");
-  CHECK(backprop >= 70);
-  CHECK(backprop <= 95);
-  CHECK(petra >= backprop - 1);
-  CHECK(sim.noted() == trained.noted());
-  for (std::size_t j = 0; j < stages; ++j)
-    CHECK(sim.notes[j].checkpoints[0] == trained.notes[j].checkpoints[0]);
+  constexpr int seeds = 3;  // of initial values
+  double backprop = 0, petra = 0;
+  for (int seed = 1; seed <= seeds; ++seed) {
+    StageCase by_backprop = training_by("reversible-backprop", steps),
+              by_petra = training_by("petra", steps);
+    by_backprop.seed = by_petra.seed = static_cast<std::uint64_t>(seed);
+    const double of_backprop = accuracy(on_cpu(by_backprop));
+    // In the order that messages have in sim; on the CPU they come when they come.
+    const WorldResult sim = run_in_sim(recording(setup_of(by_petra)), training_of(by_petra));
+    REQUIRE_MESSAGE(!sim.error, why(sim));
+    const double of_petra = accuracy(sim);
+    MESSAGE("accuracy of backpropagation " << of_backprop << " %, of PETRA " << of_petra << " %");
+    CHECK(of_backprop >= 70);
+    CHECK(of_backprop <= 95);
+    backprop += of_backprop / seeds;
+    petra += of_petra / seeds;
+    if (seed > 1) continue;
+    const WorldResult cpu = run_in_cpu(replaying(setup_of(by_petra), sim), training_of(by_petra));
+    REQUIRE_MESSAGE(!cpu.error, why(cpu));
+    CHECK(sim.noted() == cpu.noted());
+    for (std::size_t j = 0; j < stages; ++j)
+      CHECK(sim.notes[j].checkpoints[0] == cpu.notes[j].checkpoints[0]);
+  }
+  CHECK(std::fabs(petra - backprop) <= 1);
 }

@@ -94,21 +94,6 @@ TEST_CASE("the period is the slowest stage's, not the mean") {
   CHECK(period(simulated(seconds(petra(), 4, {1, 2, 1, 5}))) == 15);
 }
 
-TEST_CASE(
-    "relatives take the time of the table: 2 with graphs, 3 with inputs, 3 J and 4 J in turn") {
-  const auto delayed = [](const std::string& options) {
-    return "{name: delayed-gradients, optimizer: {name: sgd, lr: 0.001}, engines: 2" + options +
-           "}";
-  };
-  // The forward of a block that is computed again takes the time of a forward.
-  CHECK(period(simulated(seconds(delayed(""), 5)), 0) == 3);  // the last stage's 3, see below
-  CHECK(period(simulated(seconds(delayed(""), 5, {1, 1, 1, 1, 0.1}))) == 2);
-  CHECK(period(simulated(seconds(delayed(", keep: inputs, versions: false"), 5))) == 3);
-  CHECK(period(simulated(seconds(delayed(", keep: nothing, versions: false"), 5))) == 3);
-  const std::string reversible = "{name: reversible-backprop, optimizer: {name: sgd, lr: 0.001}}";
-  CHECK(period(simulated(seconds(reversible, 5))) == 4 * 4 + 3);
-}
-
 // The largest curvature, in steps of 1/500, up to which SGD of rate 1 does not grow, where only
 // stage j has parameters.
 double stability_edge(const std::string& algorithm, int j) {
@@ -147,13 +132,13 @@ TEST_CASE("one batch at a time, every stage is stable as without delay") {
           0.003);
 }
 
-Model small_reversible_mlp(int micro_batches) {
+Model small_reversible_mlp(int micro_batches, int micro_batch = 4) {
   return make_mlp({.context = 4,
                    .embedding = 4,
                    .hidden = 12,
                    .layers = 6,
                    .vocabulary = 256,
-                   .micro_batch = 4,
+                   .micro_batch = micro_batch,
                    .micro_batches = micro_batches,
                    .dtype = Dtype::fp32,
                    .reversible = true},
@@ -169,7 +154,7 @@ StageCase mlp(const std::string& algorithm, int micro_batches = 1) {
   c.layers = {2, 2, 2, 1, 1};
   c.micro_batches = micro_batches;
   c.steps = 30;
-  c.model = small_reversible_mlp;
+  c.model = [](int micro_batches_of) { return small_reversible_mlp(micro_batches_of); };
   return c;
 }
 
@@ -186,43 +171,89 @@ std::int64_t bytes_on(const WorldResult& result, std::size_t rank, const std::st
   return all;
 }
 
-TEST_CASE("the table of PETRA and its relatives holds by the counters") {
-  const std::string sgd = ", optimizer: {name: sgd, lr: 0.01}";
-  struct Row {
-    std::string name, options;
-    double up, down;  // boundaries per batch
-    double flops;     // forwards of a stage per batch
-    bool graph, versions;
-  };
-  constexpr double boundary = 2 * 4 * 12 * 4;            // bytes: two streams of 4 x 12
-  constexpr double forward = 2 * 2 * 2.0 * 4 * 12 * 12;  // FLOPs: two couplings, two products each
-  std::vector<double> parameters;
-  for (const Row& row :
-       {Row{"petra", "", 1, 2, 4, false, false},
-        Row{"reversible-backprop", "", 1, 2, 4, false, false},
-        Row{"delayed-gradients", "", 1, 1, 3, true, true},
-        Row{"delayed-gradients", ", keep: inputs, versions: false", 1, 1, 4, false, false},
-        Row{"delayed-gradients", ", keep: nothing, versions: true", 1, 2, 4, false, true}}) {
-    CAPTURE(row.name);
-    CAPTURE(row.options);
-    const WorldResult result = simulated(mlp("{name: " + row.name + sgd + row.options + "}"));
+// Stages 2 and 3 of `mlp`, which are alike: two couplings of two products.
+constexpr double boundary = 2 * 4 * 12 * 4;                // bytes: two streams of 4 x 12
+constexpr double forward = 2 * 2 * 2.0 * 4 * 12 * 12;      // FLOPs
+constexpr double graph = 2 * (boundary + 3 * 4 * 12 * 4);  // bytes: input, f, g and y1 of each
+constexpr double inputs = 2 * boundary;
+constexpr double of_stage = 2 * 2 * (12 * 12 + 12) * 4;  // bytes of parameters
+
+// Table 1 of Rivaud et al. 2024: what a stage j < J takes per batch.
+struct Row {
+  const char* algorithm;
+  double flops;     // in forwards of a stage
+  double down = 1;  // boundaries that go back, for one that goes up
+  double kept = 0;  // bytes of each of the 2 (J - j) batches under way
+  bool versions = false;
+  double time = 0;     // in forwards of a stage, with two engines
+  double in_turn = 0;  // the same, where one stage works at a time
+};
+const Row backprop{.algorithm = "{name: none", .flops = 3, .in_turn = 3};
+const Row reversible_backprop{
+    .algorithm = "{name: reversible-backprop", .flops = 4, .down = 2, .in_turn = 4};
+const Row delayed{.algorithm = "{name: delayed-gradients, engines: 2",
+                  .flops = 3,
+                  .kept = graph,
+                  .versions = true,
+                  .time = 2};
+const Row delayed_checkpoints{
+    .algorithm = "{name: delayed-gradients, engines: 2, keep: inputs, versions: false",
+    .flops = 4,
+    .kept = inputs,
+    .time = 3};
+const Row of_petra{.algorithm = "{name: petra, engines: 2", .flops = 4, .down = 2, .time = 3};
+// Beside the table: PETRA with the parameters of its forwards.
+const Row petra_versions{
+    .algorithm = "{name: delayed-gradients, engines: 2, keep: nothing, versions: true",
+    .flops = 4,
+    .down = 2,
+    .versions = true,
+    .time = 3};
+const std::vector<Row> table{backprop, reversible_backprop, delayed, delayed_checkpoints,
+                             of_petra, petra_versions};
+
+std::string algorithm_of(const Row& row) {
+  return std::string(row.algorithm) + ", optimizer: {name: sgd, lr: 0.001}}";
+}
+
+TEST_CASE("the table's times hold: 3 J and 4 J in turn, 2 with graphs, else 3 per batch") {
+  for (const Row& row : table) {
+    CAPTURE(row.algorithm);
+    // The last stage, which keeps its graph, takes 3 of its forwards: here it is a short one.
+    const StageCase c = seconds(algorithm_of(row), 5, {1, 1, 1, 1, 0.125});
+    CHECK(period(simulated(c)) == (row.time > 0 ? row.time : 4 * row.in_turn + 3 * 0.125));
+  }
+}
+
+TEST_CASE("the table's messages, FLOPs, parameters and activations hold by the counters") {
+  const StageNotes least = notes_of(simulated(mlp(algorithm_of(of_petra))), 1);
+  for (const Row& row : table) {
+    CAPTURE(row.algorithm);
+    const WorldResult result = simulated(mlp(algorithm_of(row)));
+    std::vector<double> beside;
     for (const std::size_t j : {1, 2}) {
-      CHECK(static_cast<double>(bytes_on(result, j, "activations")) == row.up * boundary * 30);
-      CHECK(static_cast<double>(bytes_on(result, j, "returned")) == row.down * boundary * 30);
-      CHECK(notes_of(result, j).flops == row.flops * forward * 30);
+      const double under_way = 2.0 * (4 - static_cast<double>(j));  // 2 (J - j)
+      const std::int64_t up = bytes_on(result, j, "activations"),
+                         down = bytes_on(result, j, "returned") + bytes_on(result, j, "gradients");
+      const StageNotes notes = notes_of(result, j);
+      CHECK(static_cast<double>(up) == boundary * 30);
+      CHECK(static_cast<double>(down) == row.down * boundary * 30);
+      CHECK(notes.flops == row.flops * forward * 30);
+      CHECK(notes.parameters == of_stage * (1 + (row.versions ? under_way : 0)));
+      beside.push_back(notes.activations + notes.messages - row.kept * under_way);
     }
-    // Stages 2 and 3 are alike; they differ by two batches under way.
-    const StageNotes second = notes_of(result, 1), third = notes_of(result, 2);
-    constexpr double of_stage = 2 * 2 * (12 * 12 + 12) * 4;  // bytes of parameters
-    const double versions = row.versions ? 2 * 3 : 0;        // 2 (J - j)
-    CHECK(second.parameters == of_stage * (1 + versions));
-    const double more = second.activations + second.messages - third.activations - third.messages;
-    if (row.graph)
-      CHECK(more == 2 * 2 * (boundary + 3 * 4 * 12 * 4));  // of two couplings: input, f, g and y1
-    else if (row.options.find("inputs") != std::string::npos)
-      CHECK(more == 2 * 2 * boundary);
-    else
-      CHECK(more == 0);
+    // Besides, a stage holds what it works on, and messages: no more of it in earlier stages.
+    CHECK(beside[0] == beside[1]);
+    CHECK(beside[0] <= least.activations + least.messages);
+  }
+}
+
+TEST_CASE("a stage keeps 2 (J - j) / k older versions of its parameters, rounded up") {
+  for (const int k : {1, 2, 3, 4, 5, 6, 7}) {
+    CAPTURE(k);
+    const WorldResult result = simulated(mlp(algorithm_of(delayed), k));
+    CHECK(notes_of(result, 1).parameters == of_stage * (1 + std::ceil(6.0 / k)));
+    CHECK(notes_of(result, 2).parameters == of_stage * (1 + std::ceil(4.0 / k)));
   }
 }
 
@@ -332,20 +363,40 @@ TEST_CASE("a checkpoint is refused while batches are between stages, and taken w
   CHECK(result.notes[1].values == std::vector<double>{1, 1});  // the last stage has none under way
 }
 
-TEST_CASE("replicas of PETRA average the gradients of each stage") {
-  const std::string algorithm = "{name: petra, optimizer: {name: sgd, lr: 0.1}}";
-  StageCase two = mlp(algorithm), one = mlp(algorithm, 2);
+// The largest difference over the largest value.
+double apart(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return HUGE_VAL;
+  float difference = 0, most = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference = std::max(difference, std::fabs(a[i] - b[i]));
+    most = std::max(most, std::fabs(b[i]));
+  }
+  return static_cast<double>(difference / most);
+}
+
+TEST_CASE("replicas of PETRA train as one does on the samples of all") {
+  StageCase one = mlp("{name: petra, optimizer: {name: sgd, lr: 0.1}}"), two = one;
+  one.model = [](int micro_batches) { return small_reversible_mlp(micro_batches, 8); };
   two.replicas = 2;
-  two.schedule = one.schedule = "petra";
-  const WorldResult result = simulated(two);
-  for (std::size_t j = 0; j < 5; ++j)  // replicate lies outside pipeline or inside: both hold alike
-    CHECK(result.notes.at(j).checkpoints[0].fields.size() > 0);
-  std::vector<std::vector<float>> states;
-  for (std::size_t r = 0; r < 10; ++r) states.push_back(state_of(result, r, "replica.parameters"));
-  int pairs = 0;
-  for (std::size_t a = 0; a < 10; ++a)
-    for (std::size_t b = a + 1; b < 10; ++b) pairs += states[a] == states[b] ? 1 : 0;
-  CHECK(pairs == 5);
+  for (const char* schedule : {"1f1b", "petra"}) {
+    CAPTURE(schedule);
+    one.schedule = two.schedule = schedule;
+    StageCase first_step = one;
+    first_step.steps = 1;
+    const WorldResult whole = simulated(one), start = simulated(first_step),
+                      result = simulated(two);
+    std::vector<std::vector<float>> states;
+    for (std::size_t r = 0; r < 10; ++r)
+      states.push_back(state_of(result, r, "replica.parameters"));
+    for (std::size_t j = 0; j < 5; ++j) {
+      CAPTURE(j);
+      const std::vector<float> expected = state_of(whole, j, "replica.parameters");
+      int found = 0;
+      for (const std::vector<float>& state : states) found += apart(state, expected) < 1e-5 ? 1 : 0;
+      CHECK(found == 2);
+      CHECK(apart(state_of(start, j, "replica.parameters"), expected) > 1e-2);  // it has learned
+    }
+  }
 }
 
 TEST_CASE("workers of DiLoCo can be pipelines of PETRA, in equal bits in sim and on cpu") {
@@ -390,8 +441,12 @@ TEST_CASE("decoupled greedy learning sends nothing down, and every stage learns"
   const WorldResult sim = simulated(c);
   for (std::size_t j = 0; j < 3; ++j) CHECK(bytes_on(sim, j, "returned") == 0);
   for (std::size_t j = 0; j < 2; ++j) CHECK(bytes_on(sim, j, "activations") == 200 * 8 * 24 * 4);
-  const std::vector<double> losses = notes_of(sim, 2).losses;
-  CHECK(losses.back() < 0.8 * losses.front());
+  for (std::size_t j = 0; j < 3; ++j) {  // by its own loss
+    CAPTURE(j);
+    const std::vector<double> losses = notes_of(sim, j).losses;
+    REQUIRE(losses.size() == 200);
+    CHECK(losses.back() < 0.8 * losses.front());
+  }
   const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
   REQUIRE_MESSAGE(!cpu.error, why(cpu));
   CHECK(sim.noted() == cpu.noted());

@@ -54,6 +54,95 @@ TEST_CASE("a product takes no longer than one with longer sides, which could be 
   }
 }
 
+TEST_CASE("few tiles share the multiprocessors along the inner dimension, and then add up") {
+  // One tile of 128 x 256: four parts of it are a whole wave. Each part is written, then read.
+  constexpr std::int64_t k = 1 << 20;
+  const double work = 2.0 * 128 * 256 * k * 1.5 * 1.25 * (1 + 64.0 * 4 / k);
+  const double sums = 4 * 4.0 * 128 * 256 / 1e9;
+  CHECK(gemm_time(128, 256, k, Bytes(0), simple).value ==
+        doctest::Approx(2e-6 + work / 5e11 + sums).epsilon(1e-15));
+  // Beside half a second of operands the sums of two parts are written, then read.
+  CHECK(gemm_time(128, 256, k, Bytes(500'000'000), simple).value ==
+        doctest::Approx(2e-6 + 0.5 + 2 * sums / 2).epsilon(1e-15));
+  // Sums in fp64 are twice as long.
+  GemmConstants wide = simple;
+  wide.sum = Bytes(8);
+  CHECK(gemm_time(128, 256, k, Bytes(0), wide).value ==
+        doctest::Approx(2e-6 + work / 5e11 + 2 * sums).epsilon(1e-15));
+  CHECK(gemm_constants(folder.gpu("a100-sxm-80gb"), Dtype::fp64).sum == Bytes(8));
+  CHECK(gemm_constants(folder.gpu("a100-sxm-80gb"), Dtype::bf16).sum == Bytes(4));
+  // Three tiles leave no room for a second part of each.
+  GemmConstants never = simple;
+  never.sum = Bytes(std::int64_t{1} << 50);
+  CHECK(gemm_time(384, 256, k, Bytes(0), simple) == gemm_time(384, 256, k, Bytes(0), never));
+}
+
+TEST_CASE("splitting the inner dimension never makes a product slower") {
+  for (const char* name : {"a100-sxm-80gb", "h100-sxm", "cpu-core"}) {
+    const GemmConstants c = gemm_constants(folder.gpu(name), Dtype::fp32);
+    GemmConstants never = c;
+    never.sum = Bytes(std::int64_t{1} << 50);
+    int faster = 0, alike = 0;
+    for (std::int64_t m = 16; m <= 8192; m *= 8)
+      for (std::int64_t n = 16; n <= 8192; n *= 8)
+        for (std::int64_t k = 1; k <= 1 << 22; k *= 4) {
+          const double split = gemm_time(m, n, k, Bytes(4 * (m * k + k * n + m * n)), c).value;
+          const double whole = gemm_time(m, n, k, Bytes(4 * (m * k + k * n + m * n)), never).value;
+          CHECK(split <= whole);
+          split < whole ? ++faster : ++alike;
+        }
+    CHECK((faster > 0) == (c.sm > 1));
+    CHECK(alike > 0);
+  }
+}
+
+TEST_CASE("a product takes longer the longer its inner dimension is, split or not") {
+  const GemmConstants c = gemm_constants(folder.gpu("a100-sxm-80gb"), Dtype::bf16);
+  for (const std::int64_t m : {16, 64, 500, 2048})
+    for (const std::int64_t n : {64, 576, 4096}) {
+      double before = 0;
+      for (std::int64_t k = 1; k < 1 << 24; k += 1 + k / 7) {
+        const double t = gemm_time(m, n, k, Bytes(2 * (m * k + k * n + m * n)), c).value;
+        CHECK(t >= before);
+        before = t;
+      }
+    }
+}
+
+TEST_CASE("few tiles of a long product use all multiprocessors, as weight gradients need") {
+  const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  const GemmConstants c = gemm_constants(gpu, Dtype::fp32);
+  struct Shape {
+    std::int64_t m, n, k, tiles;
+  };
+  // The weight gradients of RevNet-18 for 64 pictures of 32 x 32, in its first and second group;
+  // one tile; 16 tiles.
+  for (const Shape& s : {Shape{64, 64 * 9, 64 * 32 * 32, 3}, Shape{128, 128 * 9, 64 * 16 * 16, 5},
+                         Shape{128, 256, 1 << 20, 1}, Shape{512, 1024, 1 << 18, 16}}) {
+    CAPTURE(s.m);
+    const auto parts = static_cast<double>(c.sm / s.tiles);
+    // A device of the same peak with as many multiprocessors as tiles has no idle ones: half of the
+    // time is that of its tiles, and grows with those that parts leave idle here.
+    GemmConstants full = c;
+    full.sm = s.tiles;
+    const double ideal = gemm_time(s.m, s.n, s.k, Bytes(0), full).value - c.launch.value;
+    const double idle = static_cast<double>(c.sm) / (parts * static_cast<double>(s.tiles));
+    const double shorter = 1 + c.edge * parts / static_cast<double>(s.k);
+    const double sums = parts * 4 * static_cast<double>(s.m * s.n) / c.memory.value;
+    const double t = gemm_time(s.m, s.n, s.k, Bytes(0), c).value;
+    CHECK(t <= ideal * idle * shorter + sums + 2 * c.launch.value);
+    // Without parts all but its tiles would idle.
+    GemmConstants never = c;
+    never.sum = Bytes(std::int64_t{1} << 50);
+    CHECK(t < 0.3 * gemm_time(s.m, s.n, s.k, Bytes(0), never).value);
+  }
+  // A product that fills a wave and a half of its parts' bytes: bound by memory. 16 rows against a
+  // weight of 8192 x 8192 take what reading it takes, and not twice that.
+  const Kernel thin = Kernel::gemm(16, 8192, 8192, Dtype::bf16);
+  const double reading = 2.0 * 8192 * 8192 / (2.039e12 * 0.8);
+  CHECK(kernel_time(thin, cost(thin), gpu, folder.stack("generic")).value < 2 * reading);
+}
+
 TEST_CASE("grouped products of a rank that has twice the mean to do take twice as long") {
   const GpuSpec gpu = folder.gpu("h100-sxm");
   const StackSpec stack = folder.stack("generic");

@@ -82,7 +82,7 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
     ReplicaOptions options;
     options.micro_batches = c.micro_batches;
     options.optimizer = plan.optimizer.options();
-    options.keeps_optimizer = !plan.shards_optimizer;
+    options.keeps_optimizer = !plan.owns_optimizer;
     options.sharding = plan.sharding;
     const int samples = model.micro_batch;
     Replica replica(rank, model, options);

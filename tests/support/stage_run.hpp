@@ -22,6 +22,7 @@ struct StageCase {
   int micro_batches = 1;  // per step
   std::function<Model(int micro_batches)> model;
   bool values = true;
+  std::uint64_t seed = 7;
   // Of sim.
   Time alpha{1'000'000};
   double bandwidth = 1e9;
@@ -33,7 +34,7 @@ inline WorldSetup setup_of(const StageCase& c) {
   setup.options.grid.set(Axis::pipeline, c.stages)
       .set(Axis::replicate, axes.replicate)
       .set(Axis::island, axes.island);
-  setup.options.seed = 7;
+  setup.options.seed = c.seed;
   setup.options.real_values = c.values;
   setup.machine.alpha = c.alpha;
   setup.machine.bandwidth = BytesPerSecond(c.bandwidth);
@@ -45,7 +46,8 @@ inline WorldSetup setup_of(const StageCase& c) {
 }
 
 // Notes, of each rank: peaks of activations, of messages and of parameters, in bytes; matrix FLOPs;
-// the number of delays, the delays; the losses. Keeps the state.
+// the number of delays, the delays; the losses, of stages with one of their own that. Keeps the
+// state.
 struct StageNotes {
   double activations = 0, messages = 0, parameters = 0, flops = 0;
   std::vector<double> delays, losses;
@@ -66,18 +68,28 @@ inline SharedProgram training_of(const StageCase& c) {
     Replica replica(rank, model, options);
     const std::unique_ptr<Algorithm> algorithm = plan.make(replica);
     Progress progress(rank, {c.steps, std::int64_t{c.replicas} * c.micro_batches * samples});
-    train(*algorithm, progress);
+    auto* stages = dynamic_cast<Petra*>(algorithm.get());
+    std::vector<double> delays;
+    if (stages != nullptr)
+      stages->watch_delays([&delays](auto delay) { delays.push_back(static_cast<double>(delay)); });
+    std::vector<Tensor> own_losses;
+    while (progress.more()) {
+      algorithm->step(progress);
+      if (stages != nullptr && stages->loss()) own_losses.push_back(stages->loss());
+    }
+    algorithm->finish();
+    progress.finish();
     const auto peak = [&](Label label) {
       return static_cast<double>(
           rank.ledger(Place::device).peak_by_label()[static_cast<std::size_t>(label)].value);
     };
     notes.values = {peak(Label::activations), peak(Label::communication), peak(Label::parameters),
                     rank.matrix_flops().value};
-    const auto* stages = dynamic_cast<const Petra*>(algorithm.get());
-    const auto delays = stages == nullptr ? std::vector<std::int64_t>{} : stages->delays();
     notes.values.push_back(static_cast<double>(delays.size()));
-    for (const std::int64_t delay : delays) notes.values.push_back(static_cast<double>(delay));
+    notes.values.insert(notes.values.end(), delays.begin(), delays.end());
     for (const auto& [step, loss] : rank.losses()) notes.values.push_back(loss);
+    if (rank.losses().empty() && rank.computes_values())
+      for (const Tensor& loss : own_losses) notes.values.push_back(rank.read(loss)[0]);
     Saver saver(rank, notes.checkpoints.emplace_back());
     progress.visit(saver);
     algorithm->visit(saver);
@@ -114,6 +126,7 @@ class AdderBlock : public Block {
       parameters_ = {{"unused", 1, 0, 0, false}};
     computes_loss_ = last_;
     reversible_ = !first_ && !last_;
+    if (reversible_) saved_elements_ = 1;  // what is not kept is computed again
   }
   void prepare(Rank& rank) override {
     const double seconds =

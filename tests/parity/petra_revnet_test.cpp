@@ -1,6 +1,7 @@
-// What PETRA saves on a large network, by the ledger.
+// PETRA on RevNets: what it saves, by the ledger, its period, and equal bits.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "algorithms/models/revnet.hpp"
@@ -63,6 +64,52 @@ TEST_CASE("on RevNet-50 with 64 pictures PETRA saves 54 % of what its table coun
                      << " GB, PETRA saves " << 100 * (1 - held_by_petra / held) << " %");
   CHECK(std::fabs(counted / 1e9 - 44.5) < 0.05 * 44.5);
   CHECK(std::fabs(saved / counted - 0.543) < 0.03);
+}
+
+TEST_CASE("the period of a RevNet is its slowest stage's reconstruction and backward") {
+  for (const int depth : {18, 34, 50}) {
+    CAPTURE(depth);
+    StageCase c;
+    c.stages = depth == 18 ? 10 : 18;
+    c.layers.assign(static_cast<std::size_t>(c.stages), 1);
+    c.layers.front() = c.layers.back() = 0;
+    c.steps = 80;
+    c.values = false;
+    c.alpha = Time(0);
+    c.bandwidth = 1e30;
+    c.model = [depth](int micro_batches) {
+      ResnetShape shape{depth, 32, 10, true};
+      shape.micro_batch = 4;
+      shape.micro_batches = micro_batches;
+      shape.dtype = Dtype::fp32;
+      return make_revnet(shape);
+    };
+    // Kernels take 1e-10 s per FLOP; the most of a stage per batch, and the rhythm of the first.
+    struct Rhythm {
+      double slowest = 0, mean = 0, period = 0;
+    };
+    const auto rhythm_by = [&c](const std::string& algorithm) {
+      c.algorithm = algorithm;
+      const WorldResult result = run_in_sim(setup_of(c), training_of(c));
+      REQUIRE_MESSAGE(!result.error, why(result));
+      Rhythm r;
+      for (std::size_t j = 0; j < static_cast<std::size_t>(c.stages); ++j) {
+        const double seconds = notes_of(result, j).flops / 80 * 1e-10;
+        r.slowest = std::max(r.slowest, seconds);
+        r.mean += seconds / c.stages;
+      }
+      const auto& ends = result.steps.at(0);
+      r.period = static_cast<double>(ends.at(70) - ends.at(50)) / 20 * 1e-12;
+      return r;
+    };
+    const Rhythm one = rhythm_by("{name: petra}"), two = rhythm_by("{name: petra, engines: 2}");
+    // With graphs kept a stage computes a forward and a backward: as much as a reconstruction and a
+    // backward.
+    const Rhythm graphs = rhythm_by("{name: delayed-gradients, keep: graph}");
+    CHECK(two.period == doctest::Approx(graphs.slowest).epsilon(1e-6));
+    CHECK(one.period == doctest::Approx(one.slowest).epsilon(1e-6));
+    CHECK(two.period > 1.1 * graphs.mean);  // stages are unbalanced
+  }
 }
 
 TEST_CASE("a RevNet by PETRA has the same bits and peaks in sim and on cpu") {
