@@ -63,7 +63,8 @@ MlpShape mlp_shape(const Scenario& scenario) {
           i(spec.hidden),           i(spec.layers),
           i(spec.vocabulary),       i(scenario.data.micro_batch),
           scenario.micro_batches(), scenario.precision.activations,
-          spec.reversible};
+          spec.reversible,          spec.parametrisation,
+          i(spec.base_width)};
 }
 
 // Gathers the states that ranks have at the same step. Ranks may be threads, and some may be steps
