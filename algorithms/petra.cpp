@@ -189,6 +189,7 @@ StepEnd Petra::issue(Progress& progress) {
       backward();
     if (backwards_ == before) continue;
     delays_.push_back(updates_ - updates_before_.front());
+    replica_.staleness().count({delays_.back()});
     updates_before_.pop_front();
   }
   update();
