@@ -245,10 +245,11 @@ bool run_all(const Options& options) {
                        }),
                 15, 1'024, "a step of Llama 3 405B on 16,384 GPUs with jitter");
   // On one core, with the loss of every step.
-  const std::string diloco = ORRERY_SOURCE_DIR "/tests/bench/diloco/scenario.yaml";
+  const std::string folder = ORRERY_SOURCE_DIR "/tests/bench/diloco/";
   met &= within(report("diloco_10b_values_2000_steps", 64, options,
                        [&] {
-                         return whole_process({diloco, "--quiet"});
+                         return whole_process({folder + "scenario.yaml", "--quiet", "--set",
+                                               "platform.cluster=" + folder + "islands.yaml"});
                        }),
                 30, 1'024, "2,000 steps of DiLoCo on 64 workers with values");
   for (const int ranks : {1'024, 16'384}) {

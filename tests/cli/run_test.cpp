@@ -77,8 +77,7 @@ TEST_CASE("both worlds tell how stale gradients were, who took how many, and wha
     const TemporaryFolder folder;
     const std::string name = std::string("algorithm={name: ") + algorithm + "}",
                       file = folder.file("decisions");
-    const Json simulated =
-                   run_steps(6, {"--set", name, "--set", "run.record=" + file}, "simulate"),
+    const Json simulated = run_steps(6, {"--set", name, "--set", "run.record=" + file}, "simulate"),
                real = run_steps(6, {"--set", name, "--set", "run.replay=" + file});
     CHECK(!simulated["staleness"].empty());
     CHECK(real["staleness"] == simulated["staleness"]);
