@@ -180,6 +180,7 @@ void Dadao::approach(Stream& stream, const Tensor& difference) {
 
 void Dadao::take_step(Stream& stream) {
   stream.launch(step_, {x(), others_, replica_.flat().all_gradients(), point()});
+  replica_.staleness().apply();
 }
 
 void Dadao::visit_companion(Archive& archive) { archive.field("others", others_); }

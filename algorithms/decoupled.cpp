@@ -78,6 +78,7 @@ Decoupled::Decoupled(Replica& replica, const DecoupledOptions& options, int grou
       "planned / count", {Role::read, Role::write},
       [planned](std::span<const View> v) { floats(v[1])[0] = planned / floats(v[0])[0]; }));
   replica_.zero_gradients();
+  staleness().reads({});
 }
 
 void Decoupled::cast(Stream& stream, const Tensor& from, const Tensor& to) {
@@ -102,6 +103,7 @@ void Decoupled::first_gradients(Progress& progress) {
 void Decoupled::hand_over() {
   cast(compute_, replica_.flat().all_gradients(), buffer_.slice(0, elements_));
   handed_over_ = taken_;
+  in_buffer_ = staleness().waiting();
 }
 
 Tensor Decoupled::clear() {
@@ -114,6 +116,7 @@ Tensor Decoupled::clear() {
                   {loss, loss, {}, factor});
   replica_.zero_gradients();
   taken_ = 0;
+  staleness().set_waiting({});
   return loss;
 }
 
@@ -136,7 +139,10 @@ void Decoupled::communicate(Update update) {
   n.all_reduce(count_, Reduce::sum, *counts_);
   n.launch(invert_, {count_, scale_});
   n.reduce_scatter(shard_gradient_, buffer_, Reduce::sum, *data_);
-  if (update != Update::estimate) update_shard();
+  if (update != Update::estimate) {
+    update_shard();
+    staleness().apply(in_buffer_);
+  }
   Snapshot before(n);
   const auto state = [&] {
     before.field("weights", weights_);
@@ -161,6 +167,8 @@ void Decoupled::round(Progress& progress, Update update) {
   } while (!rank_.poll(gathered_));
   compute_.after(gathered_);
   compute_.copy(buffer_.slice(0, elements_), replica_.flat().all_values());
+  const std::int64_t updates = staleness().current().updates;
+  staleness().reads(update == Update::commit ? Version{updates} : Version{updates + 1, true});
 }
 
 Bytes Decoupled::sent_in(std::int64_t rounds) const {
@@ -183,6 +191,22 @@ void Decoupled::visit(Archive& archive) {
   archive.field("taken", taken_);
   archive.field("handed_over", handed_over_);
   optimizer_->visit(archive);
+  visit_versions(archive);
+}
+
+// Versions are counted from where a run began or was resumed. At the end of a step all gradients in
+// B are of one version, and those in G, if any, are the same.
+void Decoupled::visit_versions(Archive& archive) {
+  const std::int64_t now = staleness().current().updates;
+  const Version first = in_buffer_.empty() ? Version{} : in_buffer_.begin()->first;
+  std::int64_t late = now - first.updates, predicted = first.predicted ? 1 : 0,
+               ahead = staleness().read().updates - now;
+  archive.field("buffer.late", late);
+  archive.field("buffer.predicted", predicted);
+  archive.field("parameters.ahead", ahead);
+  in_buffer_ = {{{now - late, predicted == 1}, handed_over_}};
+  staleness().set_waiting(taken_ > 0 ? in_buffer_ : GradientVersions{});
+  staleness().reads({now + ahead, ahead > 0});
 }
 
 }  // namespace orrery

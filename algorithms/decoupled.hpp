@@ -63,6 +63,8 @@ class Decoupled : public Algorithm {
   void accumulate_group(Progress& progress);
   void update_shard();
   void cast(Stream& stream, const Tensor& from, const Tensor& to);
+  void visit_versions(Archive& archive);
+  Staleness& staleness() { return replica_.staleness(); }
   Rank& rank_;
   int group_;
   Stream &compute_, &communication_;
@@ -73,6 +75,7 @@ class Decoupled : public Algorithm {
   Tensor weights_, narrow_;  // the shard in fp32, and in the parameters' type where that differs
   std::unique_ptr<Optimizer> optimizer_;
   std::int64_t taken_ = 0, handed_over_ = 0;  // micro-batches in G and in B
+  GradientVersions in_buffer_;                // of B
   Prepared invert_;
   Event gathered_{};
 };

@@ -82,6 +82,7 @@ void OnebitAdam::compressed_step() {
   communication_.after(compute().record());
   compute().after(mean_.reduce(m_));
   flat.begin_update(compute());
+  replica_.staleness().apply();
   compute().upload(rate_, {flat.optimizer().rate()});
   for (const Range& r : ranges_) {
     compute().launch(r.step, {flat.weights().slice(r.begin, r.end), m_.slice(r.begin, r.end),

@@ -188,7 +188,9 @@ StepEnd Petra::issue(Progress& progress) {
     else
       backward();
     if (backwards_ == before) continue;
-    if (delay_) delay_(updates_ - updates_before_.front());
+    const std::int64_t delay = updates_ - updates_before_.front();
+    if (delay_) delay_(delay);
+    replica_.staleness().count({delay});
     updates_before_.pop_front();
   }
   update();

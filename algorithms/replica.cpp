@@ -347,6 +347,7 @@ Tensor Replica::clip_scale(Stream& stream, double max_norm) {
 
 void Replica::optimizer_step(Stream& stream, std::span<Parameter> parameters, const Tensor& scale) {
   if (versions_ != nullptr) versions_->keep(stream);
+  staleness_.apply();
   flat_->begin_update(stream);
   flat_->update(stream, parameters, scale);
 }

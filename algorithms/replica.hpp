@@ -17,6 +17,7 @@
 #include "algorithms/pipeline/schedule.hpp"
 #include "algorithms/pipeline/weight_versions.hpp"
 #include "algorithms/progress.hpp"
+#include "algorithms/staleness.hpp"
 
 namespace orrery {
 
@@ -115,6 +116,8 @@ class Replica {
   // min(1, max_norm / norm), as a scalar for optimizer_step.
   Tensor clip_scale(Stream& stream, double max_norm);
   void optimizer_step(Stream& stream, std::span<Parameter> parameters, const Tensor& scale = {});
+  // What passes and optimizer_step have counted. Who updates the parameters in another way tells.
+  Staleness& staleness() { return staleness_; }
   // The loss of the step being issued: the mean over this replica's samples; empty on ranks without
   // the last block.
   Tensor loss() const { return loss_; }
@@ -138,14 +141,16 @@ class Replica {
   struct InFlight {
     Tensor tokens, targets;
     bool stored = false;  // whatever ReplicaOptions::recompute says
+    Version version{};    // of the parameters that its forward read
     std::vector<Kept> blocks;
   };
   // What a pass is called with. `next`: the unit issued after it.
   struct PassCall {
     int chunk = 0, micro_batch = 0;
-    bool last = false;    // micro-batch of the chunk in this step
-    bool paired = false;  // see BlockPass
-    Tensor weights{};     // all parameters that the passes read; empty: the current ones
+    bool last = false;     // micro-batch of the chunk in this step
+    bool paired = false;   // see BlockPass
+    Tensor weights{};      // all parameters that the passes read; empty: the current ones
+    std::int64_t age = 0;  // updates that these lack
     const Unit* next = nullptr;
   };
   // One pass over the blocks of a part.
@@ -154,6 +159,7 @@ class Replica {
   void backward_weight(const PassCall& call);
   void forward_again(const Unit& unit, const PassCall& call, InFlight& state);
   void gradients_done(const Unit& unit);
+  void gradient_added(const PassCall& call);
   void announce_ready();
   void plan(int device, int devices);
   void describe_layer(PipelineShape& shape);
@@ -183,6 +189,7 @@ class Replica {
   std::vector<Part> parts_;  // by chunk
   std::unique_ptr<FlatParameters> flat_;
   std::unique_ptr<WeightVersions> versions_;  // of a schedule that never drains
+  Staleness staleness_;
   Tensor loss_, cursor_;
   Tensor state_;                          // of all blocks of this rank, one behind the other
   std::map<int, std::int64_t> state_at_;  // where a block's begins

@@ -73,6 +73,8 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
                    return other.second.stored;
                  }) < options_.stored_micro_batches;
   state.blocks.resize(static_cast<std::size_t>(p.last - p.first));
+  state.version = staleness_.read();
+  state.version.updates -= call.age;
   if (p.first == 0 || p.last == static_cast<int>(model_.blocks.size())) load(state, batch);
   for (int b = p.first; b < p.last; ++b) {
     Unit following{call.chunk, b + 1, call.micro_batch, call.last,
@@ -144,7 +146,7 @@ Tensor Replica::backward(const PassCall& call, Tensor d_output, bool with_weight
     hooks_->after(here, Pass::backward);
     if (with_weights) gradients_done(here);
   }
-  if (with_weights) in_flight_.erase({call.chunk, call.micro_batch});
+  if (with_weights) gradient_added(call);
   return d_output;
 }
 
@@ -163,7 +165,13 @@ void Replica::backward_weight(const PassCall& call) {
     hooks_->after(here, Pass::backward_weight);
     gradients_done(here);
   }
-  in_flight_.erase({call.chunk, call.micro_batch});
+  gradient_added(call);
+}
+
+void Replica::gradient_added(const PassCall& call) {
+  const auto found = in_flight_.find({call.chunk, call.micro_batch});
+  staleness_.added(found->second.version);
+  in_flight_.erase(found);
 }
 
 void Replica::gradients_done(const Unit& unit) {

@@ -178,6 +178,7 @@ StepEnd Zero::issue(Progress& progress) {
   const Tensor scale =
       options_.clip_norm > 0 ? replica_.clip_scale(compute, options_.clip_norm) : Tensor();
   flat_.begin_update(compute);
+  replica_.staleness().apply();
   for (ParameterGroup& group : flat_.groups()) {
     flat_.update(compute, group, scale);
     if (gathers_ == nullptr || group.elements == 0) continue;

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <map>
 #include <memory>
-#include <mutex>
 
 #include "algorithms/models/mlp.hpp"
 #include "algorithms/models/transformer.hpp"
@@ -116,6 +115,11 @@ Texts texts(const Scenario& scenario) {
 }
 
 }  // namespace
+
+void StalenessSum::add(const GradientVersions& counts) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [late, micro_batches] : counts) counts_[late] += micro_batches;
+}
 
 TransformerShape transformer_shape(const TransformerSpec& spec) {
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
@@ -252,6 +256,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     }
     algorithm->finish();
     progress.finish();
+    if (hooks.staleness != nullptr) hooks.staleness->add(replica.staleness().counts());
     if (hooks.unplanned != nullptr)
       (*hooks.unplanned)[static_cast<std::size_t>(rank.id())] = progress.unplanned();
     if (held_out != nullptr) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -19,6 +20,18 @@ namespace orrery {
 struct HeldOut {
   double loss = 0;        // nats per target
   Flops matrix_flops{0};  // that finding out took, per rank
+};
+
+// Micro-batches of all ranks, by how many updates late their gradients were applied; ranks may be
+// threads. Of ranks of which one runs for all, that one's.
+class StalenessSum {
+ public:
+  void add(const GradientVersions& counts);
+  const GradientVersions& counts() const { return counts_; }
+
+ private:
+  std::mutex mutex_;
+  GradientVersions counts_;
 };
 
 struct TrainingHooks {
@@ -38,6 +51,8 @@ struct TrainingHooks {
   std::vector<Checkpoint>* save = nullptr;
   // Filled at the end, in a run with values and data.held_out, when not null.
   std::optional<HeldOut>* held_out = nullptr;
+  // Filled at the end with how late gradients were applied, when not null.
+  StalenessSum* staleness = nullptr;
   // Filled at the end, by rank, with the samples of its replica in steps that took another number
   // than planned, when not null; as long as there are ranks.
   std::vector<std::map<std::int64_t, std::int64_t>>* unplanned = nullptr;

@@ -32,8 +32,6 @@ void check_timed(const Scenario& s, const Mark& mark, Problems& problems) {
   if (s.algorithm.plan.sharding.stage > 1)
     refuse("beside one whose gradients or parameters are divided over replicas",
            "use an algorithm that keeps them whole, such as ddp, or zero with stage 1");
-  if (!s.algorithm.plan.services.empty())
-    refuse("beside an algorithm that acts on messages", "use one that meets in collectives");
   if (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages ||
       !s.run.group_fidelity.empty())
     refuse("over contended links", "set run.fidelity to auto or analytic");

@@ -73,8 +73,13 @@ void Gossip::start(Progress& progress) {
 StepEnd Gossip::issue(Progress& progress) {
   if (!started_) start(progress);
   const Seconds begin = rank_.now();
+  Staleness& staleness = replica_.staleness();
+  staleness.reads(staleness.current());
   if (!options_.racy_reads)
-    in_turn(compute_, [&] { compute_.copy(replica_.flat().all_values(), point_); });
+    in_turn(compute_, [&] {
+      compute_.copy(replica_.flat().all_values(), point_);
+      staleness.reads(staleness.current());
+    });
   replica_.zero_gradients();
   for (int i = 0; i < replica_.options().micro_batches; ++i)
     replica_.accumulate_micro_batch(progress.draw(replica_.model().micro_batch), point_);
@@ -156,6 +161,7 @@ void Gossip::average_with(int partner) {
     if (!sends_moved()) move_to_now(communication_);
     communication_.launch(combination(-1, 1), {sends_moved() ? mine_ : x(), theirs_});
     approach(communication_, theirs_);
+    replica_.staleness().changed();
     replica_.flat().weights_changed(communication_, 0, x().elements());
   });
 }

@@ -196,6 +196,7 @@ Tensor PipelineExecutor::compute(std::size_t i, Tensor input, const Progress& pr
     step = task.micro_batch / schedule_.micro_batches;
     within = task.micro_batch % schedule_.micro_batches;
     call.weights = replica_.versions_->of(step);
+    call.age = replica_.versions_->age(step);
   }
   const bool whole = task.work == Work::backward;
   Tensor output;

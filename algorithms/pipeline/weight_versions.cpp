@@ -1,7 +1,5 @@
 #include "algorithms/pipeline/weight_versions.hpp"
 
-#include <algorithm>
-
 namespace orrery {
 
 WeightVersions::WeightVersions(Rank& rank, Stream& compute, const FlatParameters& flat, int delay)
@@ -14,11 +12,11 @@ WeightVersions::WeightVersions(Rank& rank, Stream& compute, const FlatParameters
 
 const Tensor& WeightVersions::of(std::int64_t step) const {
   const auto delay = static_cast<std::int64_t>(older_.size());
-  const std::int64_t version = std::max<std::int64_t>(0, step - delay);
-  ORRERY_ASSERT(version <= current_ && version >= current_ - delay,
+  const std::int64_t wanted = version(step);
+  ORRERY_ASSERT(wanted <= current_ && wanted >= current_ - delay,
                 "a micro-batch uses a version that is kept");
-  if (version == current_) return flat_.all_values();
-  return older_[static_cast<std::size_t>(version % delay)];
+  if (wanted == current_) return flat_.all_values();
+  return older_[static_cast<std::size_t>(wanted % delay)];
 }
 
 void WeightVersions::keep(Stream& stream) {

@@ -6,6 +6,7 @@
 // t + 1, use version max(0, t - delay); so the current version and the `delay` before it are kept.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "algorithms/flat_parameters.hpp"
@@ -18,11 +19,16 @@ class WeightVersions {
   WeightVersions(Rank& rank, Stream& compute, const FlatParameters& flat, int delay);
   // What the micro-batches of a step use: a version of all parameters.
   const Tensor& of(std::int64_t step) const;
+  // How many updates it lacks.
+  std::int64_t age(std::int64_t step) const { return current_ - version(step); }
   // An update of the current version follows on `stream`.
   void keep(Stream& stream);
   void visit(Archive& archive);
 
  private:
+  std::int64_t version(std::int64_t step) const {
+    return std::max<std::int64_t>(0, step - std::ssize(older_));
+  }
   const FlatParameters& flat_;
   std::vector<Tensor> older_;  // version k in place k mod delay
   std::int64_t current_ = 0;

@@ -62,11 +62,25 @@ const std::vector<Figure> figure_table{
     {"communication", "",
      "Per step of the slowest rank: calls, bytes it sends (ring or pairwise algorithm), time of "
      "the transfers, and how much of it was exposed; by group, lane and operation."},
+    {"staleness", "fraction",
+     "Share of the micro-batches whose gradients were applied to parameters that are so many "
+     "`updates` beyond those that they were computed with; counted in the run, over all ranks. "
+     "`predicted`: computed with an estimate of these (ACCO, weight prediction). Under gossip an "
+     "averaging is an update too; under PETRA and pipelines that never drain a stage counts its "
+     "own. Inner gradients of DiLoCo and its kind are 0 late; their outer ones are not counted."},
+    {"workers", "fraction",
+     "By rank, where each is a worker and losses are there: its share of all samples, and the "
+     "share of the counted steps in which it does not compute."},
     {"memory", "bytes",
      "The rank with the largest peak: its peak, the device's capacity, and what was held by "
      "label at that moment. Charged when allocated, refunded in order of issue; the same in "
      "every world. Fragmentation and what a framework itself holds are not in it."},
     {"loss", "nats", "Mean over replicas, per step; empty when values are virtual."},
+    {"loss_at", "",
+     "What it took until each of these losses: simulated or measured seconds, samples of all "
+     "workers, bytes that a rank sent (by the algorithm's cost block, else by the counters, the "
+     "same in each step). Under gossip a step is as many gradients as there are workers, in the "
+     "order in which they ended."},
     {"loss_held_out", "nats",
      "Mean loss of the model at the end on data.held_out; absent where nothing is held out."},
     {"activities", "count", "Operations that streams completed, over all ranks."},

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
@@ -48,57 +47,22 @@ std::vector<std::string> settings_of(const std::string& given, const Scenario& b
   return settings;
 }
 
-// When each step ended on all ranks.
-std::vector<double> ends_of(const RunReport& report) {
-  std::vector<double> ends;
-  for (const RankReport& rank : report.ranks) {
-    ends.resize(std::max(ends.size(), rank.steps.size()));
-    for (std::size_t step = 0; step < rank.steps.size(); ++step)
-      ends[step] = std::max(ends[step], rank.steps[step].at.seconds().value);
-  }
-  return ends;
-}
-
-// Samples of all replicas up to each step.
-std::vector<std::int64_t> samples_until(const Scenario& scenario, const Result& result) {
-  std::vector<std::int64_t> until(static_cast<std::size_t>(scenario.run.steps),
-                                  result.input.samples.empty() ? scenario.data.global_batch : 0);
-  for (const auto& rank : result.input.samples)
-    for (std::size_t step = 0; step < rank.size(); ++step) until[step] += rank[step];
-  std::partial_sum(until.begin(), until.end(), until.begin());
-  return until;
-}
-
-// Bytes that a rank has sent up to each step: by the cost block of the algorithm, or as many in
-// each step as the counters say that it sent on average.
-std::vector<double> bytes_until(const Scenario& scenario, const Result& result) {
-  std::vector<double> until;
-  for (const Bytes sent : sent_by_plan(scenario)) until.push_back(static_cast<double>(sent.value));
-  double each = 0;
-  for (const CommunicationRow& row : result.communication) each += row.bytes_per_rank;
-  while (until.size() < static_cast<std::size_t>(scenario.run.steps))
-    until.push_back(each * static_cast<double>(until.size() + 1));
-  return until;
-}
-
-// The curve of one algorithm, simulated: {algorithm, options, loss, seconds, samples, bytes,
-// workers}. Lists by step, each of what it took until then.
+// The curve of one algorithm, simulated. Lists by step, each of what it took until then.
 std::string simulated(Arguments arguments, const std::string& given,
                       const std::vector<std::string>& settings) {
   arguments.set.insert(arguments.set.end(), settings.begin(), settings.end());
   arguments.quiet = true;
   const Scenario scenario = read_scenario(arguments);
   const Outcome outcome = simulate_scenario(scenario, arguments, "");
-  Json workers = Json::array();
-  for (const WorkerRow& row : outcome.result.workers)
-    workers.push_back({{"sample_share", row.sample_share}, {"idle_share", row.idle_share}});
+  const Json result = Json::parse(to_json(outcome.result)), &at = result["loss_at"];
   const Json curve{{"algorithm", scenario.algorithm.name},
                    {"given", given},
-                   {"loss", outcome.result.loss},
-                   {"seconds", ends_of(outcome.report)},
-                   {"samples", samples_until(scenario, outcome.result)},
-                   {"bytes_per_rank", bytes_until(scenario, outcome.result)},
-                   {"workers", workers}};
+                   {"loss", result["loss"]},
+                   {"seconds", at["seconds"]},
+                   {"samples", at["samples"]},
+                   {"bytes_per_rank", at["bytes_per_rank"]},
+                   {"staleness", result["staleness"]},
+                   {"workers", result.value("workers", Json::array())}};
   return curve.dump();
 }
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
+#include "scenarios/cli/curve.hpp"
 #include "scenarios/cli/version.hpp"
 
 namespace orrery::cli {
@@ -37,7 +37,9 @@ std::size_t slowest_rank(const RunReport& report) {
 }
 
 void fill_time(Result& result, const RankReport& rank) {
-  const Window window = window_of(rank);
+  Window window = window_of(rank);
+  if (result.input.takes_turns)  // as many steps as all took on average, in the same time
+    window.steps = std::max(1.0, static_cast<double>(result.input.subject.steps - 1));
   result.step_time_s = seconds(window.duration) / window.steps;
   if (rank.steps.empty()) return;
   const TimeParts last = rank.steps.back().parts;
@@ -124,16 +126,6 @@ void fill_communication(Result& result, const RankReport& rank) {
   }
 }
 
-void fill_loss(Result& result, const RunReport& report) {
-  std::map<std::int64_t, std::pair<double, int>> sums;
-  for (const RankReport& rank : report.ranks)
-    for (const auto& [step, loss] : rank.losses) {
-      sums[step].first += loss;
-      ++sums[step].second;
-    }
-  for (const auto& [step, sum] : sums) result.loss.push_back(sum.first / sum.second);
-}
-
 }  // namespace
 
 double quantile(const std::vector<double>& ascending, double q) {
@@ -175,7 +167,7 @@ Result make_result(ResultInput input, const RunReport& report) {
   fill_communication(result, slowest);
   fill_busy(result, report);
   fill_workers(result, report);
-  fill_loss(result, report);
+  fill_curve(result, report);
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
     if (r > 0 && report.ranks[r].peak <= result.peak_bytes) continue;
     result.memory_rank = static_cast<int>(r);

@@ -44,6 +44,14 @@ struct BottleneckRow {
   double step_time_s = 0, mfu_points = 0;  // a hundredth of the peak each
 };
 
+// Share of the gradients that were applied to parameters so many updates beyond those that they
+// were computed with; `predicted`: which were foretold to be these.
+struct StalenessRow {
+  std::int64_t updates = 0;
+  bool predicted = false;
+  double share = 0;
+};
+
 // What is known before the run.
 struct ResultInput {
   Subject subject;
@@ -64,8 +72,13 @@ struct ResultInput {
   };
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
-  // Samples that each rank took in each step; empty where workers are not told of one by one.
+  // Samples that each rank took in each of its steps; empty where workers are not told of one by
+  // one: then all take `samples_per_step` together.
   std::vector<std::vector<std::int64_t>> samples;
+  std::int64_t samples_per_step = 0;
+  bool takes_turns = false;  // workers take steps as they come to them, `subject.steps` on average
+  std::vector<double> sent;  // bytes of a rank until each step, by plan; empty: as counted
+  std::vector<StalenessRow> staleness;
   bool unequal = false;           // GPUs differ, in kind or condition
   std::vector<LinkRow> links;     // where they were counted
   std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
@@ -81,6 +94,14 @@ struct WorkerRow {
 struct CommunicationRow {
   std::string group, operation, lane;
   double calls = 0, bytes_per_rank = 0, time_s = 0, exposed_s = 0;
+};
+
+// By step with a loss, what it took until then: time, samples of all workers, bytes that a rank
+// sent.
+struct Curve {
+  std::vector<double> seconds;
+  std::vector<std::int64_t> samples;
+  std::vector<double> bytes_per_rank;
 };
 
 struct Result {
@@ -104,6 +125,7 @@ struct Result {
   Bytes peak_bytes;
   BytesByLabel by_label{};
   std::vector<double> loss;             // mean over replicas, per step
+  Curve curve;                          // beside it
   std::optional<double> loss_held_out;  // of the model at the end, on data.held_out
   std::uint64_t activities = 0, flows = 0;
   std::uint64_t peak_rss_bytes = 0;

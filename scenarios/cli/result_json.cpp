@@ -44,6 +44,13 @@ Json workers_json(const Result& r) {
   return rows;
 }
 
+Json staleness_json(const std::vector<StalenessRow>& staleness) {
+  Json rows = Json::array();
+  for (const StalenessRow& row : staleness)
+    rows.push_back({{"updates", row.updates}, {"predicted", row.predicted}, {"share", row.share}});
+  return rows;
+}
+
 Json replicas_json(const Result& r) {
   const std::vector<double>& steps = r.replica_steps_s;
   double sum = 0;
@@ -112,6 +119,7 @@ Json body_json(const Result& r) {
                {"overhead_s", r.overhead_s},
                {"idle_s", r.idle_s}};
   j["communication"] = communication_json(r);
+  j["staleness"] = staleness_json(in.staleness);
   if (!r.workers.empty()) j["workers"] = workers_json(r);
   if (in.unequal)
     j["busy"] = {{"least", r.busy_least}, {"median", r.busy_median}, {"most", r.busy_most}};
@@ -120,6 +128,10 @@ Json body_json(const Result& r) {
   if (!in.links.empty()) j["links"] = links_json(in.links);
   j["memory"] = memory_json(r);
   j["loss"] = r.loss;
+  if (!r.loss.empty())
+    j["loss_at"] = {{"seconds", r.curve.seconds},
+                    {"samples", r.curve.samples},
+                    {"bytes_per_rank", r.curve.bytes_per_rank}};
   if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;
   j["activities"] = r.activities;
   j["flows"] = r.flows;

@@ -1,6 +1,9 @@
 // The result as people read it.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <map>
+
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
 #include "scenarios/cli/result.hpp"
@@ -79,6 +82,59 @@ std::string links_table(const std::vector<LinkRow>& links) {
   return table.text();
 }
 
+// Gradients by how late they were applied; nothing where all were in time.
+std::string staleness_table(const std::vector<StalenessRow>& staleness) {
+  constexpr std::size_t most_rows = 8;
+  if (std::all_of(staleness.begin(), staleness.end(),
+                  [](const StalenessRow& row) { return row.updates == 0 && !row.predicted; }))
+    return "";
+  TextTable table;
+  table.left("updates between a gradient's parameters and its update").column("gradients", "%");
+  // 0, 1, 2 to 3, 4 to 7, ... where they are many.
+  std::map<std::pair<std::int64_t, bool>, std::pair<std::int64_t, double>> rows;
+  for (const StalenessRow& row : staleness) {
+    std::int64_t first = row.updates, last = row.updates;
+    if (staleness.size() > most_rows && row.updates > 1) {
+      for (first = 2; 2 * first <= row.updates;) first *= 2;
+      last = 2 * first - 1;
+    }
+    auto& [until, share] = rows[{first, row.predicted}];
+    until = last;
+    share += row.share;
+  }
+  for (const auto& [key, row] : rows)
+    table.row({(key.first == row.first ? std::to_string(key.first)
+                                       : fmt::format("{} to {}", key.first, row.first)) +
+                   (key.second ? ", predicted parameters" : ""),
+               fmt::format("{:.1f}", 100 * row.second)});
+  return "\n" + table.text();
+}
+
+std::string workers_table(const Result& r) {
+  constexpr std::size_t most_rows = 16;
+  if (r.workers.empty()) return "";
+  TextTable table;
+  table.left("worker").column("samples", "% of all").column("idle", "% of a step");
+  const auto row = [&](const std::string& name, const WorkerRow& w) {
+    table.row({name, fmt::format("{:.2f}", 100 * w.sample_share),
+               fmt::format("{:.1f}", 100 * w.idle_share)});
+  };
+  if (r.workers.size() <= most_rows) {
+    for (std::size_t i = 0; i < r.workers.size(); ++i) row(std::to_string(i), r.workers[i]);
+    return "\n" + table.text();
+  }
+  std::vector<double> shares, idle;
+  for (const WorkerRow& w : r.workers) {
+    shares.push_back(w.sample_share);
+    idle.push_back(w.idle_share);
+  }
+  std::sort(shares.begin(), shares.end());
+  std::sort(idle.begin(), idle.end());
+  for (const auto& [name, q] : {std::pair{"least", 0.0}, {"median", 0.5}, {"most", 1.0}})
+    row(fmt::format("{} of {}", name, r.workers.size()), {quantile(shares, q), quantile(idle, q)});
+  return "\n" + table.text();
+}
+
 // "10 replicas: 2.69 s to 2.81 s, half of them below 2.72 s".
 std::string replicas_line(const Result& r) {
   const auto text = [](double s) { return format_seconds(Seconds(s)); };
@@ -148,6 +204,7 @@ std::string to_table(const Result& r, bool color) {
     out += fmt::format("            {:.4f} on held-out text\n", *r.loss_held_out);
   out += "\n" + time_table(r);
   if (!r.communication.empty()) out += "\n" + communication_table(r);
+  out += staleness_table(r.input.staleness) + workers_table(r);
   if (!r.limits.empty()) out += "\n" + limits_table(r);
   if (!r.input.links.empty()) out += "\n" + links_table(r.input.links);
   out += "\n" + memory_table(r);
@@ -160,13 +217,19 @@ std::string to_table(const Result& r, bool color) {
 }
 
 std::string metrics_csv(const RunReport& report, const Result& result) {
-  std::string out = "step,end_s,loss\n";
+  std::string out = "step,end_s,loss,samples,bytes_per_rank\n";
   const auto& marks = report.ranks[0].steps;
-  for (std::size_t step = 0; step < marks.size(); ++step)
-    out += fmt::format("{},{:.12f},{}\n",
-                       step + 1 + static_cast<std::size_t>(result.input.steps_before),
-                       marks[step].at.seconds().value,
-                       step < result.loss.size() ? fmt::format("{:.9g}", result.loss[step]) : "");
+  const Curve& curve = result.curve;
+  const bool in_turns = result.input.takes_turns && !result.loss.empty();
+  const std::size_t steps = in_turns ? result.loss.size() : marks.size();
+  for (std::size_t step = 0; step < steps; ++step) {
+    const double ended = in_turns ? curve.seconds[step] : marks[step].at.seconds().value;
+    out += fmt::format("{},{:.12f},",
+                       step + 1 + static_cast<std::size_t>(result.input.steps_before), ended);
+    out += step < result.loss.size() ? fmt::format("{:.9g},{},{:.0f}\n", result.loss[step],
+                                                   curve.samples[step], curve.bytes_per_rank[step])
+                                     : ",,\n";
+  }
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <sstream>
 
 #include "backend/core/config.hpp"
 #include "backend/core/progress.hpp"
@@ -61,6 +62,8 @@ ResultInput input_of(const Scenario& scenario, const char* world) {
   in.flops_per_step = scenario.flops_per_step();
   in.full_flops_per_step = flops_per_step(scenario.model_spec, *scenario.data.sequence,
                                           scenario.data.global_batch, FlopRule::full);
+  in.samples_per_step = scenario.data.global_batch;
+  in.takes_turns = !scenario.algorithm.plan.services.empty();
   if (scenario.algorithm.plan.open_ended)
     in.planned_flops_per_step = scenario.executed_flops_per_step(FlopRule::full);
   in.warnings = scenario.warnings;
@@ -137,8 +140,65 @@ Execution execution_of(const Scenario& scenario, bool traced) {
   return Execution::unfolded;
 }
 
+// What ranks tell at the end of a training.
+struct Told {
+  std::optional<HeldOut> held_out;
+  StalenessSum staleness;
+  std::vector<std::map<std::int64_t, std::int64_t>> unplanned;  // empty: not asked for
+};
+
+// Whether each rank is a worker, of which one can tell what it did.
+bool of_workers(const Scenario& scenario) { return scenario.data_parallel() == scenario.gpus(); }
+
+void ask(Told& told, TrainingHooks& hooks, const Scenario& scenario) {
+  hooks.held_out = &told.held_out;
+  hooks.staleness = &told.staleness;
+  const bool values = scenario.twin || scenario.run.values == RunValues::real;
+  if (!scenario.algorithm.plan.open_ended && !(values && of_workers(scenario))) return;
+  told.unplanned.resize(static_cast<std::size_t>(scenario.gpus()));
+  hooks.unplanned = &told.unplanned;
+}
+
+// By rank and step of its own; of a value model's, as many of the timed model's as stand for them.
+std::vector<std::vector<std::int64_t>> samples_of(const Scenario& scenario, const Told& told,
+                                                  const RunReport& report,
+                                                  std::int64_t steps_before) {
+  const std::int64_t planned = scenario.micro_batches() * scenario.data.micro_batch;
+  std::vector<std::vector<std::int64_t>> all;
+  for (std::size_t rank = 0; rank < told.unplanned.size(); ++rank) {
+    std::vector<std::int64_t>& own = all.emplace_back(report.ranks[rank].steps.size(), planned);
+    for (const auto& [step, samples] : told.unplanned[rank])
+      own.at(static_cast<std::size_t>(step - steps_before)) =
+          scenario.twin ? samples / scenario.twin->data.micro_batch * scenario.data.micro_batch
+                        : samples;
+  }
+  return all;
+}
+
+std::vector<StalenessRow> staleness_of(const GradientVersions& counts) {
+  double all = 0;
+  for (const auto& [late, micro_batches] : counts) all += static_cast<double>(micro_batches);
+  std::vector<StalenessRow> rows;
+  for (const auto& [late, micro_batches] : counts)
+    rows.push_back({late.updates, late.predicted, static_cast<double>(micro_batches) / all});
+  return rows;
+}
+
+// What a rank has sent until each step of a training with losses, where a plan tells.
+std::vector<double> sent_until(const Scenario& scenario, std::int64_t steps_before) {
+  const bool values = scenario.twin || scenario.run.values == RunValues::real;
+  std::vector<double> until;
+  if (!values || !of_workers(scenario) || steps_before > 0) return until;
+  for (const Bytes sent : sent_by_plan(scenario)) until.push_back(static_cast<double>(sent.value));
+  return until;
+}
+
 Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch,
-               const std::optional<HeldOut>& held_out) {
+               const Told& told) {
+  const std::optional<HeldOut>& held_out = told.held_out;
+  in.samples = samples_of(scenario, told, report, in.steps_before);
+  in.staleness = staleness_of(told.staleness.counts());
+  in.sent = sent_until(scenario, in.steps_before);
   in.wall_s = watch.wall_s();
   in.cpu_s = watch.cpu_s();
   const InterruptGuard guard;
@@ -214,27 +274,34 @@ Subject subject_of(const Scenario& scenario) {
 
 namespace {
 
-// By rank and step; of a value model's, as many of the timed model's as stand for them.
-std::vector<std::vector<std::int64_t>> samples_of(
-    const Scenario& scenario, const std::vector<std::map<std::int64_t, std::int64_t>>& unplanned) {
-  const std::int64_t planned = scenario.micro_batches() * scenario.data.micro_batch;
-  std::vector<std::vector<std::int64_t>> all;
-  for (const auto& other : unplanned) {
-    std::vector<std::int64_t>& own =
-        all.emplace_back(static_cast<std::size_t>(scenario.run.steps), planned);
-    for (const auto& [step, samples] : other)
-      own.at(static_cast<std::size_t>(step)) =
-          scenario.twin ? samples / scenario.twin->data.micro_batch * scenario.data.micro_batch
-                        : samples;
-  }
-  return all;
+// As the simulation of a few steps tells it, in a process of its own.
+RankMemory simulated_memory(const Scenario& scenario, const Arguments& arguments) {
+  const std::string text = in_child([&] {
+    const Result result = simulate_scenario(scenario, arguments, "").result;
+    std::string numbers = std::to_string(result.peak_bytes.value);
+    for (const Bytes held : result.by_label) numbers += " " + std::to_string(held.value);
+    return numbers;
+  });
+  std::istringstream numbers(text);
+  RankMemory memory;
+  numbers >> memory.peak.value;
+  for (Bytes& held : memory.by_label) numbers >> held.value;
+  return memory;
 }
 
 // The memory of the timed model, whose program does not run. Error{out_of_memory} where it does not
 // fit.
-RankMemory timed_memory(const Scenario& scenario, Bytes capacity) {
+RankMemory timed_memory(const Scenario& scenario, const Arguments& arguments, Bytes capacity) {
   Scenario shortened = scenario;
   shortened.run.steps = std::min<std::int64_t>(scenario.run.steps, 3);
+  if (!scenario.algorithm.plan.services.empty()) {  // its ranks wait for messages
+    shortened.twin = nullptr;
+    shortened.run.record.reset();
+    shortened.run.replay.reset();
+    Arguments quietly = arguments;
+    quietly.quiet = true;
+    return simulated_memory(shortened, quietly);
+  }
   WorldOptions options = world_options(shortened);
   options.device_capacity = capacity;
   return memory_of_rank(options, training_program(shortened), 0);
@@ -255,7 +322,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   std::optional<TwinMachine> twin;
   RankMemory memory;
   if (scenario.twin) {
-    memory = timed_memory(scenario, cluster.device_memory(0));
+    memory = timed_memory(scenario, arguments, cluster.device_memory(0));
     twin.emplace(cluster, scenario);
   }
   const Scenario& run = scenario.twin ? *scenario.twin : scenario;
@@ -281,23 +348,17 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   sim.trace = trace.get();
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
   TrainingHooks hooks = with_progress(line, scenario, verb);
-  std::optional<HeldOut> held_out;
-  hooks.held_out = &held_out;
-  std::vector<std::map<std::int64_t, std::int64_t>> unplanned;
-  const bool counts_samples = twin || scenario.algorithm.plan.open_ended;
-  if (counts_samples) {
-    unplanned.resize(static_cast<std::size_t>(scenario.gpus()));
-    hooks.unplanned = &unplanned;
-  }
+  Told told;
+  ask(told, hooks, scenario);
   const auto world = make_sim_world(std::move(options), sim);
   add_services(*world, run);
   RunReport report = world->run(training_program(run, hooks));
   line.clear();
   if (twin) {
     twin->translate(report, memory);
-    if (held_out) held_out->matrix_flops = held_out->matrix_flops * twin->flops_scale();
+    if (told.held_out)
+      told.held_out->matrix_flops = told.held_out->matrix_flops * twin->flops_scale();
   }
-  if (counts_samples) in.samples = samples_of(scenario, unplanned);
   in.simulated_ranks = static_cast<int>(report.ranks.distinct());
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
@@ -310,7 +371,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                               "stas00/ml-engineering training/performance/README.md"});
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
-  return finish(std::move(in), std::move(report), scenario, watch, held_out);
+  return finish(std::move(in), std::move(report), scenario, watch, told);
 }
 
 void check_world(const Arguments& arguments) {
@@ -357,15 +418,15 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   if (!arguments.checkpoint.empty()) hooks.save = &to;
   hooks.checkpoint_every = arguments.checkpoint_every;
   hooks.checkpoint = write;
-  std::optional<HeldOut> held_out;
-  hooks.held_out = &held_out;
+  Told told;
+  ask(told, hooks, scenario);
   const auto world = make_real_world(std::move(options), scenario, arguments);
   add_services(*world, scenario);
   RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
   if (hooks.save != nullptr) write(to);
   in.subject.steps -= in.steps_before;
-  return finish(std::move(in), std::move(report), scenario, watch, held_out);
+  return finish(std::move(in), std::move(report), scenario, watch, told);
 }
 
 void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments) {

@@ -3,7 +3,8 @@
 //
 //   bench_scale [repetitions [prefix]]
 //
-// Llama 3 405B is the whole program, from start to end.
+// Llama 3 405B is the whole program, from start to end; so is DiLoCo of ten billion parameters with
+// a value model.
 // A shared step is that of bench_sim in outline, 1,000 kernels and 200 collectives with their
 // fences per rank, kernels jittering by 2 %, every rank simulated by itself. `seconds` is CPU time,
 // `mib` the peak of memory above what the process had before. Exits with 1 where a budget of the
@@ -243,6 +244,14 @@ bool run_all(const Options& options) {
                                                "cluster_conditions={jitter: 0.02}"});
                        }),
                 15, 1'024, "a step of Llama 3 405B on 16,384 GPUs with jitter");
+  // On one core, with the loss of every step.
+  const std::string folder = ORRERY_SOURCE_DIR "/tests/bench/diloco/";
+  met &= within(report("diloco_10b_values_2000_steps", 64, options,
+                       [&] {
+                         return whole_process({folder + "scenario.yaml", "--quiet", "--set",
+                                               "platform.cluster=" + folder + "islands.yaml"});
+                       }),
+                30, 1'024, "2,000 steps of DiLoCo on 64 workers with values");
   for (const int ranks : {1'024, 16'384}) {
     const auto actors = report("actors", ranks, options, [ranks] { return waiting_actors(ranks); });
     if (actors)

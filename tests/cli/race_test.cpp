@@ -77,7 +77,8 @@ TEST_CASE(
         "algorithm={name: streaming-diloco, inner_steps: 6, overlap: 2, inner: {" + optimizer + "}",
         "algorithm={name: acco, " + optimizer, "algorithm={name: dpu, " + optimizer,
         "algorithm={name: weight-prediction, " + optimizer, "algorithm={name: qsgd, " + optimizer,
-        "algorithm={name: topk, " + optimizer,
+        "algorithm={name: topk, " + optimizer, "algorithm={name: sgp, " + optimizer,
+        "algorithm={name: overlap-sgp, " + optimizer,
         std::string("algorithm={name: dgc, optimizer: {lr: 0.1}}"),
         std::string("algorithm={name: onebit-adam, freeze_step: 8, optimizer: {epsilon: 0.01}}")})
     check_clock(algorithm, "value_model.micro_batch=8");
@@ -85,6 +86,58 @@ TEST_CASE(
 
 TEST_CASE("a transformer can be the value model too") {
   check_clock(diloco, "value_model={model: gpt-bytes, sequence: 32, micro_batch: 1, text: gpl-3}");
+}
+
+// Updates that a gradient's parameters lack, on average.
+double mean_staleness(const Json& result) {
+  double sum = 0;
+  for (const Json& row : result["staleness"])
+    sum += row["updates"].get<double>() * row["share"].get<double>();
+  return sum;
+}
+
+TEST_CASE("a value model gossips when the timed model would, and its gradients are as stale") {
+  // At ten gigabits a second an averaging takes as long as three gradients.
+  const std::vector<std::string> usual{"run.steps=40", "platform.throttle.bandwidth=10Gbps"};
+  auto narrow = usual;  // DADAO's vectors are fp32
+  narrow.insert(narrow.end(), {"precision={parameters: fp32, activations: fp32}",
+                               "data.micro_batch=1", "data.global_batch=8"});
+  for (const char* algorithm : {"a2cid2, exact_rate: true, rate: 0.1", "ad-psgd, rate: 0.5",
+                                "dadao, mu: 0.1, smoothness: 100"}) {
+    CAPTURE(std::string(algorithm));
+    auto settings = std::string(algorithm).starts_with("dadao") ? narrow : usual;
+    settings.push_back(std::string("algorithm={name: ") + algorithm + "}");
+    const Json twin = simulated(settings);
+    settings.emplace_back("value_model=null");
+    const Json timed = simulated(settings);
+    for (const char* figure : {"step_time_s", "tokens_per_s", "mfu"})
+      CHECK(twin[figure].get<double>() ==
+            doctest::Approx(timed[figure].get<double>()).epsilon(0.002));
+    CHECK(twin["memory"] == timed["memory"]);
+    CHECK(sent_per_step(twin) == doctest::Approx(sent_per_step(timed)).epsilon(0.01));
+    CHECK(mean_staleness(twin) == doctest::Approx(mean_staleness(timed)).epsilon(0.02));
+    CHECK(mean_staleness(timed) > 0);
+    CHECK(twin["loss"].size() == 40);
+  }
+}
+
+TEST_CASE("a slow worker of four makes a quarter of the gradients of the others under gossip") {
+  const Json r = simulated({"algorithm={name: ad-psgd, graph: complete, optimizer: {lr: 3e-3}}",
+                            "cluster_conditions={gpu_speed: {slow: [{gpus: [3], speed: 0.25}]}}",
+                            "platform.throttle=null", "run.steps=60"});
+  REQUIRE(r["workers"].size() == 4);
+  const auto share = [&](std::size_t worker) {
+    return r["workers"][worker]["sample_share"].get<double>();
+  };
+  for (const std::size_t fast : {0, 1, 2})
+    CHECK(share(fast) / share(3) == doctest::Approx(4).epsilon(0.15));
+  const Json& at = r["loss_at"];
+  CHECK(r["loss"].size() == 60);
+  CHECK(at["samples"].back() == 60 * 32);
+  CHECK(std::is_sorted(at["seconds"].begin(), at["seconds"].end()));
+  // In steps of all, whose time goes on evenly: it was sorted before it was counted.
+  const double half = at["seconds"][29], end = at["seconds"][59];
+  CHECK(end / half == doctest::Approx(2).epsilon(0.1));
 }
 
 TEST_CASE(
@@ -148,6 +201,8 @@ TEST_CASE("a race tells time and bytes to a loss, and draws it") {
     }
     CHECK(curve["samples"].back() == 40 * 32);
     CHECK(curve["workers"].size() == 4);
+    CHECK(curve["staleness"] ==
+          Json::parse(R"([{"updates": 0, "predicted": false, "share": 1.0}])"));
   }
   // 2 x 3/4 of 4 bytes for each of its parameters, once in ten steps.
   const auto sent = curves[1]["bytes_per_rank"].get<std::vector<double>>();

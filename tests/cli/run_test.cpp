@@ -71,6 +71,26 @@ TEST_CASE("simulation and run have the same losses, also by the decisions of the
   CHECK(simulated["memory"]["peak_bytes"] == run_steps(5)["memory"]["peak_bytes"]);
 }
 
+TEST_CASE("both worlds tell how stale gradients were, who took how many, and what a loss took") {
+  for (const char* algorithm : {"ddp", "acco", "a2cid2"}) {
+    CAPTURE(std::string(algorithm));
+    const TemporaryFolder folder;
+    const std::string name = std::string("algorithm={name: ") + algorithm + "}",
+                      file = folder.file("decisions");
+    const Json simulated = run_steps(6, {"--set", name, "--set", "run.record=" + file}, "simulate"),
+               real = run_steps(6, {"--set", name, "--set", "run.replay=" + file});
+    CHECK(!simulated["staleness"].empty());
+    CHECK(real["staleness"] == simulated["staleness"]);
+    CHECK(real["loss_at"]["bytes_per_rank"] == simulated["loss_at"]["bytes_per_rank"]);
+    CHECK(real["loss_at"]["samples"] == simulated["loss_at"]["samples"]);
+    REQUIRE(real["workers"].size() == simulated["ranks"].get<std::size_t>());
+    for (std::size_t worker = 0; worker < real["workers"].size(); ++worker)
+      CHECK(real["workers"][worker]["sample_share"] ==
+            simulated["workers"][worker]["sample_share"]);
+    CHECK(real["loss_at"]["seconds"].back() > 0.0);
+  }
+}
+
 TEST_CASE("a result of this machine names no cluster and no MFU") {
   const Json r = run_steps(2);
   CHECK(r["world"] == "cpu");

@@ -3,34 +3,11 @@
 #include <doctest/doctest.h>
 
 #include "algorithms/zero.hpp"
+#include "tests/support/weights.hpp"
 #include "tests/support/worlds.hpp"
 
 namespace orrery {
 namespace {
-
-// A block with nothing but parameters; its passes take 1 and 2 us.
-class Weights : public Block {
- public:
-  explicit Weights(std::int64_t elements) { parameters_ = {{"weight", elements, 0, 1, true}}; }
-  void prepare(Rank& rank) override {
-    forward_ = rank.prepare(Kernel::timed("forward", Seconds(1e-6), {Role::read}));
-    backward_ = rank.prepare(Kernel::timed("backward", Seconds(2e-6), {Role::read, Role::update}));
-  }
-  void forward(const BlockPass& p) const override { p.stream.launch(forward_, {p.parameters}); }
-  void backward(const BlockPass& p) const override {
-    p.stream.launch(backward_, {p.parameters, p.gradients});
-  }
-
- private:
-  Prepared forward_, backward_;
-};
-
-Model weights(int blocks, std::int64_t elements, Dtype dtype) {
-  Model model;
-  for (int i = 0; i < blocks; ++i) model.blocks.push_back(std::make_shared<Weights>(elements));
-  model.dtype = dtype;
-  return model;
-}
 
 constexpr int units = 12, ranks = 4;
 constexpr std::int64_t whole = 1024, shards = units * whole / ranks;

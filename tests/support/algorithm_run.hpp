@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -74,6 +75,24 @@ inline WorldSetup setup_of(const AlgorithmCase& c) {
   return setup;
 }
 
+// Keeps, behind the state, how late gradients were applied.
+inline void note_staleness(Rank& rank, Replica& replica, RankNotes& notes) {
+  Saver saver(rank, notes.checkpoints.emplace_back());
+  for (auto [late, micro_batches] : replica.staleness().counts())
+    saver.field((late.predicted ? "predicted " : "made ") + std::to_string(late.updates),
+                micro_batches);
+}
+
+// Micro-batches by "made N" and "predicted N": by how many updates late their gradients were
+// applied, and by whether they were computed with parameters that updates had made.
+using Lateness = std::map<std::string, std::int64_t>;
+inline Lateness staleness_of(const WorldResult& result, std::size_t rank) {
+  Lateness all;
+  for (const auto& [name, bytes] : result.notes.at(rank).checkpoints.at(1).fields)
+    std::memcpy(&all[name], bytes.data(), sizeof(std::int64_t));
+  return all;
+}
+
 // Notes what it sent by its cost block, then the weights; keeps the state.
 inline SharedProgram training_of(const AlgorithmCase& c) {
   return [c](Rank& rank, RankNotes& notes) {
@@ -108,6 +127,7 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
     for (const auto& [step, loss] : rank.losses()) notes.values.push_back(loss);
     Saver saver(rank, notes.checkpoints.emplace_back());
     visit(saver);
+    note_staleness(rank, replica, notes);
   };
 }
 

@@ -93,6 +93,7 @@ inline SharedProgram training_of(const StageCase& c) {
     Saver saver(rank, notes.checkpoints.emplace_back());
     progress.visit(saver);
     algorithm->visit(saver);
+    note_staleness(rank, replica, notes);
   };
 }
 

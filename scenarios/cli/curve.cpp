@@ -1,0 +1,91 @@
+#include "scenarios/cli/curve.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
+namespace orrery::cli {
+
+namespace {
+
+// Of all workers together, one step of theirs.
+struct Step {
+  double loss = 0, ended = 0;
+  int losses = 0;
+  std::int64_t samples = 0;
+};
+
+// A step of one worker.
+struct OwnStep {
+  Time ended;
+  std::size_t rank = 0;
+  double loss = 0;
+  std::int64_t samples = 0;
+};
+
+std::vector<Step> together(const ResultInput& in, const RunReport& report) {
+  std::vector<Step> steps(static_cast<std::size_t>(std::max<std::int64_t>(0, in.subject.steps)));
+  for (std::size_t r = 0; r < report.ranks.size(); ++r) {
+    const RankReport& rank = report.ranks[r];
+    steps.resize(std::max(steps.size(), rank.steps.size()));
+    for (std::size_t s = 0; s < rank.steps.size(); ++s)
+      steps[s].ended = std::max(steps[s].ended, rank.steps[s].at.seconds().value);
+    for (const auto& [number, loss] : rank.losses) {
+      Step& step = steps.at(static_cast<std::size_t>(number - in.steps_before));
+      step.loss += loss;
+      ++step.losses;
+    }
+    if (in.samples.empty()) continue;
+    for (std::size_t s = 0; s < in.samples[r].size(); ++s) steps[s].samples += in.samples[r][s];
+  }
+  if (in.samples.empty())
+    for (Step& step : steps) step.samples = in.samples_per_step;
+  return steps;
+}
+
+std::vector<Step> in_order(const ResultInput& in, const RunReport& report) {
+  std::vector<OwnStep> all;
+  for (std::size_t r = 0; r < report.ranks.size(); ++r) {
+    const RankReport& rank = report.ranks[r];
+    auto loss = rank.losses.begin();
+    for (std::size_t s = 0; s < rank.steps.size() && loss != rank.losses.end(); ++s, ++loss)
+      all.push_back({rank.steps[s].at, r, loss->second, in.samples.at(r).at(s)});
+  }
+  std::sort(all.begin(), all.end(), [](const OwnStep& a, const OwnStep& b) {
+    return std::tie(a.ended, a.rank) < std::tie(b.ended, b.rank);
+  });
+  const std::size_t workers = report.ranks.size();
+  std::vector<Step> steps(std::max<std::size_t>(1, all.size() / workers));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    Step& step = steps[std::min(i / workers, steps.size() - 1)];
+    step.loss += all[i].loss;
+    ++step.losses;
+    step.ended = all[i].ended.seconds().value;
+    step.samples += all[i].samples;
+  }
+  return steps;
+}
+
+}  // namespace
+
+void fill_curve(Result& result, const RunReport& report) {
+  const ResultInput& in = result.input;
+  bool losses = false;
+  for (const RankReport& rank : report.ranks) losses = losses || !rank.losses.empty();
+  if (!losses) return;
+  double sent_each = 0;
+  for (const CommunicationRow& row : result.communication) sent_each += row.bytes_per_rank;
+  std::int64_t samples = 0;
+  for (const Step& step : in.takes_turns ? in_order(in, report) : together(in, report)) {
+    if (step.losses == 0) continue;
+    samples += step.samples;
+    result.loss.push_back(step.loss / step.losses);
+    const std::size_t done = result.loss.size();
+    result.curve.seconds.push_back(step.ended);
+    result.curve.samples.push_back(samples);
+    result.curve.bytes_per_rank.push_back(
+        done <= in.sent.size() ? in.sent[done - 1] : sent_each * static_cast<double>(done));
+  }
+}
+
+}  // namespace orrery::cli
