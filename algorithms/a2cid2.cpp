@@ -53,7 +53,7 @@ A2cid2::A2cid2(Replica& replica, const A2cid2Options& options, const Graph& grap
 
 void A2cid2::move_to_now(Stream& stream) {
   if (eta_ == 0) return;
-  const double decay = std::exp(-2 * eta_ * elapsed(moved_));
+  const double decay = std::exp(-2 * eta_ * elapsed());
   stream.upload(share_, {(1 - decay) / 2});
   stream.upload(decay_, {decay});
   stream.launch(combination(1, 1, true), {y_, x(), share_, {}});

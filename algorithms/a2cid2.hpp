@@ -29,7 +29,6 @@ class A2cid2 : public Gossip {
   double eta_, alpha_tilde_;
   Tensor y_;  // x~ - x
   Tensor share_, decay_;
-  Seconds moved_{0};  // when x and x~ were moved last
 };
 
 }  // namespace orrery

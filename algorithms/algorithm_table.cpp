@@ -127,8 +127,15 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
 // Workers that push to their neighbours.
 template <class Options>
 AlgorithmPlan pushing(const Node& node, Problems& problems) {
-  AlgorithmPlan plan = over_replicas<Sgp, Options>(node, problems);
-  plan.divide = [](int n) { return DataAxes{.island = n}; };
+  const auto options = read<Options>(node, problems);
+  AlgorithmPlan plan;
+  plan.options = to_node(options);
+  plan.optimizer = options.optimizer;
+  plan.divide = [graph = options.graph](int n) {
+    Sgp::check_graph(graph, n);
+    return DataAxes{.island = n};
+  };
+  plan.make = [options](Replica& replica) { return std::make_unique<Sgp>(replica, options); };
   return plan;
 }
 

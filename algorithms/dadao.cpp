@@ -151,7 +151,7 @@ Dadao::Dadao(Replica& replica, const DadaoOptions& options, const Graph& graph)
 }
 
 void Dadao::move_to_now(Stream& stream) {
-  const double t = elapsed(moved_);
+  const double t = elapsed();
   if (t <= 0) return;
   Matrix a{};  // over x, x~, y, y~, z, z~
   a[0] = {-eta(), eta(), 0, 0, 0, 0};

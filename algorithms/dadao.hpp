@@ -38,7 +38,6 @@ class Dadao : public Gossip {
   Tensor others_;  // x~, y, y~, z, z~, one behind the other
   Tensor flow_;    // of the six vectors over the time since the last event: a matrix
   Prepared mix_, message_, step_;
-  Seconds moved_{0};
 };
 
 }  // namespace orrery

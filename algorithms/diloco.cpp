@@ -46,36 +46,39 @@ Diloco::Diloco(Replica& replica, std::unique_ptr<Algorithm> inner, const DilocoO
                           {.values = Values::always, .name = "outer.share"});
 }
 
-// Whose outer gradients arrive, the same draws on all workers; whether this one's does.
-bool Diloco::draw_participants(std::int64_t meeting) {
-  if (options_.drop == 0) return true;
+// How many outer gradients arrive, by the same draws on all workers, and whether this one's does.
+Diloco::Arrivals Diloco::draw_arrivals(std::int64_t meeting) {
+  const int k = rank_.size(Axis::island);
+  if (options_.drop == 0) return {k, true};
   const Philox draws = rank_.shared_rng(Purpose::order);
-  const int k = rank_.size(Axis::island), me = rank_.coordinate(Axis::island);
-  bool mine = false;
-  int arrived = 0;
+  const int me = rank_.coordinate(Axis::island);
+  Arrivals arrived{0, false};
   for (int i = 0; i < k; ++i) {
     if (draws.uniform(static_cast<std::uint64_t>(meeting * k + i)) < options_.drop) continue;
-    ++arrived;
-    mine = mine || i == me;
+    ++arrived.workers;
+    arrived.mine = arrived.mine || i == me;
   }
-  compute().upload(share_, {arrived == 0 ? 0 : static_cast<double>(k) / arrived});
-  return mine;
+  return arrived;
 }
 
 void Diloco::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
   const Tensor theta_i = replica_.flat().weights();
-  const bool takes_part = draw_participants(t / options_.inner_steps);
-  if (takes_part) {
+  const Arrivals arrived = draw_arrivals(t / options_.inner_steps);
+  if (arrived.mine) {
     subtract_from(theta_, theta_i);  // Delta, where theta_i was
   } else {
     compute().copy(theta_i, kept_);
     compute().launch(rank_.prepare(Kernel::fill(theta_i.elements(), 0, Dtype::fp32)), {theta_i});
   }
   compute().after(mean(theta_i));
-  outer_->begin_step(compute());
-  outer_->update(compute(), theta_, theta_i, 0, {}, share_);
-  compute().copy(takes_part ? theta_ : kept_, theta_i);
+  if (arrived.workers > 0) {
+    if (share_)
+      compute().upload(share_, {static_cast<double>(rank_.size(Axis::island)) / arrived.workers});
+    outer_->begin_step(compute());
+    outer_->update(compute(), theta_, theta_i, 0, {}, share_);
+  }
+  compute().copy(arrived.mine ? theta_ : kept_, theta_i);
   replica_.flat().weights_changed(compute(), 0, theta_i.elements());
 }
 
@@ -95,5 +98,5 @@ Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
 // Differences from the paper: a worker may be several replicas, trained by an inner algorithm;
 // workers have equal weights (the paper also weighs by the size of a worker's data); outer
 // gradients are not pruned. With `drop`, one that gets lost is left out of the mean, and its worker
-// goes on from its own parameters, though it hears of
-// the outer step of the others.
+// goes on from its own parameters, though it hears of the outer step of the others. Where nobody's
+// arrives there is no outer step, of its momentum neither.

@@ -32,7 +32,11 @@ class Diloco : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
-  bool draw_participants(std::int64_t meeting);
+  struct Arrivals {
+    int workers;
+    bool mine;
+  };
+  Arrivals draw_arrivals(std::int64_t meeting);
   Bytes sent_in_meetings(std::int64_t steps) const override;
   DilocoOptions options_;
   Tensor theta_;  // as of the last outer step, the same on all workers

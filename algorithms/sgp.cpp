@@ -29,6 +29,11 @@
 namespace orrery {
 
 namespace {
+const std::vector<std::string>& push_graph_names() {
+  static const std::vector<std::string> all{"exponential", "ring"};
+  return all;
+}
+
 template <class Options>
 void describe_push(Fields<Options>& f) {
   const auto own = []<class M>(M PushOptions::*member) {
@@ -39,6 +44,9 @@ void describe_push(Fields<Options>& f) {
       .doc("exponential: one neighbour a step; ring; or a file of edges 'i j', i sends to j");
   f.field("final_average", own(&PushOptions::final_average))
       .doc("all workers take their mean at the end");
+  f.check([](const Options& options, const SectionProblems& p) {
+    check_graph_name(options.graph, push_graph_names(), p);
+  });
 }
 }  // namespace
 
@@ -81,6 +89,11 @@ Sgp::Sgp(Replica& replica, const PushOptions& options, std::int64_t overlap)
   invert_ = rank_.prepare(
       Kernel::custom("1 / weight", {Role::read, Role::write},
                      [](std::span<const View> v) { floats(v[1])[0] = 1 / floats(v[0])[0]; }));
+}
+
+void Sgp::check_graph(const std::string& graph, int workers) {
+  const std::vector<std::string>& names = push_graph_names();
+  if (std::ranges::find(names, graph) == names.end()) read_edges(graph, workers, true);
 }
 
 void Sgp::open_edges(const PushOptions& options) {
@@ -183,6 +196,11 @@ void Sgp::finish() {
     if (weighted_) compute_.launch(rank_.prepare(Kernel::fill(1, 1, Dtype::fp32)), {weight_});
   }
   remove_bias();
+  if (!weighted_ || final_average_) return;
+  // What the worker knows of the mean is what it leaves behind.
+  compute_.launch(scaled(x().elements(), 0, 1, true), {x(), x(), {}, inverse_});
+  compute_.launch(rank_.prepare(Kernel::fill(1, 1, Dtype::fp32)), {weight_});
+  replica_.flat().weights_changed(compute_, 0, x().elements());
 }
 
 std::optional<Bytes> Sgp::sent(std::int64_t steps) const {

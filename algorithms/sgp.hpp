@@ -34,6 +34,9 @@ class Sgp : public Algorithm {
   void finish() override;
   std::optional<Bytes> sent(std::int64_t steps) const override;
 
+  // Error{config} for a file that has no edges between so many workers.
+  static void check_graph(const std::string& graph, int workers);
+
  private:
   Sgp(Replica& replica, const PushOptions& options, std::int64_t overlap);
   // Whom this worker sends to and receives from, `shift` workers on: 0 <= shift < n.

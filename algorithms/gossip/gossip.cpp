@@ -53,17 +53,19 @@ Prepared Gossip::combination(double a, double b, bool with_scalars) const {
   return rank_.prepare(Kernel::linear_combination(x().elements(), a, b, Dtype::fp32, with_scalars));
 }
 
-double Gossip::elapsed(Seconds& then) {
-  const Seconds now = rank_.now(), since = now - then;
-  then = now;
-  return unit_ > Seconds(0) ? since.value / unit_.value : 0;
+double Gossip::elapsed() {
+  const Time since = now() - moved_;
+  moved_ += since;
+  return unit_ > Seconds(0) ? since.seconds().value / unit_.value : 0;
 }
 
 // ---- Gradients
 
 void Gossip::start(Progress& progress) {
   started_ = true;
-  last_turn_ = compute_.record();  // of set-up
+  last_turn_ = compute_.record();
+  rank_.wait(last_turn_);  // of set-up, and of what was restored
+  moved_ = now();
   progress.take_turns();
   if (progress.step() > 0)
     rank_.control_send(matchmaker_, gossip::request, {gossip::resume, progress.step()});
@@ -72,7 +74,7 @@ void Gossip::start(Progress& progress) {
 
 StepEnd Gossip::issue(Progress& progress) {
   if (!started_) start(progress);
-  const Seconds begin = rank_.now();
+  const Time begin = now();
   Staleness& staleness = replica_.staleness();
   staleness.reads(staleness.current());
   if (!options_.racy_reads)
@@ -85,12 +87,14 @@ StepEnd Gossip::issue(Progress& progress) {
     replica_.accumulate_micro_batch(progress.draw(replica_.model().micro_batch), point_);
   rank_.control_send(matchmaker_, gossip::request, {gossip::gradient});
   rank_.wait(compute_.record());
-  const Seconds took = rank_.now() - begin;
+  const Seconds took = (now() - begin).seconds();
   unit_ = unit_ > Seconds(0) ? Seconds(0.5 * (unit_ + took).value) : took;
   in_turn(compute_, [&] {
     move_to_now(compute_);
     take_step(compute_);
   });
+  rank_.wait(compute_.record());
+  moved_ = now();  // a step is an instant: time stands still in it
   const bool last = rank_.control_receive(gossip::turn, matchmaker_)->values[0] == 0;
   if (leaves_now(progress.step() + 1) || last)
     progress.end();
@@ -177,7 +181,7 @@ void Gossip::finish() {
     rank_.control_receive(gossip::partner, matchmaker_);
   if (options_.final_average && all_stay()) {
     compute_.after(last_turn_);
-    move_to_now(compute_);
+    if (started_) move_to_now(compute_);
     communication_.after(compute_.record());
     communication_.all_reduce(x(), Reduce::mean, workers_);
     replica_.flat().weights_changed(communication_, 0, x().elements());

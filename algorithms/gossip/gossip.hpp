@@ -16,7 +16,6 @@
 #pragma once
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -28,7 +27,6 @@
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
-#include "backend/core/text.hpp"
 
 namespace orrery {
 
@@ -78,10 +76,7 @@ void describe_graph(Fields<Options>& f) {
     const GossipOptions& o = options;
     const bool some_die =
         std::ranges::any_of(o.members, [](const Member& m) { return m.dies_after.has_value(); });
-    const std::vector<std::string>& names = graph_names();
-    if (std::ranges::find(names, o.graph) == names.end() && !std::filesystem::exists(o.graph))
-      p.add("graph", "'" + o.graph + "' is none of " + join(names, ", ") + ", and no file",
-            did_you_mean(o.graph, names));
+    check_graph_name(o.graph, graph_names(), p);
     if (some_die && !o.deadline)
       p.add("members", "a worker that dies has to be noticed", "set deadline");
     if (o.deadline && o.pairing == Pairing::poisson)
@@ -145,9 +140,9 @@ class Gossip : public Algorithm {
   virtual void take_step(Stream& stream);
   // What goes with x and outlives a step.
   virtual void visit_companion(Archive&) {}
-  // The time in units of what a gradient takes, since `then`, which becomes now; 0 before there was
-  // any.
-  double elapsed(Seconds& then);
+  // The time in units of what a gradient takes, since it was asked last; 0 before there was a
+  // gradient. It stands still from when the state is saved until a run goes on from it.
+  double elapsed();
   Tensor x() const { return replica_.flat().weights(); }
   const Tensor& point() const { return point_; }  // where the gradient was computed
   Prepared combination(double a, double b, bool with_scalars = false) const;
@@ -159,6 +154,8 @@ class Gossip : public Algorithm {
   template <class Operations>
   void in_turn(Stream& stream, const Operations& operations);
   void start(Progress& progress);
+  // Differences of whole picoseconds do not depend on when a run began.
+  Time now() const { return to_time(rank_.now()); }
   void average_while_training();
   void average_with(int partner);
   int next_partner();
@@ -176,6 +173,7 @@ class Gossip : public Algorithm {
   Signal& resumed_;
   Event last_turn_{};
   Seconds unit_{0};  // what a gradient takes, a moving average
+  Time moved_;       // when x was moved last, and what goes with it
 };
 
 }  // namespace orrery

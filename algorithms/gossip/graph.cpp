@@ -77,6 +77,13 @@ const std::vector<std::string>& graph_names() {
   return all;
 }
 
+void check_graph_name(const std::string& graph, const std::vector<std::string>& names,
+                      const SectionProblems& problems) {
+  if (std::ranges::find(names, graph) == names.end() && !std::filesystem::exists(graph))
+    problems.add("graph", "'" + graph + "' is none of " + join(names, ", ") + ", and no file",
+                 did_you_mean(graph, names));
+}
+
 Graph::Graph(const std::string& name, int workers)
     : neighbours_(static_cast<std::size_t>(workers)) {
   if (workers < 1) throw no_graph("a graph needs a worker");

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "backend/core/config.hpp"
+
 namespace orrery {
 
 // The edges "i j" of a file, one a line, '#' before remarks, each once; `directed`: j i is another
@@ -14,6 +16,10 @@ std::vector<std::pair<int, int>> read_edges(const std::string& path, int workers
 
 // The names that Graph knows.
 const std::vector<std::string>& graph_names();
+
+// Adds a problem of `graph` where it is none of `names` and no file, with the nearest name.
+void check_graph_name(const std::string& graph, const std::vector<std::string>& names,
+                      const SectionProblems& problems);
 
 // An undirected graph over workers 0 … n-1, connected; without edges for one worker.
 class Graph {

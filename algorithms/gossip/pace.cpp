@@ -7,14 +7,22 @@ namespace orrery {
 namespace {
 
 // Knuth's way: how many uniform numbers can be multiplied before the product falls below e^-mean.
-double poisson(Random& random, double mean) {
+std::int64_t by_products(Random& random, double mean) {
   const double least = std::exp(-mean);
-  int count = 0;
+  std::int64_t count = 0;
   for (double product = random.uniform(); product > least; product *= random.uniform()) ++count;
   return count;
 }
 
 }  // namespace
+
+// The sum of numbers of smaller means, as e^-mean is 0 from 745 on.
+std::int64_t poisson(Random& random, double mean) {
+  constexpr double most = 500;
+  std::int64_t count = 0;
+  for (; mean > most; mean -= most) count += by_products(random, most);
+  return count + by_products(random, mean);
+}
 
 Pace::Pace(Rank& rank, double rate, bool exact)
     : rank_(rank),
@@ -26,7 +34,7 @@ Pace::Pace(Rank& rank, double rate, bool exact)
 
 double Pace::draw() {
   const double mean = rate_ >= 1 ? rate_ : 1 / rate_;
-  return exact_ ? mean : poisson(rank_.rng(Purpose::gossip), mean);
+  return exact_ ? mean : static_cast<double>(poisson(rank_.rng(Purpose::gossip), mean));
 }
 
 void Pace::meet(Signal& mine, Signal& other, const bool& other_ended) {

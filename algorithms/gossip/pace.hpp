@@ -13,6 +13,9 @@
 
 namespace orrery {
 
+// A Poisson number of this mean, by about `mean` draws.
+std::int64_t poisson(Random& random, double mean);
+
 class Pace {
  public:
   Pace(Rank& rank, double rate, bool exact);

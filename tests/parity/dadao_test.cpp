@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <numbers>
 
 #include "tests/parity/gossip_run.hpp"
 
@@ -27,8 +31,12 @@ Quadratic regression() {
   return q;
 }
 
-// The mean over workers of ||x_i - x*||^2 after so many units of time.
-double error_after(const std::string& graph, std::int64_t units) {
+struct Trained {
+  double error = 0;     // the mean over workers of ||x_i - x*||^2
+  double messages = 0;  // of a worker per unit of time
+};
+
+Trained trained(const std::string& graph, std::int64_t units) {
   const Quadratic q = regression();
   AlgorithmCase c;
   c.algorithm = "{name: dadao, mu: 1, smoothness: 9.6, final_average: false, graph: " + graph + "}";
@@ -38,7 +46,7 @@ double error_after(const std::string& graph, std::int64_t units) {
   c.model = quadratic(q);
   const WorldResult result = run_in_sim(swift(c, 3), training_of(c));
   REQUIRE_MESSAGE(!result.error, why(result));
-  double error = 0;
+  Trained trained;
   for (std::size_t j = 0; j < q.elements; ++j) {
     double pull = 0, stiffness = 0;
     for (int i = 0; i < workers; ++i) {
@@ -47,17 +55,25 @@ double error_after(const std::string& graph, std::int64_t units) {
     }
     for (std::size_t i = 0; i < workers; ++i) {
       const double x = static_cast<double>(state_of(result, i, "replica.parameters")[j]);
-      error += (x - pull / stiffness) * (x - pull / stiffness) / workers;
+      trained.error += (x - pull / stiffness) * (x - pull / stiffness) / workers;
     }
   }
-  return error;
+  for (std::size_t i = 0; i < workers; ++i)
+    trained.messages += static_cast<double>(sent(result, i)) / static_cast<double>(4 * q.elements) /
+                        static_cast<double>(workers * units);
+  return trained;
 }
 
-void check_rate(const std::string& graph) {
+// `lambda`: messages of all workers per unit of time, each of which two of them send.
+void check_rate(const std::string& graph, double lambda) {
+  CAPTURE(graph);
   std::vector<double> t, y;
+  double messages = 0;
   for (std::int64_t units = 30; units <= 330; units += 15) {
     t.push_back(static_cast<double>(units));
-    y.push_back(std::log(error_after(graph, units)));
+    const Trained end = trained(graph, units);
+    y.push_back(std::log(end.error));
+    messages = end.messages;
   }
   const auto n = static_cast<double>(t.size());
   double st = 0, sy = 0, stt = 0, sty = 0, syy = 0;
@@ -66,17 +82,32 @@ void check_rate(const std::string& graph) {
   }
   const double slope = (n * sty - st * sy) / (n * stt - st * st);
   const double fit = std::pow(n * sty - st * sy, 2) / ((n * stt - st * st) * (n * syy - sy * sy));
-  CAPTURE(graph);
+  CHECK(messages == doctest::Approx(2 * lambda / workers).epsilon(0.05));
   CHECK(-slope >= std::sqrt(mu / 2 / smoothness) / 8);
   CHECK(fit > 0.98);
 }
 
 }  // namespace
 
-TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on three graphs") {
-  check_rate("ring");
-  check_rate("complete");
-  check_rate("exponential");
+// lambda = sqrt(2 chi1 chi2), of Laplacians whose |E| edges have weights 1 / |E|:
+//   ring      lambda_2 = 2 (1 - cos 2 pi / n) / n, resistance of an edge n - 1
+//   complete  lambda_2 = 2 / (n - 1), resistance n - 1
+//   star      lambda_2 = 1 / (n - 1), resistance n - 1
+TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a ring") {
+  const double half = std::sin(std::numbers::pi / workers);
+  check_rate("ring", std::sqrt(workers * (workers - 1) / (4 * half * half)));
+}
+TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a complete graph") {
+  check_rate("complete", (workers - 1) / std::sqrt(2));
+}
+TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a star") {
+  std::string folder = (std::filesystem::temp_directory_path() / "star-XXXXXX").string();
+  const std::string path = std::string(mkdtemp(folder.data())) + "/graph.txt";
+  std::ofstream star(path);
+  for (int i = 1; i < workers; ++i) star << "0 " << i << "\n";
+  star.close();
+  check_rate(path, workers - 1);
+  std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("DADAO in sim is repeated on cpu bit for bit") {

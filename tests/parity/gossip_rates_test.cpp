@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 #include "algorithms/gossip/graph.hpp"
 #include "sim/simgrid/engine.hpp"
@@ -75,18 +76,19 @@ double stationary(const std::vector<std::vector<double>>& runs) {
 // time, after one step that moves workers apart, and its root mean square while they drift apart
 // for ever. In theory the first is 1 / chi1 plain and about 1 / sqrt(chi1 chi2) accelerated, and
 // the second is (1 + sqrt(chi1 / chi2)) / 2 times smaller accelerated.
-void check_ring(int n, double decays, double drifts) {
+// `decays`, `drifts`: what was measured elsewhere for the accelerated against the plain form.
+void check_ring(int n, std::optional<double> decays, double drifts) {
   const Graph ring("ring", n);
   const double chi1 = ring.connectivity().chi1, chi2 = ring.connectivity().chi2;
-  const auto length = static_cast<std::int64_t>(2 * chi1) + 20;
-  const int seeds = n < 64 ? 8 : 4;
+  const auto length = static_cast<std::int64_t>(2 * chi1) + (n < 16 ? 40 : 20);
+  const int seeds = n < 16 ? 24 : n < 64 ? 8 : 4;
   const auto decay_of = [&](const char* name) {
     return decay(consensus(std::string("{name: ") + name + poisson + once, n, length, seeds));
   };
   const double plain_decay = decay_of("ad-psgd"), fast_decay = decay_of("a2cid2");
   CHECK(plain_decay == doctest::Approx(1 / chi1).epsilon(0.25));
   CHECK(fast_decay == doctest::Approx(1 / std::sqrt(chi1 * chi2)).epsilon(0.25));
-  CHECK(fast_decay / plain_decay == doctest::Approx(decays).epsilon(0.15));
+  if (decays) CHECK(fast_decay / plain_decay == doctest::Approx(*decays).epsilon(0.15));
   const auto drifting_apart = [&](const char* name, std::int64_t steps) {
     return stationary(
         consensus(std::string("{name: ") + name + poisson + constant, n, steps, n < 64 ? 4 : 2));
@@ -99,6 +101,10 @@ void check_ring(int n, double decays, double drifts) {
 
 }  // namespace
 
+// How much faster depends here on what of its random course is averaged: within theory's 25 %.
+TEST_CASE("on a ring of 8 acceleration makes consensus faster as theory says, 1.3 times closer") {
+  check_ring(8, std::nullopt, 1.34);
+}
 TEST_CASE("on a ring of 16 acceleration makes consensus 3.1 times faster, and 2.2 times closer") {
   check_ring(16, 3.1, 2.2);
 }

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "tests/parity/gossip_run.hpp"
+#include "tests/support/errors.hpp"
 
 namespace orrery {
 namespace {
@@ -16,16 +17,20 @@ WorldResult ran(WorldResult result) {
   return result;
 }
 
-// Every worker's x once pushing has come to rest after one step that moved them apart, by `drift`.
-std::vector<double> pushed(const std::string& options, const std::vector<float>& drift,
-                           const char* field) {
-  const AlgorithmCase c =
+// Every worker's x once pushing has come to rest after one step that moved them apart, by `drift`;
+// before its end, or behind it.
+enum class End : std::uint8_t { before, behind };
+std::vector<double> pushed(const std::string& options, const std::vector<float>& drift, End end,
+                           const char* field, std::size_t element = 0) {
+  constexpr std::int64_t steps = 200;
+  AlgorithmCase c =
       drifting("{" + options + ", final_average: false, optimizer: {name: sgd, lr: 2, cosine: 2}}",
-               Drift{drift}, 200);
+               Drift{drift}, steps);
+  if (end == End::before) c.stop = steps;
   const WorldResult result = ran(run_in_sim(setup_of(c), training_of(c)));
   std::vector<double> x;
   for (std::size_t i = 0; i < drift.size(); ++i)
-    x.push_back(static_cast<double>(state_of(result, i, field)[0]));
+    x.push_back(static_cast<double>(state_of(result, i, field).at(element)));
   return x;
 }
 
@@ -83,25 +88,51 @@ TEST_CASE("SGP resumes after any step in the same bits, with a message under way
     }
 }
 
-TEST_CASE("on a regular graph weights are 1, with and without overlap once all has come") {
+// Messages are x, then w. In step 199 that of round 199 is under way, or of round 66.
+TEST_CASE("on a regular graph weights are 1, half of each being under way with overlap") {
   const std::vector<float> drift{-1, 2, 5, -4, 3, 3, 1, -1};
-  for (const double w : pushed("name: overlap-sgp", drift, "sgp.weight")) CHECK(w == 1);
-  for (const double w : pushed("name: overlap-sgp, overlap: 3", drift, "sgp.weight")) CHECK(w == 1);
+  for (const auto& [options, from] : {std::pair{"name: overlap-sgp", "sgp.from 1"},
+                                      {"name: overlap-sgp, overlap: 3", "sgp.from 0"}}) {
+    for (const double w : pushed(options, drift, End::before, "sgp.weight")) CHECK(w == 0.5);
+    for (const double w : pushed(options, drift, End::before, from, 1)) CHECK(w == 0.5);
+  }
 }
 
 TEST_CASE("pushing finds the mean, on an irregular digraph by its weights only") {
   const std::vector<float> eight{-1, 2, 5, -4, 3, 3, 1, -1}, five{-1, 2, 5, -4, 3};
-  for (const double x : pushed("name: sgp", eight, "replica.parameters"))
+  for (const double x : pushed("name: sgp", eight, End::before, "replica.parameters"))
     CHECK(x == doctest::Approx(-1).epsilon(1e-5));
-  for (const double x : pushed("name: overlap-sgp, overlap: 3", eight, "sgp.z"))
+  for (const double x : pushed("name: overlap-sgp, overlap: 3", eight, End::before, "sgp.z"))
     CHECK(x == doctest::Approx(-1).epsilon(1e-5));
   const std::string graph = irregular_digraph();
-  for (const double z : pushed("name: sgp, graph: " + graph, five, "sgp.z"))
+  for (const double z : pushed("name: sgp, graph: " + graph, five, End::before, "sgp.z"))
     CHECK(z == doctest::Approx(-1).epsilon(1e-5));
   double worst = 0;
-  for (const double x : pushed("name: sgp, graph: " + graph, five, "replica.parameters"))
+  for (const double x :
+       pushed("name: sgp, graph: " + graph, five, End::before, "replica.parameters"))
     worst = std::max(worst, std::fabs(x + 1));
   CHECK(worst > 0.5);
+  // What a worker leaves behind has no weight any more.
+  for (const std::string& options :
+       {"name: sgp, graph: " + graph, "name: overlap-sgp, graph: " + graph}) {
+    for (const double x : pushed(options, five, End::behind, "replica.parameters"))
+      CHECK(x == doctest::Approx(-1).epsilon(1e-5));
+    for (const double w : pushed(options, five, End::behind, "sgp.weight")) CHECK(w == 1);
+  }
+  std::filesystem::remove_all(std::filesystem::path(graph).parent_path());
+}
+
+TEST_CASE("a graph that SGP does not know is refused where it stands, with the nearest name") {
+  for (const std::string name : {"sgp", "overlap-sgp"}) {
+    const Error error = error_of([&] { plan_of("{name: " + name + ", graph: exponentail}"); });
+    CHECK(error.category() == Category::config);
+    CHECK(mentions(error, "1:"));
+    CHECK(mentions(error, "exponential"));
+  }
+  const std::string graph = irregular_digraph();
+  const AlgorithmPlan plan = plan_of("{name: sgp, graph: " + graph + "}");
+  CHECK(plan.divide(5).island == 5);
+  CHECK(mentions(error_of([&] { plan.divide(4); }), "two different workers of 0 to 3"));
   std::filesystem::remove_all(std::filesystem::path(graph).parent_path());
 }
 

@@ -66,7 +66,8 @@ inline WorldSetup setup_of(const AlgorithmCase& c) {
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
   for (const auto& service : plan.services)
-    setup.services.emplace_back(service.name, service.program(c.replicas, c.steps));
+    setup.services.emplace_back(service.name,
+                                service.program(c.replicas, c.stop < 0 ? c.steps : c.stop));
   setup.machine.kernel_time = [](const Kernel& kernel, const Cost& cost) {
     return to_time(kernel.op == Op::custom && kernel.scalars[1] > 0
                        ? Seconds(kernel.scalars[1])
