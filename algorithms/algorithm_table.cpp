@@ -168,10 +168,12 @@ const std::vector<std::string> stages_only{"pipeline"};
 const std::vector<Refusal> no_division{
     {"tensor", "not available yet: stages that several ranks share"},
     {"context", "not available yet: stages that several ranks share"},
+    {"expert", "not available yet: stages that several ranks share"},
     {"recompute", "what a stage computes again is the algorithm's own choice"}};
 
-const std::vector<std::string> inside_and_inner{
-    "tensor", "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
+const std::vector<std::string> inside_and_inner{"tensor", "pipeline",  "context",
+                                                "expert", "recompute", "none",
+                                                "ddp",    "petra",     "reversible-backprop"};
 const std::vector<std::string> learned_and_inner{
     "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const char* const sees_tensors =
@@ -201,15 +203,17 @@ const std::vector<Refusal> no_company_no_mu = [] {
   return all;
 }();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
-const std::vector<std::string> dividing{"tensor", "pipeline", "context", "recompute"};
+const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{
-    {"expert", "not available yet: experts are divided over fewer ranks than other parameters"}};
+    {"expert",
+     "ranks that divide experts have samples of their own, whose gradients it would have "
+     "to average"}};
 
 }  // namespace
 
 const std::vector<AlgorithmEntry>& algorithm_table() {
   static const std::vector<AlgorithmEntry> table{
-      {"none", "", "algorithms/none.cpp", inside, {}, read_none},
+      {"none", "", "algorithms/none.cpp", of_one, no_experts, read_none},
       {"ddp", "arXiv 2006.15704", "algorithms/ddp.cpp", inside, {}, over_replicas<Ddp, DdpOptions>},
       {"local-sgd",
        "arXiv 1805.09767",
@@ -274,8 +278,8 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
       {"delayed-gradients", "arXiv 2406.02052", "algorithms/delayed_gradients.cpp", stages_only,
        no_division, by_stages<DelayedGradients, DelayedGradientsOptions>},
       {"dgl", "arXiv 1901.08164", "algorithms/dgl.cpp", stages_only, no_division, read_dgl},
-      {"zero", "arXiv 1910.02054", "algorithms/zero.cpp", dividing, no_experts, read_zero},
-      {"fsdp", "arXiv 2304.11277", "algorithms/fsdp.cpp", dividing, no_experts, read_fsdp},
+      {"zero", "arXiv 1910.02054", "algorithms/zero.cpp", inside, {}, read_zero},
+      {"fsdp", "arXiv 2304.11277", "algorithms/fsdp.cpp", inside, {}, read_fsdp},
   };
   return table;
 }

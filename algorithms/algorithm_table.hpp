@@ -18,9 +18,19 @@
 namespace orrery {
 
 // How the ranks that hold the same part of the model divide into axes: parameters are sharded over
-// `shard`, gradients averaged over shard and replicate, and islands meet less often.
+// `shard`, gradients averaged over shard and replicate, and islands meet less often. Groups that
+// divide experts lie inside the shards, or where nothing is sharded among the replicas.
 struct DataAxes {
   int shard = 1, replicate = 1, island = 1;
+  bool sharded = false;  // a model copy over `shard`, be that one rank
+  int expert = 1;
+  int around_experts() const { return sharded ? shard : replicate; }  // what groups divide
+  DataAxes with_experts(int groups_of) const {
+    DataAxes axes = *this;
+    (sharded ? axes.shard : axes.replicate) /= groups_of;
+    axes.expert = groups_of;
+    return axes;
+  }
 };
 
 // An algorithm with its options.

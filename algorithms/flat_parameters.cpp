@@ -14,13 +14,7 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
       value_dtype_(options.value_dtype.value_or(model.dtype)),
       copied_(copied),
       places_(model.blocks.size()) {
-  parts_ = sharding_.stage > 0 ? rank.size(sharding_.over) : 1;
-  if (parts_ > 1) {
-    rank.channel(sharding_.over, "parameters");
-    index_ = rank.part(sharding_.over);
-  } else {
-    sharding_ = {};
-  }
+  find_owners();
   if (value_dtype_ != whole_dtype_ && !sharding_.parameters())
     throw Error(Category::config,
                 "parameters that are computed with in another type must be divided over two or "
@@ -29,44 +23,104 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
   allocate(home);
   if (copied > 0) add_parameters(home, model, copied_block);
   for (const int block : blocks) add_parameters(home, model, block);
-  for (const ParameterGroup& group : groups_) zero_padding(home, group);
+  for (const ParameterGroup& group : groups_) {
+    zero_padding(home, group.begin, places_[at(group.first_block)].begin);
+    zero_padding(home, places_[at(group.last_block - 1)].end, group.begin + group.elements);
+  }
   if (!options.keeps_optimizer) return;
-  optimizer_ = make_optimizer(options.optimizer, rank, home, elements_ / parts_, value_dtype_);
+  optimizer_ = make_optimizer(options.optimizer, rank, home, own_elements_, value_dtype_);
   for (const ParameterGroup& group : groups_)
-    optimizer_->take_master(home, value_shard(group), group.shard_begin);
+    for (const DividedPart& part : group.parts)
+      optimizer_->take_master(home, value_shard(part), part.shard_begin);
+}
+
+Axes Sharding::over_for(bool experts) const {
+  Axes same;
+  for (const Axis axis : {Axis::context, Axis::shard, Axis::replicate})
+    if (over.contains(axis)) same = same | axis;
+  return experts ? same : over;
+}
+
+void FlatParameters::find_owners() {
+  if (sharding_.stage == 0 || rank_.size(sharding_.over) == 1) {
+    sharding_ = {};
+    return;
+  }
+  for (const bool experts : {false, true}) {
+    const Axes over = sharding_.over_for(experts);
+    if ((experts && rank_.size(Axis::expert) == 1) || rank_.size(over) == 1) continue;
+    rank_.channel(over, experts ? "expert parameters" : "parameters");
+    owners_[experts ? 1 : 0] = {rank_.size(over), rank_.part(over)};
+  }
+}
+
+std::int64_t FlatParameters::divided_experts(const Block& block) const {
+  std::int64_t elements = 0;
+  if (!divided() || rank_.size(Axis::expert) == 1) return 0;
+  for (const ParameterSpec& spec : block.parameters()) {
+    if (spec.division.divides(Axis::expert))
+      elements += spec.elements;
+    else if (elements > 0)
+      throw Error(Category::invalid_program, "a block's experts are its last parameters");
+  }
+  return elements;
 }
 
 // Groups are filled from the last block on, as gradients become ready, and numbered from the first.
-void FlatParameters::lay_out(const Model& model, const std::vector<int>& blocks, int copied_block) {
-  const auto size = [&](int block) { return model.blocks[at(block)]->parameter_elements(); };
+void FlatParameters::gather_groups(const Model& model, const std::vector<int>& blocks,
+                                   int copied_block) {
   std::vector<ParameterGroup> reversed;
   Bytes held;
+  bool alone = false;  // the last group takes no other block
   for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
-    const Bytes more = bytes_of(size(*block), options_.gradient_dtype);
+    const Block& its = *model.blocks[at(*block)];
+    const Bytes more = bytes_of(its.parameter_elements(), options_.gradient_dtype);
     const bool neighbour = !reversed.empty() && reversed.back().first_block == *block + 1;
-    if (neighbour && (parts_ == 1 || held + more <= sharding_.group)) {
+    const bool apart = divided_experts(its) > 0;
+    const bool fits = !divided() || (!alone && !apart && held + more <= sharding_.group);
+    if (neighbour && fits) {
       reversed.back().first_block = *block;
       held += more;
     } else {
       reversed.push_back({.first_block = *block, .last_block = *block + 1});
       held = more;
     }
+    alone = apart;
   }
   if (copied_ > 0)
     reversed.push_back({.first_block = copied_block, .last_block = copied_block + 1});
   groups_.assign(reversed.rbegin(), reversed.rend());
+}
+
+void FlatParameters::add_part(ParameterGroup& group, bool experts, std::int64_t elements) {
+  const std::int64_t n = ranks(experts), shard = (elements + n - 1) / n;
+  group.parts.push_back({experts, elements_, n * shard, own_elements_, shard});
+  elements_ += n * shard;
+  own_elements_ += shard;
+}
+
+void FlatParameters::lay_out(const Model& model, const std::vector<int>& blocks, int copied_block) {
+  gather_groups(model, blocks, copied_block);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     ParameterGroup& group = groups_[g];
     group.begin = elements_;
-    group.shard_begin = elements_ / parts_;
+    std::int64_t all = 0, experts = 0;
     for (int block = group.first_block; block < group.last_block; ++block) {
-      const std::int64_t own = copied_ > 0 && g == 0 ? copied_ : size(block);
-      places_[at(block)] = {g, elements_, elements_ + own, -1};
-      elements_ += own;
+      const bool copy = copied_ > 0 && g == 0;
+      const std::int64_t own = copy ? copied_ : model.blocks[at(block)]->parameter_elements();
+      places_[at(block)] = {g, group.begin + all, group.begin + all + own, -1};
+      all += own;
+      if (!copy) experts += divided_experts(*model.blocks[at(block)]);
     }
-    elements_ += (parts_ - (elements_ - group.begin) % parts_) % parts_;
+    add_part(group, false, all - experts);
+    if (experts > 0) {
+      Place& place = places_[at(group.first_block)];
+      const std::int64_t padding = group.parts[0].elements - (all - experts);
+      place.begin += padding;
+      place.end += padding;
+      add_part(group, true, experts);
+    }
     group.elements = elements_ - group.begin;
-    group.shard = group.elements / parts_;
   }
   for (const int block : blocks) {
     const int with = places_[at(block)].shares_with = model.blocks[at(block)]->shares_with();
@@ -75,11 +129,11 @@ void FlatParameters::lay_out(const Model& model, const std::vector<int>& blocks,
 }
 
 void FlatParameters::allocate(Stream& home) {
-  values_ = rank_.allocate(home, Label::parameters,
-                           sharding_.parameters() ? elements_ / parts_ : elements_, value_dtype_,
-                           {.name = "parameters"});
+  values_ =
+      rank_.allocate(home, Label::parameters, sharding_.parameters() ? own_elements_ : elements_,
+                     value_dtype_, {.name = "parameters"});
   gradients_ =
-      rank_.allocate(home, Label::gradients, sharding_.gradients() ? elements_ / parts_ : elements_,
+      rank_.allocate(home, Label::gradients, sharding_.gradients() ? own_elements_ : elements_,
                      options_.gradient_dtype, {.name = "gradients"});
   for (ParameterGroup& group : groups_) {
     const std::int64_t end = group.begin + group.elements;
@@ -102,7 +156,8 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.rates = spec.rates;
     p.columns = spec.columns;
     for (const Axis axis : {Axis::tensor, Axis::expert})
-      if (!spec.division.divides(axis)) p.replicated = p.replicated | axis;
+      if (!spec.division.divides(axis) && !sharding_.over.contains(axis))
+        p.replicated = p.replicated | axis;
     from += spec.elements;
     if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
     if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);
@@ -119,9 +174,7 @@ void FlatParameters::initialise(Stream& home, const ParameterSpec& spec, const P
   });
 }
 
-void FlatParameters::zero_padding(Stream& home, const ParameterGroup& group) {
-  const std::int64_t begin = places_[at(group.last_block - 1)].end;
-  const std::int64_t end = group.begin + group.elements;
+void FlatParameters::zero_padding(Stream& home, std::int64_t begin, std::int64_t end) {
   const auto write = [&](const Tensor& values) {
     home.launch(rank_.prepare(Kernel::fill(values.elements(), 0, value_dtype_)), {values});
   };
@@ -134,11 +187,12 @@ void FlatParameters::zero_padding(Stream& home, const ParameterGroup& group) {
 
 template <class F>
 void FlatParameters::for_own(std::int64_t begin, std::int64_t end, F f) const {
-  for (const ParameterGroup& group : groups_) {
-    const std::int64_t mine = group.begin + index_ * group.shard;
-    const std::int64_t from = std::max(begin, mine), to = std::min(end, mine + group.shard);
-    if (from < to) f(from, group.shard_begin + from - mine, to - from);
-  }
+  for (const ParameterGroup& group : groups_)
+    for (const DividedPart& part : group.parts) {
+      const std::int64_t mine = first_own(part);
+      const std::int64_t from = std::max(begin, mine), to = std::min(end, mine + part.shard);
+      if (from < to) f(from, part.shard_begin + from - mine, to - from);
+    }
 }
 
 Tensor FlatParameters::values_at(std::int64_t begin, std::int64_t own,
@@ -153,19 +207,19 @@ Tensor FlatParameters::gradients_at(std::int64_t begin, std::int64_t own,
   return gradients_.slice(from, from + elements);
 }
 
-Tensor FlatParameters::part_of(int block, Tensor ParameterGroup::*whole) const {
+Tensor FlatParameters::own_of(int block, Tensor ParameterGroup::*whole) const {
   const Place& place = places_[at(block)];
   const ParameterGroup& group = groups_[place.group];
   return group.*whole ? (group.*whole).slice(place.begin - group.begin, place.end - group.begin)
                       : Tensor();
 }
 
-Tensor FlatParameters::value_shard(const ParameterGroup& group) const {
-  return values_at(group.begin + index_ * group.shard, group.shard_begin, group.shard);
+Tensor FlatParameters::value_shard(const DividedPart& part) const {
+  return values_at(first_own(part), part.shard_begin, part.shard);
 }
 
-Tensor FlatParameters::gradient_shard(const ParameterGroup& group) const {
-  return gradients_at(group.begin + index_ * group.shard, group.shard_begin, group.shard);
+Tensor FlatParameters::gradient_shard(const DividedPart& part) const {
+  return gradients_at(first_own(part), part.shard_begin, part.shard);
 }
 
 void FlatParameters::zero_gradients(Stream& stream) {

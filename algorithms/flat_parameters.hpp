@@ -5,8 +5,13 @@
 // of them. Whole, neighbouring blocks form groups. Under a sharding of n ranks each group is padded
 // with zeros to a multiple of n elements, and rank i owns its i-th n-th: at most n - 1 elements per
 // group are padding. Padding has gradient zero, stays zero and adds nothing to a norm.
+//
+// Experts that e of the n ranks divide already are the same on n / e ranks only, which divide them
+// among each other. A block with such experts is a group of two parts: all else, padded in front,
+// and the experts, padded behind, so that the block's own parameters lie side by side.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -28,17 +33,29 @@ struct Sharding {
   Bytes group{0};  // groups hold as many gradients as fit, from the last block on; 0: one block
   bool gradients() const { return stage >= 2; }
   bool parameters() const { return stage >= 3; }
+  // The ranks that divide what ranks of the expert axis hold alike, or the experts.
+  Axes over_for(bool experts) const;
+};
+
+// Neighbouring parameters that the same ranks divide.
+struct DividedPart {
+  bool experts = false;                     // whom Sharding::over_for says who divides
+  std::int64_t begin = 0, elements = 0;     // in the flat buffers, with padding
+  std::int64_t shard_begin = 0, shard = 0;  // of what one rank owns, in buffers of shards
 };
 
 // Blocks whose parameters are gathered and whose gradients are reduced at once. A whole that is
 // divided comes and goes by the hands of the algorithm that divides it.
 struct ParameterGroup {
-  int first_block = 0, last_block = 0;      // [first, last), global numbers
-  std::int64_t begin = 0, elements = 0;     // in the flat buffers, with padding
-  std::int64_t shard_begin = 0, shard = 0;  // of what one rank owns, in buffers of shards
-  Tensor values{}, gradients{};             // whole; empty while not here
+  int first_block = 0, last_block = 0;   // [first, last), global numbers
+  std::int64_t begin = 0, elements = 0;  // in the flat buffers, with padding
+  std::vector<DividedPart> parts{};      // one, or two where experts are apart
+  Tensor values{}, gradients{};          // whole; empty while not here
   bool shared = false;  // a block outside uses some of its parameters (a tied embedding)
 };
+inline Tensor part_of(const Tensor& whole, const ParameterGroup& group, const DividedPart& part) {
+  return whole.slice(part.begin - group.begin, part.begin - group.begin + part.elements);
+}
 
 struct FlatOptions {
   Dtype gradient_dtype = Dtype::fp32;
@@ -58,7 +75,8 @@ class FlatParameters {
                  int copied_block, std::int64_t copied, const FlatOptions& options);
 
   const Sharding& sharding() const { return sharding_; }
-  int parts() const { return parts_; }  // ranks that a group is divided over
+  // Ranks that a part is divided over; of experts 1 where no ranks divide them.
+  int ranks(bool experts) const { return owners_[experts ? 1 : 0].ranks; }
   Dtype whole_dtype() const { return whole_dtype_; }
   Dtype gradient_dtype() const { return options_.gradient_dtype; }
 
@@ -74,14 +92,14 @@ class FlatParameters {
     if (with >= 0) f(group_of(with));
   }
   // Of a block: empty while its group's whole is not here.
-  Tensor values(int block) const { return part_of(block, &ParameterGroup::values); }
-  Tensor gradients(int block) const { return part_of(block, &ParameterGroup::gradients); }
+  Tensor values(int block) const { return own_of(block, &ParameterGroup::values); }
+  Tensor gradients(int block) const { return own_of(block, &ParameterGroup::gradients); }
   Tensor values(int block, const Tensor& version) const {  // of a copy of all values
     return version.slice(places_[at(block)].begin, places_[at(block)].end);
   }
-  // What this rank owns of a group: a slice of the whole buffer, or of the shards.
-  Tensor value_shard(const ParameterGroup& group) const;
-  Tensor gradient_shard(const ParameterGroup& group) const;
+  // What this rank owns of a part: a slice of the whole buffer, or of the shards.
+  Tensor value_shard(const DividedPart& part) const;
+  Tensor gradient_shard(const DividedPart& part) const;
   // The flat buffer of all parameters, or of this rank's shards.
   const Tensor& all_values() const { return values_; }
   // The same in fp32: the optimizer's master copy where the parameters are narrower.
@@ -109,14 +127,28 @@ class FlatParameters {
     std::int64_t begin = 0, end = 0;
     int shares_with = -1;
   };
+  // Who divides a part.
+  struct Owners {
+    int ranks = 1, index = 0;
+  };
   static std::size_t at(int block) { return static_cast<std::size_t>(block); }
-  Tensor part_of(int block, Tensor ParameterGroup::*whole) const;
+  Tensor own_of(int block, Tensor ParameterGroup::*whole) const;
+  const Owners& owners(const DividedPart& part) const { return owners_[part.experts ? 1 : 0]; }
+  std::int64_t first_own(const DividedPart& part) const {
+    return part.begin + owners(part).index * part.shard;
+  }
+  bool divided() const { return sharding_.stage > 0; }
+  void find_owners();
+  // Elements of experts that ranks of the expert axis divide, which are the last of a block.
+  std::int64_t divided_experts(const Block& block) const;
   void lay_out(const Model& model, const std::vector<int>& blocks, int copied_block);
+  void gather_groups(const Model& model, const std::vector<int>& blocks, int copied_block);
+  void add_part(ParameterGroup& group, bool experts, std::int64_t elements);
   void allocate(Stream& home);
   void add_parameters(Stream& home, const Model& model, int block);
   void initialise(Stream& home, const ParameterSpec& spec, const Parameter& parameter,
                   std::uint64_t number);
-  void zero_padding(Stream& home, const ParameterGroup& group);
+  void zero_padding(Stream& home, std::int64_t begin, std::int64_t end);
   Tensor values_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
   Tensor gradients_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
   // Calls f(begin, own, elements) for each piece of the flat range [begin, end) that this rank
@@ -127,9 +159,9 @@ class FlatParameters {
   Rank& rank_;
   FlatOptions options_;
   Sharding sharding_;
-  int parts_ = 1, index_ = 0;
+  std::array<Owners, 2> owners_{};  // of all but experts, of experts
   Dtype whole_dtype_, value_dtype_;
-  std::int64_t copied_ = 0, elements_ = 0;
+  std::int64_t copied_ = 0, elements_ = 0, own_elements_ = 0;
   std::vector<Parameter> parameters_;
   std::vector<ParameterGroup> groups_;
   std::vector<Place> places_;  // by global number of the block

@@ -18,6 +18,8 @@
 //   after the forward, and that per step when they stay after the backward; (n-1)/n P + (m-1)/m (P
 //   - P_s) with groups of m memory          P/n, and P_s and at most `limit` groups whole; P/n + P
 //   when all stay; (P - P_s)/m more between the passes with groups of m
+// Experts that e ranks divide (see zero.cpp) are gathered by n/e ranks; with e = n a group's whole
+// has a copy of them.
 #include "algorithms/fsdp.hpp"
 
 namespace orrery {
@@ -25,6 +27,9 @@ namespace orrery {
 namespace {
 // Micro-batches are then many, and gathers in each would cost more than the memory is worth.
 bool pipelined(const Replica& replica) { return replica.rank().size(Axis::pipeline) > 1; }
+
+std::size_t kind(const DividedPart& part) { return part.experts ? 1 : 0; }
+int ranks_of(const Channel* channel) { return channel == nullptr ? 1 : channel->size(); }
 }  // namespace
 
 GatheredParameters::GatheredParameters(Replica& replica, const GatherOptions& options)
@@ -35,12 +40,20 @@ GatheredParameters::GatheredParameters(Replica& replica, const GatherOptions& op
           options.after_forward.value_or(pipelined(replica) ? Reshard::no : Reshard::yes)),
       after_backward_(options.after_backward.value_or(!pipelined(replica))),
       stream_(replica.rank().stream("parameters")),
-      channel_(replica.rank().channel(flat_.sharding().over, "parameters")),
       states_(flat_.groups().size()) {
   if (options.prefetch < 0 || options.limit < 1)
     throw Error(Category::config, "FSDP prefetches 0 or more groups and has at least 1 whole");
-  if (after_forward_ == Reshard::to_group)
-    group_channel_ = &replica.rank().channel(options.group, "regrouped");
+  Rank& rank = replica.rank();
+  const Sharding regrouped{.over = options.group};
+  for (const bool experts : {false, true}) {
+    if (flat_.ranks(experts) == 1) continue;
+    channel_.at(experts ? 1 : 0) = &rank.channel(flat_.sharding().over_for(experts),
+                                                 experts ? "expert parameters" : "parameters");
+    if (const Axes over = regrouped.over_for(experts);
+        after_forward_ == Reshard::to_group && rank.size(over) > 1)
+      group_channel_.at(experts ? 1 : 0) =
+          &rank.channel(over, experts ? "regrouped experts" : "regrouped");
+  }
   updated();
 }
 
@@ -69,22 +82,39 @@ void GatheredParameters::gather(ParameterGroup& group) {
     stream_.after(released_.front());
     released_.pop_front();
   }
-  Rank& rank = replica_.rank();
   State& state = state_of(group);
-  const bool from_kept = static_cast<bool>(state.kept);
-  stream_.after(from_kept ? state.kept_at : updated_);
-  Tensor part = from_kept ? std::move(state.kept) : flat_.value_shard(group);
-  group.values = rank.allocate(stream_, Label::communication, group.elements, flat_.whole_dtype(),
-                               {.name = "gathered parameters"});
-  if (part.dtype() != flat_.whole_dtype()) {
-    const Tensor sent = rank.allocate(stream_, Label::communication, part.elements(),
-                                      flat_.whole_dtype(), {.name = "sent parameters"});
-    stream_.launch(rank.prepare(Kernel::cast(part.elements(), part.dtype(), flat_.whole_dtype())),
+  const std::vector<Tensor> kept = std::move(state.kept);
+  state.kept.clear();
+  stream_.after(kept.empty() ? updated_ : state.kept_at);
+  group.values = replica_.rank().allocate(stream_, Label::communication, group.elements,
+                                          flat_.whole_dtype(), {.name = "gathered parameters"});
+  for (std::size_t i = 0; i < group.parts.size(); ++i) {
+    const DividedPart& part = group.parts[i];
+    const Tensor whole = part_of(group.values, group, part);
+    if (kept.empty())
+      gather_part(whole, flat_.value_shard(part), channel_.at(kind(part)));
+    else
+      gather_part(whole, kept[i], group_channel_.at(kind(part)));
+  }
+  state.gathered = stream_.record();
+  if (!group.shared) ++whole_;
+}
+
+// Without a channel `part` is the whole.
+void GatheredParameters::gather_part(const Tensor& whole, Tensor part, Channel* channel) {
+  Rank& rank = replica_.rank();
+  if (part.dtype() != whole.dtype()) {
+    const Tensor sent = channel == nullptr
+                            ? whole
+                            : rank.allocate(stream_, Label::communication, part.elements(),
+                                            whole.dtype(), {.name = "sent parameters"});
+    stream_.launch(rank.prepare(Kernel::cast(part.elements(), part.dtype(), whole.dtype())),
                    {part, sent});
     part = sent;
+  } else if (channel == nullptr) {
+    stream_.copy(part, whole);
   }
-  state.gathered = stream_.all_gather(group.values, part, from_kept ? *group_channel_ : channel_);
-  if (!group.shared) ++whole_;
+  if (channel != nullptr) stream_.all_gather(whole, part, *channel);
 }
 
 void GatheredParameters::after(const Unit& unit, Pass pass) {
@@ -102,11 +132,15 @@ void GatheredParameters::release(ParameterGroup& group, bool keep_part) {
   Stream& compute = replica_.compute();
   if (keep_part) {
     State& state = state_of(group);
-    const std::int64_t n = group.elements / group_channel_->size();
-    const std::int64_t begin = group_channel_->index() * n;
-    state.kept = replica_.rank().allocate(compute, Label::communication, n, flat_.whole_dtype(),
-                                          {.name = "kept parameters"});
-    state.kept_at = compute.copy(group.values.slice(begin, begin + n), state.kept);
+    for (const DividedPart& part : group.parts) {
+      const Channel* const channel = group_channel_.at(kind(part));
+      const std::int64_t n = part.elements / ranks_of(channel);
+      const std::int64_t begin = channel == nullptr ? 0 : channel->index() * n;
+      state.kept.push_back(replica_.rank().allocate(
+          compute, Label::communication, n, flat_.whole_dtype(), {.name = "kept parameters"}));
+      state.kept_at = compute.copy(part_of(group.values, group, part).slice(begin, begin + n),
+                                   state.kept.back());
+    }
   }
   if (after_forward_ == Reshard::no)  // no gather will wait for it in this micro-batch
     stream_.after(compute.record());
@@ -122,10 +156,16 @@ Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
   int forwards = first || group.shared || (stays && !after_backward_) ? 1 : k;
   int backwards = last || group.shared || stays ? 0 : k;
   if (first && last) forwards = 1, backwards = 0;
-  const Bytes whole = bytes_of(group.elements, flat_.whole_dtype());
-  const int again = after_forward_ == Reshard::to_group ? group_channel_->size() : channel_.size();
-  return wire_bytes(Collective::all_gather, whole, channel_.size()) * forwards +
-         wire_bytes(Collective::all_gather, whole, again) * backwards;
+  const bool regrouped = after_forward_ == Reshard::to_group;
+  Bytes all;
+  for (const DividedPart& part : group.parts) {
+    const Bytes whole = bytes_of(part.elements, flat_.whole_dtype());
+    const int first_ranks = ranks_of(channel_.at(kind(part)));
+    const int again = regrouped ? ranks_of(group_channel_.at(kind(part))) : first_ranks;
+    all += wire_bytes(Collective::all_gather, whole, first_ranks) * forwards +
+           wire_bytes(Collective::all_gather, whole, again) * backwards;
+  }
+  return all;
 }
 
 void GatheredParameters::updated() { updated_ = replica_.compute().record(); }

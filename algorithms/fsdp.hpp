@@ -2,6 +2,7 @@
 // lives with a fraction of them. See fsdp.cpp.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -21,7 +22,7 @@ struct GatherOptions {
   // Absent: yes and true, and under a pipeline no and false.
   std::optional<Reshard> after_forward{};
   std::optional<bool> after_backward{};  // false: groups stay until the step's last micro-batch
-  Axes group{};                          // the m ranks of Reshard::to_group
+  Axes group{};  // the m ranks of Reshard::to_group; of experts those but for the expert axis
 };
 
 class GatheredParameters {
@@ -38,10 +39,11 @@ class GatheredParameters {
   // What belongs to a group of parameters.
   struct State {
     Event gathered;
-    Tensor kept;  // this rank's part of Reshard::to_group
+    std::vector<Tensor> kept;  // this rank's of Reshard::to_group, by part
     Event kept_at;
   };
   void gather(ParameterGroup& group);
+  void gather_part(const Tensor& whole, Tensor part, Channel* channel);
   void release(ParameterGroup& group, bool keep_part);
   void prefetch(const Unit& unit);
   State& state_of(const ParameterGroup& group) {
@@ -54,8 +56,8 @@ class GatheredParameters {
   Reshard after_forward_;
   bool after_backward_;
   Stream& stream_;
-  Channel& channel_;
-  Channel* group_channel_ = nullptr;
+  // Of all but experts, of experts; null: one rank has them all.
+  std::array<Channel*, 2> channel_{}, group_channel_{};
   std::vector<State> states_;
   int whole_ = 0;               // groups gathered now, but for shared ones
   std::deque<Event> released_;  // last uses of groups that no gather has waited for yet

@@ -14,6 +14,11 @@
 //
 // g is reduced in each micro-batch, or adds up to the last one and is reduced once.
 //
+// Experts that e of the ranks divide already (models/mixture.hpp) are a group of their own kind:
+// the n / e ranks with the same experts divide, reduce and gather these (DeepSpeed-MoE, Rajbhandari
+// et al. 2022, arXiv 2201.05596, section 4.2; Megatron-LM's expert data parallel group). With e = n
+// each rank owns its experts.
+//
 // Cost per step, for P bytes of parameters, G of gradients, O of optimizer state, k micro-batches:
 //   communication   a reduce-scatter of (n-1)/n G sent per rank, k times when each micro-batch is
 //                   reduced; stages 1 and 2 an all-gather of (n-1)/n P, stage 3 those of fsdp.cpp;
@@ -21,6 +26,7 @@
 //   memory          stage 1: P + G + O/n; 2: P + (G + O)/n; 3: (P + G + O)/n. Stages 2 and 3 have
 //                   besides the whole gradients of at most two groups; of all, while they add up
 //                   to the last of several micro-batches
+// Of the experts on a rank, n / e in place of n.
 #include "algorithms/zero.hpp"
 
 namespace orrery {
@@ -36,20 +42,27 @@ Axes repetitions(Axes over) {
     if (!over.contains(axis)) others = others | axis;
   return others;
 }
+
+std::size_t kind(const DividedPart& part) { return part.experts ? 1 : 0; }
 }  // namespace
 
 Zero::Zero(Replica& replica, const ZeroOptions& options)
     : replica_(replica), flat_(replica.flat()), options_(options), states_(flat_.groups().size()) {
   Rank& rank = replica.rank();
-  if (flat_.parts() > 1) {
+  if (flat_.ranks(false) > 1) {
     scatters_ = &rank.stream("gradients");
-    scatter_ = &rank.channel(options.over, "gradients");
-    if (flat_.sharding().parameters()) {
+    if (flat_.sharding().parameters())
       gathered_ = std::make_unique<GatheredParameters>(replica, options.gather);
-    } else {
+    else
       gathers_ = &rank.stream("parameters");
-      gather_ = &rank.channel(options.over, "parameters");
-    }
+  }
+  for (const bool experts : {false, true}) {
+    if (flat_.ranks(experts) == 1) continue;
+    const Axes over = flat_.sharding().over_for(experts);
+    scatter_.at(experts ? 1 : 0) = &rank.channel(over, experts ? "expert gradients" : "gradients");
+    if (gathers_ != nullptr)
+      gather_.at(experts ? 1 : 0) =
+          &rank.channel(over, experts ? "expert parameters" : "parameters");
   }
   if (const Axes others = repetitions(options.over); rank.size(others) > 1) {
     averages_ = &rank.stream("averages");
@@ -94,12 +107,12 @@ void Zero::gradients_ready(const Unit& unit) {
 void Zero::reduce(const Unit& unit) {
   ParameterGroup& group = flat_.group_of(unit.block);
   if (group.first_block != unit.block || group.elements == 0) return;
-  const Tensor shard = flat_.gradient_shard(group);
   Stream* last = &replica_.compute();
   if (scatters_ != nullptr) {
     scatters_->after(last->record());
     bool& reduced = state_of(group).reduced;
-    reduce_scatter(group.gradients, shard, reduced);
+    for (const DividedPart& part : group.parts)
+      reduce_scatter(part_of(group.gradients, group, part), part, reduced);
     reduced = true;
     last = scatters_;
     if (flat_.sharding().gradients()) {
@@ -109,17 +122,34 @@ void Zero::reduce(const Unit& unit) {
   }
   if (averages_ != nullptr && unit.last_micro_batch) {
     averages_->after(last->record());
-    averages_->all_reduce(shard, Reduce::mean, *average_);
+    for (const DividedPart& part : group.parts)
+      averages_->all_reduce(flat_.gradient_shard(part), Reduce::mean, *average_);
     last = averages_;
   }
   if (!options_.overlap_reduce) replica_.compute().after(last->record());
 }
 
-// shard <- (shard +) this rank's part of the mean of `whole`, sent in the type of communication.
-void Zero::reduce_scatter(const Tensor& whole, const Tensor& shard, bool add) {
+// The shard of a part <- (shard +) this rank's part of the mean of `whole`, sent in the type of
+// communication.
+void Zero::reduce_scatter(const Tensor& whole, const DividedPart& part, bool add) {
+  const Tensor shard = flat_.gradient_shard(part);
   const Dtype own = flat_.gradient_dtype(), wire = options_.communication.value_or(own);
+  const auto add_up = [&](const Tensor& more) {
+    scatters_->launch(
+        replica_.rank().prepare(Kernel::linear_combination(shard.elements(), 1, 1, own)),
+        {more, shard});
+  };
+  Channel* const channel = scatter_.at(kind(part));
+  if (channel == nullptr) {  // the experts of one rank
+    if (!flat_.sharding().gradients()) return;
+    if (add)
+      add_up(whole);
+    else
+      scatters_->copy(whole, shard);
+    return;
+  }
   if (!add && wire == own) {
-    scatters_->reduce_scatter(shard, whole, Reduce::mean, *scatter_);
+    scatters_->reduce_scatter(shard, whole, Reduce::mean, *channel);
     return;
   }
   const auto cast = [&](const Tensor& from, const Tensor& to) {
@@ -130,12 +160,9 @@ void Zero::reduce_scatter(const Tensor& whole, const Tensor& shard, bool add) {
   };
   const Tensor sent = wire == own ? whole : cast(whole, buffer(whole.elements(), wire));
   Tensor received = buffer(shard.elements(), wire);
-  scatters_->reduce_scatter(received, sent, Reduce::mean, *scatter_);
+  scatters_->reduce_scatter(received, sent, Reduce::mean, *channel);
   if (wire != own) received = cast(received, add ? buffer(shard.elements(), own) : shard);
-  if (add)
-    scatters_->launch(
-        replica_.rank().prepare(Kernel::linear_combination(shard.elements(), 1, 1, own)),
-        {received, shard});
+  if (add) add_up(received);
 }
 
 Tensor Zero::buffer(std::int64_t elements, Dtype dtype) {
@@ -152,21 +179,24 @@ void Zero::await_reductions() {
 
 std::optional<Bytes> Zero::sent(std::int64_t steps) const {
   if (replica_.rank().size(Axis::pipeline) > 1) return std::nullopt;
-  const int k = replica_.options().micro_batches, n = flat_.parts();
+  const int k = replica_.options().micro_batches, all = flat_.ranks(false);
   const Dtype own = flat_.gradient_dtype(), wire = options_.communication.value_or(own);
-  Bytes step = options_.clip_norm > 0 && n > 1
-                   ? wire_bytes(Collective::all_reduce, bytes_of(1, Dtype::fp32), n)
+  Bytes step = options_.clip_norm > 0 && all > 1
+                   ? wire_bytes(Collective::all_reduce, bytes_of(1, Dtype::fp32), all)
                    : Bytes(0);
   for (const ParameterGroup& group : flat_.groups()) {
-    const auto whole = [&](Dtype type) { return bytes_of(group.elements, type); };
-    if (scatters_ != nullptr)
-      step +=
-          wire_bytes(Collective::reduce_scatter, whole(wire), n) * (options_.reduce_each ? k : 1);
-    if (gathers_ != nullptr)
-      step += wire_bytes(Collective::all_gather, whole(flat_.whole_dtype()), n);
+    for (const DividedPart& part : group.parts) {
+      const int n = flat_.ranks(part.experts);
+      const auto whole = [&](Dtype type) { return bytes_of(part.elements, type); };
+      if (n > 1)
+        step +=
+            wire_bytes(Collective::reduce_scatter, whole(wire), n) * (options_.reduce_each ? k : 1);
+      if (gathers_ != nullptr && n > 1)
+        step += wire_bytes(Collective::all_gather, whole(flat_.whole_dtype()), n);
+      if (average_ != nullptr)
+        step += wire_bytes(Collective::all_reduce, bytes_of(part.shard, own), average_->size());
+    }
     if (gathered_) step += gathered_->sent(group, k);
-    if (average_ != nullptr)
-      step += wire_bytes(Collective::all_reduce, bytes_of(group.shard, own), average_->size());
   }
   return step * steps;
 }
@@ -183,8 +213,10 @@ StepEnd Zero::issue(Progress& progress) {
     flat_.update(compute, group, scale);
     if (gathers_ == nullptr || group.elements == 0) continue;
     gathers_->after(compute.record());
-    state_of(group).updated =
-        gathers_->all_gather(group.values, flat_.value_shard(group), *gather_);
+    for (const DividedPart& part : group.parts)
+      if (Channel* const channel = gather_.at(kind(part)); channel != nullptr)
+        gathers_->all_gather(part_of(group.values, group, part), flat_.value_shard(part), *channel);
+    state_of(group).updated = gathers_->record();
   }
   if (gathers_ != nullptr && !options_.overlap_gather) compute.after(gathers_->record());
   if (gathered_) gathered_->updated();

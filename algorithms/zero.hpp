@@ -1,6 +1,7 @@
 // Data parallelism that divides optimizer state, gradients and parameters. See zero.cpp.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -12,8 +13,9 @@
 namespace orrery {
 
 struct ZeroOptions {
-  int stage = 3;                          // 1, 2 or 3
-  Axes over{Axis::shard, Axis::context};  // the ranks that divide; others of gradient_axes repeat
+  int stage = 3;  // 1, 2 or 3
+  // The ranks that divide; others of gradient_axes repeat.
+  Axes over{Axis::expert, Axis::shard, Axis::context};
   Bytes group{0};              // gradients reduced at once, in whole blocks; 0: a block each
   bool reduce_each = false;    // micro-batch; else gradients add up until the last one
   bool overlap_reduce = true;  // reductions run beside the backward
@@ -45,7 +47,7 @@ class Zero : public Algorithm, private ShardingHooks {
   void gradients_ready(const Unit& unit) override;
   void open_gradients(ParameterGroup& group);
   void reduce(const Unit& unit);
-  void reduce_scatter(const Tensor& whole, const Tensor& shard, bool add);
+  void reduce_scatter(const Tensor& whole, const DividedPart& part, bool add);
   void await_reductions();
   Tensor buffer(std::int64_t elements, Dtype dtype);
   State& state_of(const ParameterGroup& group) {
@@ -59,7 +61,9 @@ class Zero : public Algorithm, private ShardingHooks {
   std::unique_ptr<GatheredParameters> gathered_;  // stage 3
   // Null where there is nobody to communicate with.
   Stream *scatters_ = nullptr, *gathers_ = nullptr, *averages_ = nullptr;
-  Channel *scatter_ = nullptr, *gather_ = nullptr, *average_ = nullptr;
+  // Of all but experts, of experts.
+  std::array<Channel*, 2> scatter_{}, gather_{};
+  Channel* average_ = nullptr;
   std::deque<Event> reducing_;  // under way, of whole gradients that are given up
 };
 

@@ -117,7 +117,7 @@ AlgorithmPlan plan_of(const ZeroOptions& options, const ShardingKeys& keys, Node
     if (n % m != 0)
       throw Error(Category::config,
                   fmt::format("the parameters are divided over groups of {} replicas", m));
-    return DataAxes{.shard = m, .replicate = n / m};
+    return DataAxes{.shard = m, .replicate = n / m, .sharded = true};
   };
   const bool chosen = keys.reduce.has_value();
   plan.make = [options, chosen](Replica& replica) {
@@ -164,8 +164,8 @@ AlgorithmPlan read_fsdp(const Node& node, Problems& problems) {
     problems.add("algorithm.shard", "not available yet: groups of ranks within hybrid sharding",
                  "leave it out, or use true or false for reshard_after_forward");
   if (m) {
-    options.over = {Axis::shard, Axis::replicate, Axis::context};
-    options.gather.group = Axis::shard;
+    options.over = {Axis::expert, Axis::shard, Axis::replicate, Axis::context};
+    options.gather.group = {Axis::expert, Axis::shard};
     options.gather.after_forward = Reshard::to_group;
   } else if (!reshard.is_null()) {
     options.gather.after_forward = reshard.text == "true" ? Reshard::yes : Reshard::no;

@@ -67,7 +67,8 @@ void check_parallel(const Scenario& s, Problems& problems) {
                  "use algorithm petra, or schedule pipedream or pipedream-2bw");
   const auto& composes = find_algorithm(s.algorithm.name)->composes_with;
   const bool holds = std::find(composes.begin(), composes.end(), "tensor") != composes.end();
-  if (own && holds && (p.tensor > 1 || p.context > 1))  // else check_composition tells
+  if (own && holds &&
+      (p.tensor > 1 || p.context > 1 || p.expert > 1))  // else check_composition tells
     refuse(problems, "algorithm.inner", "stages that several ranks share", "use none or ddp");
   if (own && holds && s.recompute)
     problems.add("memory.recompute",
@@ -297,19 +298,23 @@ void check_sizes(Scenario& s, Problems& problems) {
     return check_schedule(s, problems, false);
   }
   const std::int64_t replicas = s.gpus() / one_model;
+  DataAxes axes;
   try {
-    s.algorithm.plan.divide(static_cast<int>(replicas));
+    axes = s.algorithm.plan.divide(static_cast<int>(replicas));
   } catch (const Error& e) {
     problems.add("algorithm.name",
                  fmt::format("{}, but {} makes {}", e.message(), data_group(s), replicas),
                  s.algorithm.name == "none" ? "use ddp, or fewer GPUs" : "use more or fewer GPUs");
     return check_schedule(s, problems, false);
   }
-  if (replicas % p.expert != 0)
-    problems.add(
-        "parallel.expert",
-        fmt::format("{} data-parallel GPUs do not divide into groups of {}", replicas, p.expert),
-        nearest_divisors(replicas, p.expert));
+  if (const int around = axes.around_experts(); around % p.expert != 0)
+    problems.add("parallel.expert",
+                 fmt::format("{} {} do not divide into groups of {}", around,
+                             around == replicas ? "data-parallel GPUs"
+                             : axes.sharded     ? "GPUs that divide a model copy"
+                                                : "GPUs of a worker",
+                             p.expert),
+                 nearest_divisors(around, p.expert));
   const int multiple = s.algorithm.plan.micro_batches;
   const std::int64_t unit = replicas * s.data.micro_batch * multiple;
   if (s.data.global_batch % unit != 0)
@@ -397,10 +402,11 @@ Grid Scenario::grid() const {
   g.set(Axis::tensor, static_cast<int>(parallel.tensor));
   g.set(Axis::context, static_cast<int>(parallel.context));
   g.set(Axis::pipeline, static_cast<int>(parallel.pipeline));
-  const DataAxes data_axes = algorithm.plan.divide(data_parallel());
+  const DataAxes data_axes =
+      algorithm.plan.divide(data_parallel()).with_experts(static_cast<int>(parallel.expert));
   g.set(Axis::shard, data_axes.shard);
-  g.set(Axis::expert, static_cast<int>(parallel.expert));
-  g.set(Axis::replicate, data_axes.replicate / static_cast<int>(parallel.expert));
+  g.set(Axis::expert, data_axes.expert);
+  g.set(Axis::replicate, data_axes.replicate);
   g.set(Axis::island, data_axes.island);
   return g;
 }

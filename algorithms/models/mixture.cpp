@@ -177,12 +177,14 @@ class ExpertMixture : public Mixture {
       return add({name, matrices * each, out_deviation, 0, true, h, division});
     };
     router_ = add({"router.weight", h * s_.experts, 0.02, 0, true, s_.experts});
+    if (shared_ > 0) {
+      shared_up_matrix_ = up("shared.up.weight", 1, s_.shared_ffn, shared_, 0);
+      shared_down_ = down("shared.down.weight", 1, shared_, 0);
+    }
+    // Last, as what fewer ranks hold alike is (flat_parameters.hpp).
     experts_up_ =
         up("experts.up.weight", local_, s_.expert_ffn, ffn_, apart() ? local_ * h * up_ * t : 0);
     experts_down_ = down("experts.down.weight", local_, ffn_, apart() ? local_ * h * ffn_ * t : 0);
-    if (shared_ == 0) return;
-    shared_up_matrix_ = up("shared.up.weight", 1, s_.shared_ffn, shared_, 0);
-    shared_down_ = down("shared.down.weight", 1, shared_, 0);
   }
   Range keep(std::int64_t elements) {
     const Range range{kept_, elements};

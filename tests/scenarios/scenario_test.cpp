@@ -307,10 +307,19 @@ TEST_CASE("experts divide over GPUs that train their own samples, and other mode
   const auto alone = mixture({"experts={imbalance: 1.5}"});
   REQUIRE(alone.size() == 1);
   CHECK(alone[0].text.find("a GPU that holds all experts") == 0);
-  for (const char* other : {"algorithm={name: zero}", "algorithm={name: diloco}"}) {
-    const auto one = mixture({"parallel.expert=8", other});
-    REQUIRE(one.size() == 1);
-    CHECK(one[0].text.find("does not compose with expert") != std::string::npos);
+  for (const auto& [algorithm, reason] :
+       {std::pair{"{name: zero, stage: 2}", ""},
+        {"{name: fsdp, shard: 16}", ""},
+        {"{name: diloco, workers: 6}", ""},
+        {"{name: fsdp, shard: 4}",
+         "4 GPUs that divide a model copy do not divide into groups of 8"},
+        {"{name: diloco}", "1 GPUs of a worker do not divide into groups of 8"},
+        {"{name: dpu}", "dpu does not compose with expert"}}) {
+    CAPTURE(algorithm);
+    const auto all =
+        mixture({"parallel.expert=8", (std::string("algorithm=") + algorithm).c_str()});
+    CHECK((all.empty() ? "" : all[0].text).find(reason) == 0);
+    CHECK(all.empty() == (reason[0] == 0));
   }
   CHECK(messages(quickstart({"parallel.expert=2"}))[0].text ==
         "llama-3.2-1b has no experts to divide");

@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -52,6 +51,7 @@ struct AlgorithmCase {
   int replicas = 4;
   std::int64_t steps = 12;
   int micro_batches = 2;
+  int expert = 1;  // divides replicas
   std::function<Model(Rank&, int micro_batches)> model = small_mlp;
   std::int64_t stop = -1;  // saves the state after this step instead of the last, and ends
   const WorldResult* resume = nullptr;  // goes on from its state
@@ -60,9 +60,10 @@ struct AlgorithmCase {
 inline WorldSetup setup_of(const AlgorithmCase& c) {
   WorldSetup setup = setup_for(1);
   const AlgorithmPlan plan = plan_of(c.algorithm);
-  const DataAxes axes = plan.divide(c.replicas);
+  const DataAxes axes = plan.divide(c.replicas).with_experts(c.expert);
   setup.options.grid.set(Axis::shard, axes.shard)
       .set(Axis::replicate, axes.replicate)
+      .set(Axis::expert, axes.expert)
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
   for (const auto& service : plan.services)
@@ -139,12 +140,7 @@ inline std::int64_t sent_by_cost_block(const WorldResult& result, std::size_t ra
 inline std::int64_t sent(const WorldResult& result, std::size_t rank) {
   std::int64_t all = 0;
   for (const std::string& line : result.channels) {
-    std::istringstream in(line);
-    std::size_t of = 0;
-    std::string channel, kind;
-    std::int64_t calls = 0, bytes = 0;
-    in >> of >> channel >> kind >> calls >> bytes;
-    if (of == rank) all += bytes;
+    if (std::stoul(line) == rank) all += std::stoll(line.substr(line.rfind(' ')));
   }
   return all;
 }
