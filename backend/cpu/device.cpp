@@ -146,31 +146,4 @@ void CpuDevice::stop() {
   for (std::uint32_t i = 0; i < stream_count(); ++i) streams_[i]->stop();
 }
 
-void CpuDevice::report(Rank& rank, RankReport& report) const {
-  HostDevice::report(rank, report);
-  for (const auto& channel : rank.channels())
-    for (ChannelUse use : channel->uses()) {
-      for (std::uint32_t i = 0; i < stream_count(); ++i)
-        for (const auto& [used, measured] : streams_[i]->uses())
-          if (used == channel.get() && measured.kind == use.kind) {
-            use.busy += measured.busy;
-            use.exposed += measured.exposed;
-          }
-      const Communicator& communicator = channel->outgoing();
-      report.channels.push_back({communicator.group(), communicator.lane(), channel->edge(), use});
-    }
-}
-
-std::uint64_t CpuDevice::activities() const {
-  std::uint64_t count = 0;
-  for (std::uint32_t i = 0; i < stream_count(); ++i) count += streams_[i]->passed();
-  return count;
-}
-
-Time CpuDevice::last_end() const {
-  Time end;
-  for (std::uint32_t i = 0; i < stream_count(); ++i) end = std::max(end, streams_[i]->last_end());
-  return end;
-}
-
 }  // namespace orrery::cpu

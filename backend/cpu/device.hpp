@@ -26,7 +26,6 @@ class CpuDevice final : public host::HostDevice {
   ~CpuDevice() override;
 
   void stop() override;
-  void report(Rank& rank, RankReport& report) const override;
 
   void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
   void* map(const Storage& storage) override;
@@ -48,6 +47,8 @@ class CpuDevice final : public host::HostDevice {
   std::uint64_t passed(std::uint32_t index) const override { return stream(index).passed(); }
   std::uint64_t issued(std::uint32_t index) const override { return stream(index).issued(); }
   Traffic traffic(std::uint32_t index) const override { return stream(index).traffic(); }
+  const ChannelUses& uses(std::uint32_t index) const override { return stream(index).uses(); }
+  Time stream_end(std::uint32_t index) const override { return stream(index).last_end(); }
   void watch(Event event) override { stream(event.stream).watch(event.ordinal); }
   std::exception_ptr failure_by(Event event) const override {
     return stream(event.stream).failure_by(event.ordinal);
@@ -68,8 +69,6 @@ class CpuDevice final : public host::HostDevice {
   void compute_waits(std::uint32_t waiting, std::int64_t other);
 
   Bytes arena_high_water() const override { return arena_.high_water(Place::device); }
-  std::uint64_t activities() const override;
-  Time last_end() const override;
 
  private:
   void set_operands(Operation& operation, std::span<const Operand> operands) const;

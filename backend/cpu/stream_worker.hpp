@@ -49,7 +49,7 @@ class StreamWorker final : public Entity {
   std::exception_ptr failure_by(std::uint64_t ordinal) const;
 
   // After stop().
-  const std::vector<std::pair<const Channel*, ChannelUse>>& uses() const { return uses_; }
+  const ChannelUses& uses() const { return uses_; }
   Time last_end() const { return last_end_; }
 
   std::string who() const override;
@@ -90,7 +90,7 @@ class StreamWorker final : public Entity {
   std::array<std::atomic<std::uint64_t>, part_count> parts_{};
   Instant mark_;  // up to here the time has been spent
   Time last_end_;
-  std::vector<std::pair<const Channel*, ChannelUse>> uses_;
+  ChannelUses uses_;
   std::thread thread_;
 };
 

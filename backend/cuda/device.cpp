@@ -21,7 +21,7 @@ const host::Arena::Source pinned_memory{[](std::size_t bytes) {
                                                 "cudaHostAlloc");
                                           return data;
                                         },
-                                        [](void* data) { cudaFreeHost(data); }};
+                                        [](void* data) { cudaFreeHost(data); }, false};
 
 std::size_t size(Bytes bytes) { return static_cast<std::size_t>(bytes.value); }
 
@@ -77,6 +77,8 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
   waiting.clock = parts.options.clock;
   transport_ = parts.options.transport(rank, std::move(waiting));
   check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  transport_->stream_opened();
+  keep_host_waits();
   origin_ = events_.take();
   check(cudaEventRecord(origin_, copies_), "cudaEventRecord");
   wait_for(copies_);
@@ -84,17 +86,20 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
 }
 
 CudaDevice::~CudaDevice() {
+  use_gpu(gpu_);
   transport_->abort();
   for (auto& stream : streams_) stream.reset();
   transport_.reset();
   events_.give_back(origin_);
-  cudaStreamDestroy(copies_);
+  finish(copies_);
 }
 
 void CudaDevice::open_stream(std::uint32_t stream, const std::string& name, Place place) {
   use_gpu(gpu_);
+  transport_->stream_opened();
+  auto fresh = std::make_unique<GpuStream>(name, place, origin_, origin_time_);
   const std::lock_guard lock(mutex_);  // the watcher counts streams
-  streams_[stream] = std::make_unique<GpuStream>(name, place, origin_, origin_time_);
+  streams_[stream] = std::move(fresh);
   count_stream(name);
 }
 
@@ -123,11 +128,7 @@ void CudaDevice::unmap(void* data, const Storage& storage, Event after) {
 
 // Until what has been enqueued on `stream` is done, or the run has failed.
 void CudaDevice::wait_for(cudaStream_t stream) {
-  cudaEvent_t here = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    here = events_.take();
-  }
+  const cudaEvent_t here = events_.take();
   check(cudaEventRecord(here, stream), "cudaEventRecord");
   cudaError_t state = cudaErrorNotReady;
   while ((state = cudaEventQuery(here)) == cudaErrorNotReady) {
@@ -135,7 +136,6 @@ void CudaDevice::wait_for(cudaStream_t stream) {
     std::this_thread::yield();
   }
   check(state, "cudaEventQuery");
-  const std::lock_guard lock(mutex_);
   events_.give_back(here);
 }
 
@@ -166,23 +166,29 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
   use_gpu(gpu_);
   GpuStream& stream = *streams_[index];
   host::PartTimes waited{};
+  std::vector<host::HostWait> waits;
   if (index == compute_stream()) {
     const Lock lock(monitor().mutex());
     waited = host_waited(std::chrono::steady_clock::now());
+    waits = take_host_waits();
   }
+  const cudaEvent_t begin = events_.take(), end = events_.take();
   Issued* operation = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    operation = &stream.open(kind, events_);
+    operation = &stream.open(kind, begin, end);
     operation->label = label;
     operation->site = more.site;
     operation->channel = more.channel;
     operation->collective = more.collective;
     operation->fenced_by = more.fenced_by;
     operation->host_waited = waited;
+    operation->host_waits = std::move(waits);
   }
   parts_.in_flight.fetch_add(1);
+  check(cudaEventRecord(begin, stream.handle()), "cudaEventRecord");
   enqueue(stream.handle());
+  check(cudaEventRecord(end, stream.handle()), "cudaEventRecord");
   {
     const std::lock_guard lock(mutex_);
     stream.submit(*operation);
@@ -233,13 +239,22 @@ void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const
 
 void CudaDevice::fence(std::uint32_t stream, Event event) {
   Issued more;
-  more.fenced_by = event.stream;
+  more.fenced_by = event;
   issue(
       stream, Issued::Kind::fence, "after",
       [&](cudaStream_t handle) {
-        const std::lock_guard lock(mutex_);
-        if (const cudaEvent_t end = streams_[event.stream]->end_of(event.ordinal))
-          check(cudaStreamWaitEvent(handle, end, 0), "cudaStreamWaitEvent");
+        Issued* awaited = nullptr;
+        {
+          const std::lock_guard lock(mutex_);
+          awaited = streams_[event.stream]->hold(event.ordinal);
+        }
+        if (awaited == nullptr) return;
+        const cudaError_t result = cudaStreamWaitEvent(handle, awaited->end, 0);
+        {
+          const std::lock_guard lock(mutex_);
+          GpuStream::let_go(*awaited);
+        }
+        check(result, "cudaStreamWaitEvent");
       },
       more);
 }
@@ -300,13 +315,9 @@ CudaDevice::Look CudaDevice::look() {
   bool moved = false, waits = false;
   {
     const std::lock_guard lock(mutex_);
-    for (std::uint32_t i = 0; i < stream_count(); ++i) {
-      while (const Issued* operation = streams_[i]->finished()) {
-        retire(i, *operation);
-        moved = true;
-      }
+    while (retire_finished()) moved = true;
+    for (std::uint32_t i = 0; i < stream_count(); ++i)
       waits = waits || streams_[i]->oldest() != nullptr;
-    }
   }
   if (!moved) return waits ? Look::nothing_moved : Look::nothing_in_flight;
   const Lock lock(monitor().mutex());
@@ -314,19 +325,40 @@ CudaDevice::Look CudaDevice::look() {
   return Look::moved;
 }
 
+// Whether any operation was. A fence comes behind what it waited for, which tells what the waiting
+// was for.
+bool CudaDevice::retire_finished() {
+  bool any = false;
+  for (std::uint32_t i = 0; i < stream_count(); ++i)
+    while (const Issued* operation = streams_[i]->finished()) {
+      const Event before = operation->fenced_by;
+      if (operation->kind == Issued::Kind::fence &&
+          streams_[before.stream]->passed() < before.ordinal)
+        break;
+      retire(i, *operation);
+      any = true;
+    }
+  return any;
+}
+
 void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
   GpuStream& stream = *streams_[index];
   const bool compute = index == compute_stream();
+  const Time idle_since = stream.clock();
   const Time gap = stream.gap(operation), begin = stream.clock();
   const Time length = stream.length(operation), end = stream.clock();
-  if (compute) stream.spend_on_host(operation.host_waited, gap);
+  if (compute) {
+    stream.spend_on_host(operation.host_waited, gap);
+    for (const host::HostWait& wait : operation.host_waits)
+      account_exposed(wait.stream, std::max(wait.from, idle_since), std::min(wait.to, begin));
+  }
   switch (operation.kind) {
     case Issued::Kind::compute:
       stream.spend(Part::compute, length);
       break;
     case Issued::Kind::fence:
-      stream.spend(host::waiting_for(streams_[operation.fenced_by]->traffic()), length);
-      if (compute) account_exposed(operation.fenced_by, begin, end);
+      stream.spend(host::waiting_for(streams_[operation.fenced_by.stream]->traffic()), length);
+      if (compute) account_exposed(operation.fenced_by.stream, begin, end);
       break;
     case Issued::Kind::communicate: {
       stream.spend(host::waiting_for(stream.traffic()), length);
@@ -334,7 +366,9 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
       stream.uses[use].second.busy += length;
       if (compute) stream.uses[use].second.exposed += length;
       stream.recent.push_back({begin, end, use});
-      if (stream.recent.size() > 64) stream.recent.pop_front();
+      while (!stream.recent.empty() &&
+             stream.recent.front().end <= streams_[compute_stream()]->clock())
+        stream.recent.pop_front();  // the compute stream was past it when it began to wait
     }
   }
   const std::uint64_t ordinal = operation.ordinal;
@@ -346,7 +380,8 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
   }
 }
 
-// The compute stream waited for stream `other` in [from, to].
+// The compute stream, or the host that it lacked work from, waited for stream `other` in
+// [from, to].
 void CudaDevice::account_exposed(std::uint32_t other, Time from, Time to) {
   GpuStream& stream = *streams_[other];
   for (const Interval& interval : stream.recent) {
@@ -375,38 +410,6 @@ void CudaDevice::drain(Rank& rank) {
   open_channels();  // others may wait for this rank's part in opening them
   HostDevice::drain(rank);
   transport_->close();
-}
-
-void CudaDevice::stop() {
-  HostDevice::stop();
-  if (monitor().failed()) transport_->abort();
-}
-
-void CudaDevice::report(Rank& rank, RankReport& report) const {
-  HostDevice::report(rank, report);
-  for (const auto& channel : rank.channels())
-    for (ChannelUse use : channel->uses()) {
-      for (std::uint32_t i = 0; i < stream_count(); ++i)
-        for (const auto& [used, measured] : streams_[i]->uses)
-          if (used == channel.get() && measured.kind == use.kind) {
-            use.busy += measured.busy;
-            use.exposed += measured.exposed;
-          }
-      const Communicator& communicator = channel->outgoing();
-      report.channels.push_back({communicator.group(), communicator.lane(), channel->edge(), use});
-    }
-}
-
-std::uint64_t CudaDevice::activities() const {
-  std::uint64_t count = 0;
-  for (std::uint32_t i = 0; i < stream_count(); ++i) count += streams_[i]->passed();
-  return count;
-}
-
-Time CudaDevice::last_end() const {
-  Time end;
-  for (std::uint32_t i = 0; i < stream_count(); ++i) end = std::max(end, streams_[i]->clock());
-  return end;
 }
 
 }  // namespace orrery::cuda

@@ -31,10 +31,6 @@ class CudaDevice final : public host::HostDevice {
   ~CudaDevice() override;
 
   void drain(Rank& rank) override;
-  void stop() override;
-  void report(Rank& rank, RankReport& report) const override;
-  std::uint64_t activities() const override;
-  Time last_end() const override;
   Bytes arena_high_water() const override { return device_memory_.highest; }
 
   void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
@@ -60,6 +56,10 @@ class CudaDevice final : public host::HostDevice {
   std::uint64_t passed(std::uint32_t index) const override { return streams_[index]->passed(); }
   std::uint64_t issued(std::uint32_t index) const override { return streams_[index]->issued(); }
   host::Traffic traffic(std::uint32_t index) const override { return streams_[index]->traffic(); }
+  const host::ChannelUses& uses(std::uint32_t index) const override {
+    return streams_[index]->uses;
+  }
+  Time stream_end(std::uint32_t index) const override { return streams_[index]->clock(); }
   void watch(Event) override {}  // the watcher looks at every stream
   std::exception_ptr failure_by(Event) const override { return nullptr; }  // a failure ends the run
 
@@ -68,6 +68,8 @@ class CudaDevice final : public host::HostDevice {
   Look look();
   // What it waits for longest, for the report of a deadlock: "all_reduce on … (site)" by stream.
   std::vector<std::pair<std::string, std::string>> waiting();
+  // Ends what this rank communicates, and calls that are stuck behind it.
+  void abort() noexcept { transport_->abort(); }
 
  private:
   struct Use {
@@ -81,6 +83,7 @@ class CudaDevice final : public host::HostDevice {
     return stream.place() == Place::host ? *host_launcher_ : *launcher_;
   }
   void open_channels();
+  bool retire_finished();
   void retire(std::uint32_t index, const Issued& operation);
   void account_exposed(std::uint32_t other, Time from, Time to);
   void wait_for(cudaStream_t stream);

@@ -32,7 +32,9 @@ struct LocalWork {
 };
 
 // What the ranks on one GPU share; made on a thread whose current device that is. It must outlive
-// their transports. Error{unavailable} where the driver has no stream memory operations.
+// their transports. Error{unavailable} where the driver has no stream memory operations or loads
+// kernels lazily; and, from a rank's stream or channel on, where the streams of the ranks and of
+// their channels are more than the GPU's hardware queues (environment.hpp).
 class LocalHub {
  public:
   LocalHub(LocalWork work, std::optional<Throttle> throttle);

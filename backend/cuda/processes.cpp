@@ -35,27 +35,31 @@ Processes::Processes(transport::Bootstrap bootstrap, Seconds patience) : bootstr
       bootstrap_, patience,
       [this](const std::string& bytes) {
         const std::lock_guard lock(mutex_);
-        if (message_)
-          message_(bootstrap_.rank, decode(bytes));
+        if (listener_.message)
+          listener_.message(bootstrap_.rank, decode(bytes));
         else
           early_.push_back(decode(bytes));
       },
       [this](std::exception_ptr failure) {
         const std::lock_guard lock(mutex_);
         failure_ = failure;
-        if (lost_) lost_(failure);
+        if (listener_.lost) listener_.lost(failure);
+      },
+      [this] {
+        const std::lock_guard lock(mutex_);
+        all_ended_ = true;
+        if (listener_.all_ended) listener_.all_ended();
       });
 }
 
-void Processes::listen(std::function<void(int, ControlMessage)> message,
-                       std::function<void(std::exception_ptr)> lost) {
+void Processes::listen(Listener listener) {
   const std::lock_guard lock(mutex_);
-  message_ = std::move(message);
-  lost_ = std::move(lost);
-  if (!message_) return;
-  for (ControlMessage& early : early_) message_(bootstrap_.rank, std::move(early));
+  listener_ = std::move(listener);
+  if (!listener_.message) return;
+  for (ControlMessage& early : early_) listener_.message(bootstrap_.rank, std::move(early));
   early_.clear();
-  if (failure_ != nullptr) lost_(failure_);
+  if (failure_ != nullptr) listener_.lost(failure_);
+  if (all_ended_) listener_.all_ended();
 }
 
 void Processes::send(int to, const ControlMessage& message) { store_->send(to, encode(message)); }

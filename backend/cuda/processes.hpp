@@ -19,17 +19,16 @@ class Processes final : public Peers {
   int port() const { return bootstrap_.port; }
   void goodbye() { store_->goodbye(); }  // its ranks have ended well
 
-  void listen(std::function<void(int to, ControlMessage)> message,
-              std::function<void(std::exception_ptr)> lost) override;
+  void listen(Listener listener) override;
   void send(int to, const ControlMessage& message) override;
 
  private:
   transport::Bootstrap bootstrap_;
   std::mutex mutex_;
-  std::function<void(int, ControlMessage)> message_;  // guarded, as all below
-  std::function<void(std::exception_ptr)> lost_;
+  Listener listener_;                  // guarded, as all below
   std::vector<ControlMessage> early_;  // before anyone listened
   std::exception_ptr failure_;
+  bool all_ended_ = false;
   std::optional<transport::StoreServer> server_;
   std::unique_ptr<transport::TcpStore> store_;
 };

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,16 @@ inline void use_gpu(int gpu) {
   mine = gpu;
 }
 
-// Events with times, kept for the next operation: making one costs as much as a launch.
+// Ends a stream that something may still be on: CUDA's own destroy returns at once and leaves that
+// to run when what it uses may be gone.
+inline void finish(cudaStream_t stream) {
+  if (stream == nullptr) return;
+  cudaStreamSynchronize(stream);  // of a GPU that has failed it fails at once
+  cudaStreamDestroy(stream);
+}
+
+// Events with times, kept for the next operation: making one costs as much as a launch. From any
+// thread.
 class EventPool {
  public:
   EventPool() = default;
@@ -37,18 +47,25 @@ class EventPool {
   EventPool(const EventPool&) = delete;
   EventPool& operator=(const EventPool&) = delete;
   cudaEvent_t take() {
-    if (free_.empty()) {
-      cudaEvent_t fresh = nullptr;
-      check(cudaEventCreateWithFlags(&fresh, cudaEventDefault), "cudaEventCreateWithFlags");
-      return fresh;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        cudaEvent_t event = free_.back();
+        free_.pop_back();
+        return event;
+      }
     }
-    cudaEvent_t event = free_.back();
-    free_.pop_back();
-    return event;
+    cudaEvent_t fresh = nullptr;
+    check(cudaEventCreateWithFlags(&fresh, cudaEventDefault), "cudaEventCreateWithFlags");
+    return fresh;
   }
-  void give_back(cudaEvent_t event) { free_.push_back(event); }
+  void give_back(cudaEvent_t event) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(event);
+  }
 
  private:
+  std::mutex mutex_;
   std::vector<cudaEvent_t> free_;
 };
 

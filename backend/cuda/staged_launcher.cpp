@@ -18,17 +18,19 @@ class PinnedBlocks {
     for (auto& [size, blocks] : free_)
       for (void* block : blocks) cudaFreeHost(block);
   }
+  // Pinning is done without the lock: it may wait for streams, on which blocks are given back.
   void* take(std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    auto& blocks = free_[bytes];
-    if (blocks.empty()) {
-      void* fresh = nullptr;
-      check(cudaHostAlloc(&fresh, bytes, cudaHostAllocPortable), "cudaHostAlloc");
-      return fresh;
+    {
+      const std::lock_guard lock(mutex_);
+      if (auto& blocks = free_[bytes]; !blocks.empty()) {
+        void* block = blocks.back();
+        blocks.pop_back();
+        return block;
+      }
     }
-    void* block = blocks.back();
-    blocks.pop_back();
-    return block;
+    void* fresh = nullptr;
+    check(cudaHostAlloc(&fresh, bytes, cudaHostAllocPortable), "cudaHostAlloc");
+    return fresh;
   }
   void give_back(void* block, std::size_t bytes) {
     const std::lock_guard lock(mutex_);

@@ -11,7 +11,7 @@ GpuStream::GpuStream(std::string name, Place place, cudaEvent_t origin, Time ori
 }
 
 GpuStream::~GpuStream() {
-  cudaStreamDestroy(handle_);
+  finish(handle_);
   for (const Issued& operation : pending_) {
     cudaEventDestroy(operation.begin);
     cudaEventDestroy(operation.end);
@@ -19,29 +19,26 @@ GpuStream::~GpuStream() {
   if (own_last_) cudaEventDestroy(last_);
 }
 
-Issued& GpuStream::open(Issued::Kind kind, EventPool& events) {
+Issued& GpuStream::open(Issued::Kind kind, cudaEvent_t begin, cudaEvent_t end) {
   Issued& operation = pending_.emplace_back();
   operation.kind = kind;
   operation.ordinal = ++issued_;
-  operation.begin = events.take();
-  operation.end = events.take();
-  check(cudaEventRecord(operation.begin, handle_), "cudaEventRecord");
+  operation.begin = begin;
+  operation.end = end;
   return operation;
 }
 
-void GpuStream::submit(Issued& operation) {
-  check(cudaEventRecord(operation.end, handle_), "cudaEventRecord");
-  submitted_ = operation.ordinal;
-}
-
-cudaEvent_t GpuStream::end_of(std::uint64_t ordinal) const {
+Issued* GpuStream::hold(std::uint64_t ordinal) {
   if (pending_.empty() || ordinal < pending_.front().ordinal) return nullptr;
-  return pending_[static_cast<std::size_t>(ordinal - pending_.front().ordinal)].end;
+  Issued& operation = pending_[static_cast<std::size_t>(ordinal - pending_.front().ordinal)];
+  ++operation.held;
+  return &operation;
 }
 
 // An event that was never recorded counts as done for CUDA, so only what is submitted is asked for.
 Issued* GpuStream::finished() {
-  if (pending_.empty() || pending_.front().ordinal > submitted_) return nullptr;
+  if (pending_.empty() || pending_.front().ordinal > submitted_ || pending_.front().held > 0)
+    return nullptr;
   const cudaError_t state = cudaEventQuery(pending_.front().end);
   if (state == cudaErrorNotReady) return nullptr;
   check(state, pending_.front().label);
@@ -49,13 +46,14 @@ Issued* GpuStream::finished() {
 }
 
 void GpuStream::retire(EventPool& events) {
-  const Issued operation = pending_.front();
-  pending_.pop_front();
+  const Issued& operation = pending_.front();
   if (own_last_) events.give_back(last_);
   events.give_back(operation.begin);
   last_ = operation.end;
   own_last_ = true;
-  passed_.store(operation.ordinal, std::memory_order_seq_cst);
+  const std::uint64_t ordinal = operation.ordinal;
+  pending_.pop_front();
+  passed_.store(ordinal, std::memory_order_seq_cst);
 }
 
 Time GpuStream::gap(const Issued& operation) {

@@ -1,7 +1,8 @@
 // One stream of a GPU: what was enqueued on it and is not done yet, and where its time went.
 //
 // Every operation stands between two events with times. The program enqueues; the world's watcher
-// asks which operations are done. Both hold the device's lock for the bookkeeping only.
+// asks which operations are done. Both hold the device's lock for the bookkeeping only: a call that
+// enqueues blocks while a stream's queue is full.
 #pragma once
 
 #include <atomic>
@@ -28,8 +29,10 @@ struct Issued {
   Site site;                         // communicate
   const Channel* channel = nullptr;  // communicate
   Collective collective = Collective::all_reduce;
-  std::uint32_t fenced_by = 0;       // fence: the other stream
+  Event fenced_by{};                 // fence
   host::PartTimes host_waited = {};  // until it was issued
+  std::vector<host::HostWait> host_waits = {};
+  int held = 0;  // fences that are about to wait for its end
 };
 
 // [begin, end] since the start of the run, in which a stream communicated.
@@ -54,10 +57,12 @@ class GpuStream {
   void set_traffic(host::Traffic traffic) { traffic_.store(traffic, std::memory_order_relaxed); }
 
   // All below: with the device's lock.
-  Issued& open(Issued::Kind kind, EventPool& events);  // with its first event recorded
-  void submit(Issued& operation);                      // all of it is enqueued
-  // The event behind operation `ordinal`, or null when that has been passed.
-  cudaEvent_t end_of(std::uint64_t ordinal) const;
+  // The next operation, whose events are to be recorded around it; it stays where it is.
+  Issued& open(Issued::Kind kind, cudaEvent_t begin, cudaEvent_t end);
+  void submit(const Issued& operation) { submitted_ = operation.ordinal; }  // all of it is enqueued
+  // Operation `ordinal`, which is not retired before it is let go; null when it has been passed.
+  Issued* hold(std::uint64_t ordinal);
+  static void let_go(Issued& operation) { --operation.held; }
   // The oldest operation when it is done, else null. Then account for it, and retire it.
   Issued* finished();
   void retire(EventPool& events);
@@ -72,8 +77,8 @@ class GpuStream {
   TimeParts parts() const;
 
   std::vector<std::pair<std::uint64_t, std::int64_t>> marks;  // (ordinal, step), not reached yet
-  std::vector<std::pair<const Channel*, ChannelUse>> uses;
-  std::deque<Interval> recent;  // communications
+  host::ChannelUses uses;
+  std::deque<Interval> recent;  // communications that the compute stream may have waited for
   std::size_t use_of(const Channel* channel, Collective kind);
 
  private:

@@ -63,11 +63,16 @@ class Watcher final : public Entity {
     try {
       while (wait_for_work()) look();
     } catch (...) {
-      const Lock lock(monitor_.mutex());
-      monitor_.fail(std::current_exception());
+      fail(std::current_exception());
+      // Of all: a program's thread may be stuck in a call behind what only this ends.
+      for (CudaDevice* device : devices_) device->abort();
     }
     const Lock lock(monitor_.mutex());
     monitor_.remove(*this);
+  }
+  void fail(std::exception_ptr failure) {
+    const Lock lock(monitor_.mutex());
+    monitor_.fail(std::move(failure));
   }
 
   bool wait_for_work() {
@@ -123,6 +128,14 @@ class Watcher final : public Entity {
   std::thread thread_;
 };
 
+// Stands for the ranks of other processes: while one of them has not ended, what waits here may yet
+// be woken by it.
+struct Elsewhere final : Entity {
+  std::string who() const override { return "ranks of other processes"; }
+  std::string blocked_in() const override { return ""; }
+  bool idle() const override { return true; }
+};
+
 class CudaWorld final : public host::HostWorld {
  public:
   CudaWorld(WorldOptions options, CudaOptions cuda)
@@ -145,21 +158,34 @@ class CudaWorld final : public host::HostWorld {
       devices.push_back(&static_cast<CudaDevice&>(device(rank)));
     watcher_.start(std::move(devices));
     if (options_.peers == nullptr) return;
-    options_.peers->listen([this](int to, ControlMessage m) { deliver(to, std::move(m)); },
-                           [this](std::exception_ptr lost) {
-                             const Lock lock(monitor().mutex());
-                             monitor().fail(lost);
-                           });
+    {
+      const Lock lock(monitor().mutex());
+      monitor().add(elsewhere_, true);
+      others_run_ = true;
+    }
+    options_.peers->listen({[this](int to, ControlMessage m) { deliver(to, std::move(m)); },
+                            [this](std::exception_ptr lost) {
+                              const Lock lock(monitor().mutex());
+                              monitor().fail(lost);
+                            },
+                            [this] { others_have_ended(); }});
   }
   void end() override {
-    if (options_.peers != nullptr) options_.peers->listen({}, {});
+    if (options_.peers != nullptr) options_.peers->listen({});
+    others_have_ended();
     watcher_.stop();
+  }
+  void others_have_ended() {
+    const Lock lock(monitor().mutex());
+    if (std::exchange(others_run_, false)) monitor().remove(elsewhere_);
   }
   void post(int to, ControlMessage message) override { options_.peers->send(to, message); }
 
   const CudaOptions options_;
   CudaParts parts_;
   Watcher watcher_;
+  Elsewhere elsewhere_;
+  bool others_run_ = false;  // guarded by the lock
 };
 
 }  // namespace

@@ -18,11 +18,16 @@ namespace orrery::cuda {
 // What joins the ranks of this process to those of others.
 class Peers {
  public:
+  // What the world does with a message for one of its ranks, when a process is lost, and when all
+  // others have ended well, so that no message comes any more.
+  struct Listener {
+    std::function<void(int to, ControlMessage)> message;
+    std::function<void(std::exception_ptr)> lost;
+    std::function<void()> all_ended;
+  };
   virtual ~Peers() = default;
-  // What the world does with a message for one of its ranks, and when a process is lost. Called
-  // before ranks run, and with empty functions when they have ended.
-  virtual void listen(std::function<void(int to, ControlMessage)> message,
-                      std::function<void(std::exception_ptr)> lost) = 0;
+  // Called before ranks run, and with empty functions when they have ended.
+  virtual void listen(Listener listener) = 0;
   virtual void send(int to, const ControlMessage& message) = 0;
 };
 

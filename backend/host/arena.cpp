@@ -46,7 +46,7 @@ void Arena::give_back(void* data, Bytes size, std::uint32_t home, Place place, E
   use_[static_cast<std::size_t>(place)].live -= room;
   free_[room.value].push_back({data, home, after});
   cached_ += room;
-  if (cached_ > always_cached + use_[0].live + use_[1].live) trim();
+  if (source_.early && cached_ > always_cached + use_[0].live + use_[1].live) trim();
 }
 
 // Returns every cached block that is out of use to the system.

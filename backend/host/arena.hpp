@@ -21,10 +21,12 @@ namespace orrery::host {
 class Arena {
  public:
   using Done = std::function<bool(Event)>;
-  // Where blocks come from: 64-byte aligned.
+  // Where blocks come from: 64-byte aligned. `early`: blocks may be given back before the arena's
+  // end, not where that waits for streams.
   struct Source {
     void* (*take)(std::size_t bytes);
     void (*give_back)(void* data);
+    bool early = true;
   };
   static const Source ordinary_memory;
   explicit Arena(Done done, Source source = ordinary_memory)

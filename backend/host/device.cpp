@@ -1,5 +1,7 @@
 #include "backend/host/device.hpp"
 
+#include <algorithm>
+
 #include "backend/rank.hpp"
 
 namespace orrery::host {
@@ -41,12 +43,16 @@ PartTimes HostDevice::host_waited(Instant now) const {
   return times;
 }
 
+const Wait* HostDevice::main_wait() const {
+  const Wait* wait = flows_.empty() ? nullptr : flows_[0]->wait;
+  const bool events = wait != nullptr && wait->kind == Wait::Kind::events && !wait->events.empty();
+  return events ? wait : nullptr;
+}
+
 // What the program waits for while no flow can run: the main flow's wait decides.
 Part HostDevice::part_of_host() const {
-  const Wait* wait = flows_.empty() ? nullptr : flows_[0]->wait;
-  if (wait == nullptr || wait->kind != Wait::Kind::events || wait->events.empty())
-    return Part::idle;
-  return waiting_for(traffic(wait->events[0].stream));
+  const Wait* wait = main_wait();
+  return wait == nullptr ? Part::idle : waiting_for(traffic(wait->events[0].stream));
 }
 
 void HostDevice::stop() {
@@ -80,6 +86,29 @@ void HostDevice::report(Rank& rank, RankReport& report) const {
   report.matrix_flops = rank.matrix_flops();
   report.losses = rank.losses();
   report.operations = rank.operations();
+  for (const auto& channel : rank.channels())
+    for (ChannelUse use : channel->uses()) {
+      for (std::uint32_t i = 0; i < stream_count(); ++i)
+        for (const auto& [used, measured] : uses(i))
+          if (used == channel.get() && measured.kind == use.kind) {
+            use.busy += measured.busy;
+            use.exposed += measured.exposed;
+          }
+      const Communicator& communicator = channel->outgoing();
+      report.channels.push_back({communicator.group(), communicator.lane(), channel->edge(), use});
+    }
+}
+
+std::uint64_t HostDevice::activities() const {
+  std::uint64_t count = 0;
+  for (std::uint32_t i = 0; i < stream_count(); ++i) count += passed(i);
+  return count;
+}
+
+Time HostDevice::last_end() const {
+  Time end;
+  for (std::uint32_t i = 0; i < stream_count(); ++i) end = std::max(end, stream_end(i));
+  return end;
 }
 
 }  // namespace orrery::host

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backend/device.hpp"
@@ -25,6 +26,14 @@ using PartTimes = std::array<Time, part_count>;
 // What a stream communicates over; set by its first communication.
 enum class Traffic : std::uint8_t { none, group, edge };
 Part waiting_for(Traffic traffic);
+
+// A stretch of the program's time in which no flow could run, and a stream that it waited for.
+struct HostWait {
+  std::uint32_t stream = 0;
+  Time from, to;
+};
+
+using ChannelUses = std::vector<std::pair<const Channel*, ChannelUse>>;
 
 class HostDevice;
 
@@ -66,9 +75,9 @@ class HostDevice : public Device {
   virtual void drain(Rank& rank);  // all streams to their end; throws what poisoned one
   void end_program();
   virtual void stop();
-  virtual void report(Rank& rank, RankReport& report) const;
-  virtual std::uint64_t activities() const = 0;
-  virtual Time last_end() const = 0;
+  void report(Rank& rank, RankReport& report) const;
+  std::uint64_t activities() const;  // operations that streams have passed
+  Time last_end() const;             // of all streams
   virtual Bytes arena_high_water() const { return Bytes(0); }
 
   HostState& host() override { return host_; }
@@ -93,6 +102,10 @@ class HostDevice : public Device {
   virtual std::uint64_t passed(std::uint32_t stream) const = 0;
   virtual std::uint64_t issued(std::uint32_t stream) const = 0;  // the program's own thread
   virtual Traffic traffic(std::uint32_t stream) const = 0;
+  // Of a stream, when nothing runs any more: what it communicated, and when its last operation
+  // ended.
+  virtual const ChannelUses& uses(std::uint32_t stream) const = 0;
+  virtual Time stream_end(std::uint32_t stream) const = 0;
   // With the world's lock. `watch`: advance() will be called when the stream has passed the event.
   virtual void watch(Event event) = 0;
   virtual std::exception_ptr failure_by(Event event) const = 0;
@@ -111,6 +124,10 @@ class HostDevice : public Device {
   // The stream whose time is reported.
   std::uint32_t compute_stream() const { return static_cast<std::uint32_t>(compute_.load()); }
   void note_step(std::int64_t step, const StepMark& mark);
+  // For a device that learns later when its operations ran: keeps the main flow's waits for
+  // streams. With the lock: those since the last call, in order.
+  void keep_host_waits() { keeps_host_waits_ = true; }
+  std::vector<HostWait> take_host_waits() { return std::exchange(host_waits_, {}); }
 
  private:
   static constexpr std::int64_t nobody = -1;
@@ -123,6 +140,7 @@ class HostDevice : public Device {
   bool try_give();
   bool can_run(const Flow& flow, bool& satisfied) const;
   Part part_of_host() const;
+  const Wait* main_wait() const;  // for events; null where the main flow has none
 
   Shared& shared_;
   const int rank_;
@@ -141,6 +159,8 @@ class HostDevice : public Device {
   std::condition_variable baton_free_;  // in a run that has failed
   PartTimes host_waited_{};
   Instant host_waits_since_;
+  bool keeps_host_waits_ = false;
+  std::vector<HostWait> host_waits_;
   std::vector<StepMark> steps_;
 };
 

@@ -165,8 +165,11 @@ bool HostDevice::try_give() {
 }
 
 void HostDevice::give(Flow& flow, bool satisfied) {
-  const PartTimes waited = host_waited(std::chrono::steady_clock::now());
-  host_waited_ = waited;
+  const Instant now = std::chrono::steady_clock::now();
+  host_waited_ = host_waited(now);
+  if (const Wait* wait = keeps_host_waits_ ? main_wait() : nullptr)
+    for (const Event& event : wait->events)
+      host_waits_.push_back({event.stream, monitor().at(host_waits_since_), monitor().at(now)});
   flow.satisfied = satisfied;
   holder_ = flow.id;
   designated_ = nobody;

@@ -67,7 +67,10 @@ class NcclTransport final : public Transport {
   }
   ~NcclTransport() override {
     abort();
-    if (warm_stream_ != nullptr) cudaStreamDestroy(warm_stream_);
+    if (warm_stream_ != nullptr) {
+      cudaStreamSynchronize(warm_stream_);  // destroying it would not wait
+      cudaStreamDestroy(warm_stream_);
+    }
     if (warm_data_ != nullptr) cudaFree(warm_data_);
   }
 
@@ -89,6 +92,8 @@ class NcclTransport final : public Transport {
   void until(const Done& done, const std::string& what) const;
   void settle(ncclComm_t handle, const std::string& what);
   int index_in(const Communicator& communicator) const;
+  void throw_if_aborted(const std::string& what);
+  std::map<const Communicator*, ncclComm_t> all_open();
 
   const int rank_;
   Store& store_;
@@ -96,8 +101,10 @@ class NcclTransport final : public Transport {
   int gpu_ = 0;
   cudaStream_t warm_stream_ = nullptr;
   void* warm_data_ = nullptr;
-  // Held while NCCL is in a call: an abort must not free a communicator under one.
-  std::mutex calls_;
+  // Held while NCCL is in a call: an abort must not free a communicator under one, unless the call
+  // is stuck. Taken before mutex_, which is held for bookkeeping only.
+  std::timed_mutex calls_;
+  std::mutex mutex_;  // of all below
   bool aborted_ = false;
   std::map<const Communicator*, ncclComm_t> open_;
 };
@@ -135,13 +142,23 @@ void NcclTransport::until(const Done& done, const std::string& what) const {
 void NcclTransport::settle(ncclComm_t handle, const std::string& what) {
   const auto settled = [&] {
     const std::lock_guard lock(calls_);
-    if (aborted_) throw Error(Category::unavailable, what + ": communication was aborted");
+    throw_if_aborted(what);
     ncclResult_t state = ncclSuccess;
     nccl(ncclCommGetAsyncError(handle, &state), what, handle);
     nccl(state, what, handle);
     return state != ncclInProgress;
   };
   if (!settled()) until(settled, what);
+}
+
+void NcclTransport::throw_if_aborted(const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  if (aborted_) throw Error(Category::unavailable, what + ": communication was aborted");
+}
+
+std::map<const Communicator*, ncclComm_t> NcclTransport::all_open() {
+  const std::lock_guard lock(mutex_);
+  return open_;
 }
 
 int NcclTransport::index_in(const Communicator& communicator) const {
@@ -175,9 +192,12 @@ void NcclTransport::connect(const Communicator& communicator) {
   ncclComm_t handle = nullptr;
   {
     const std::lock_guard lock(calls_);
-    if (aborted_) throw Error(Category::unavailable, "communication was aborted");
+    throw_if_aborted("opening channel " + key);
     const ncclResult_t result = ncclCommInitRankConfig(&handle, size, id, index, &config);
-    if (handle != nullptr) open_[&communicator] = handle;
+    if (handle != nullptr) {
+      const std::lock_guard guard(mutex_);
+      open_[&communicator] = handle;
+    }
     nccl(result, "opening channel " + key, handle);
   }
   settle(handle, "opening channel " + key);
@@ -207,8 +227,8 @@ void NcclTransport::warm(const Communicator& communicator) {
 }
 
 void NcclTransport::open(std::vector<const Communicator*> communicators) {
-  std::erase_if(communicators, [this](const Communicator* c) {
-    return (c->size() == 1 && !c->edge()) || open_.contains(c);
+  std::erase_if(communicators, [known = all_open()](const Communicator* c) {
+    return (c->size() == 1 && !c->edge()) || known.contains(c);
   });
   std::sort(communicators.begin(), communicators.end(),
             [](const Communicator* a, const Communicator* b) { return key_of(*a) < key_of(*b); });
@@ -237,10 +257,13 @@ void NcclTransport::issue(DeviceStream stream, const Communication& c, const Vie
   ncclComm_t handle = nullptr;
   {
     const std::lock_guard lock(calls_);
-    if (aborted_) throw Error(Category::unavailable, what + ": communication was aborted");
-    const auto found = open_.find(&communicator);
-    ORRERY_ASSERT(found != open_.end(), "channels are opened before they are used");
-    handle = found->second;
+    throw_if_aborted(what);
+    {
+      const std::lock_guard guard(mutex_);
+      const auto found = open_.find(&communicator);
+      ORRERY_ASSERT(found != open_.end(), "channels are opened before they are used");
+      handle = found->second;
+    }
     enqueue(stream, c, in, out, handle);
   }
   settle(handle, what);
@@ -283,24 +306,25 @@ void NcclTransport::enqueue(DeviceStream stream, const Communication& c, const V
 }
 
 void NcclTransport::close() {
-  for (const auto& [communicator, handle] : open_) {
+  for (const auto& [communicator, handle] : all_open()) {
     {
       const std::lock_guard lock(calls_);
-      if (aborted_) return;
+      throw_if_aborted("closing channel " + communicator->name());
       nccl(ncclCommFinalize(handle), "closing channel " + communicator->name(), handle);
     }
     settle(handle, "closing channel " + communicator->name());
   }
   const std::lock_guard lock(calls_);
-  if (aborted_) return;
-  for (const auto& [communicator, handle] : open_) ncclCommDestroy(handle);
+  throw_if_aborted("closing channels");
+  for (const auto& [communicator, handle] : all_open()) ncclCommDestroy(handle);
+  const std::lock_guard guard(mutex_);
   open_.clear();
 }
 
 std::exception_ptr NcclTransport::failure() {
   const std::unique_lock lock(calls_, std::try_to_lock);
-  if (!lock.owns_lock() || aborted_) return nullptr;
-  for (const auto& [communicator, handle] : open_) {
+  if (!lock.owns_lock()) return nullptr;
+  for (const auto& [communicator, handle] : all_open()) {
     ncclResult_t state = ncclSuccess;
     try {
       nccl(ncclCommGetAsyncError(handle, &state), "channel " + communicator->name(), handle);
@@ -312,11 +336,17 @@ std::exception_ptr NcclTransport::failure() {
   return nullptr;
 }
 
+// A call that does not return waits for room in the queue of a stream, which only the abort makes;
+// NCCL allows it from another thread.
 void NcclTransport::abort() noexcept {
-  const std::lock_guard lock(calls_);
-  aborted_ = true;
-  for (const auto& [communicator, handle] : open_) ncclCommAbort(handle);
-  open_.clear();
+  std::map<const Communicator*, ncclComm_t> all;
+  {
+    const std::lock_guard guard(mutex_);
+    aborted_ = true;
+    all.swap(open_);
+  }
+  const std::unique_lock lock(calls_, std::chrono::milliseconds(500));
+  for (const auto& [communicator, handle] : all) ncclCommAbort(handle);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ namespace orrery::transport {
 namespace {
 
 // A frame: kind, process, lengths of key and value, key, value.
-//   h hello (process: who)    s set    m message (process: to whom)
-//   g goodbye                 l lost (process)
+//   h hello (process: who)    s set     m message (process: to whom)
+//   g goodbye (process: who)  l lost (process: who)
 struct Header {
   char kind = 0;
   std::int32_t process = 0;
@@ -172,6 +172,7 @@ void StoreServer::accept_client() {
   client->socket = accept(listener_, nullptr, nullptr);
   if (client->socket < 0) return;
   for (const auto& [key, value] : values_) write_all(client->socket, frame('s', 0, key, value));
+  for (const std::string& news : gone_) write_all(client->socket, news);
   clients_.push_back(std::move(client));
 }
 
@@ -180,7 +181,7 @@ bool StoreServer::serve(Client& client) {
   const bool connected = client.incoming.read_from(client.socket);
   while (const auto f = client.incoming.next()) {
     if (f->header.kind == 'h') welcome(client, f->header.process);
-    if (f->header.kind == 'g') client.left = true;
+    if (f->header.kind == 'g') part(client);
     if (f->header.kind == 's') {
       values_[f->key] = f->value;
       send_all(frame('s', 0, f->key, f->value));
@@ -206,7 +207,13 @@ void StoreServer::pass_on(int process, const std::string& message) {
 void StoreServer::lose(Client& client) {
   ::close(client.socket);
   client.socket = -1;
-  if (!client.left && client.process >= 0) send_all(frame('l', client.process, "", ""));
+  if (!client.left && client.process >= 0)
+    send_all(gone_.emplace_back(frame('l', client.process, "", "")));
+}
+
+void StoreServer::part(Client& client) {
+  client.left = true;
+  send_all(gone_.emplace_back(frame('g', client.process, "", "")));
 }
 
 void StoreServer::send_all(const std::string& bytes) {
@@ -217,8 +224,12 @@ void StoreServer::send_all(const std::string& bytes) {
 // ---- Client
 
 TcpStore::TcpStore(const Bootstrap& bootstrap, Seconds patience, Message on_message,
-                   std::function<void(std::exception_ptr)> on_loss)
-    : bootstrap_(bootstrap), on_message_(std::move(on_message)), on_loss_(std::move(on_loss)) {
+                   std::function<void(std::exception_ptr)> on_loss,
+                   std::function<void()> on_all_ended)
+    : bootstrap_(bootstrap),
+      on_message_(std::move(on_message)),
+      on_loss_(std::move(on_loss)),
+      on_all_ended_(std::move(on_all_ended)) {
   const auto start = std::chrono::steady_clock::now();
   const std::string where = bootstrap.address + ":" + std::to_string(bootstrap.port);
   while (socket_ < 0) {
@@ -286,6 +297,7 @@ std::exception_ptr TcpStore::failure() const {
 
 void TcpStore::run() {
   Incoming incoming;
+  int others = bootstrap_.processes - 1;  // that have not ended
   while (incoming.read_from(socket_))
     while (const auto f = incoming.next()) {
       if (f->header.kind == 's') {
@@ -293,6 +305,9 @@ void TcpStore::run() {
         values_[f->key] = f->value;
       }
       if (f->header.kind == 'm' && on_message_) on_message_(f->value);
+      if (f->header.kind == 'g' && f->header.process != bootstrap_.rank && --others == 0 &&
+          on_all_ended_)
+        on_all_ended_();
       if (f->header.kind == 'l') lost("rank " + std::to_string(f->header.process));
     }
   if (!leaving_) lost("rank 0");

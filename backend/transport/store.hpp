@@ -65,25 +65,29 @@ class StoreServer {
   void welcome(Client& client, int process);
   void pass_on(int process, const std::string& message);
   void lose(Client& client);
+  void part(Client& client);
   void send_all(const std::string& frame);
 
   int listener_ = -1, port_ = 0;
   int wake_[2] = {-1, -1};
   std::map<std::string, std::string> values_;
   std::map<int, std::vector<std::string>> early_;  // messages, by process, before its hello
+  std::vector<std::string> gone_;                  // frames that tell who was lost or has ended
   std::vector<std::unique_ptr<Client>> clients_;
   std::thread thread_;
 };
 
 // A process's side. Values that anyone sets come to all, as do messages and the news that a process
-// has gone: its connection ended before it said goodbye.
+// has gone: its connection ended before it said goodbye. Who connects later learns of it, too.
 class TcpStore final : public Store {
  public:
   using Message = std::function<void(const std::string& bytes)>;
   // Connects, trying again until `patience` is over: rank 0 may start later. `on_message` runs on
-  // the store's own thread, as does `on_loss`, once, when a process has gone.
+  // the store's own thread, as do `on_loss`, once, when a process has gone, and `on_all_ended`,
+  // when all others have said goodbye.
   TcpStore(const Bootstrap& bootstrap, Seconds patience, Message on_message = {},
-           std::function<void(std::exception_ptr)> on_loss = {});
+           std::function<void(std::exception_ptr)> on_loss = {},
+           std::function<void()> on_all_ended = {});
   ~TcpStore() override;
   void goodbye();  // this process may end from now on; without, the others take it for lost
 
@@ -101,6 +105,7 @@ class TcpStore final : public Store {
   int socket_ = -1;
   Message on_message_;
   std::function<void(std::exception_ptr)> on_loss_;
+  std::function<void()> on_all_ended_;
   mutable std::mutex mutex_;
   std::mutex writing_;
   std::map<std::string, std::string> values_;

@@ -27,6 +27,9 @@ class Transport {
  public:
   virtual ~Transport() = default;
 
+  // The rank is about to make one more stream. Error{unavailable} where its GPU has no room for it.
+  virtual void stream_opened() {}
+
   // Makes the communicators that this rank is a member of ready, and runs an operation on each, so
   // that none of the program's has connections to set up. Every member does so once; the order is
   // the same on all ranks whatever the order given. Blocks until the others have. Throws

@@ -1,6 +1,7 @@
-# Is there CUDA to build for? Sets ORRERY_HAVE_CUDA. Absence is no fault unless ORRERY_CUDA is ON.
+# Are there CUDA and NCCL's header to build for? Sets ORRERY_HAVE_CUDA. Absence is no fault unless ORRERY_CUDA is ON.
 
 set(ORRERY_HAVE_CUDA OFF)
+set(missing "no CUDA toolkit was found: put nvcc on the PATH or set CUDACXX")
 if(NOT ORRERY_CUDA STREQUAL OFF)
   include(CheckLanguage)
   set(CMAKE_MESSAGE_LOG_LEVEL WARNING)  # check_language reports the absence as if it were news
@@ -10,9 +11,13 @@ if(NOT ORRERY_CUDA STREQUAL OFF)
     find_package(CUDAToolkit QUIET)
   endif()
   if(CUDAToolkit_FOUND)
+    find_path(ORRERY_NCCL_INCLUDE nccl.h HINTS $ENV{NCCL_HOME}/include ${CUDAToolkit_INCLUDE_DIRS})
+    set(missing "nccl.h was not found beside the CUDA toolkit: install NCCL's headers or set ORRERY_NCCL_INCLUDE")
+  endif()
+  if(CUDAToolkit_FOUND AND ORRERY_NCCL_INCLUDE)
     set(ORRERY_HAVE_CUDA ON)
   elseif(NOT ORRERY_CUDA STREQUAL AUTO)
-    message(FATAL_ERROR "ORRERY_CUDA is ${ORRERY_CUDA}, but no CUDA toolkit was found. Put nvcc on the PATH or set CUDACXX.")
+    message(FATAL_ERROR "ORRERY_CUDA is ${ORRERY_CUDA}, but ${missing}")
   endif()
 endif()
 
@@ -48,5 +53,5 @@ if(ORRERY_HAVE_CUDA)
 elseif(ORRERY_CUDA STREQUAL OFF)
   message(STATUS "CUDA: switched off")
 else()
-  message(STATUS "CUDA: not found, building without it")
+  message(STATUS "CUDA: building without it, ${missing}")
 endif()

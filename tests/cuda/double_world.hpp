@@ -1,6 +1,8 @@
 // The CUDA world and the NCCL transport as they are, on the double of the libraries below them.
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "backend/cpu/bodies.hpp"
+#include "backend/cuda/environment.hpp"
 #include "backend/cuda/local_transport.hpp"
 #include "backend/cuda/world.hpp"
 #include "backend/reference_collectives.hpp"
@@ -53,6 +56,7 @@ inline cuda::CudaOptions on_one_gpu(std::optional<Throttle> throttle = {},
     });
   };
   work.delay = [delayed](transport::DeviceStream, Time time) { *delayed += time.picoseconds; };
+  cuda::prepare_environment();
   cuda::CudaOptions options = on_the_double();
   options.gpu = [](int) { return 0; };
   options.transport = [hub = std::make_shared<std::unique_ptr<cuda::LocalHub>>(), work, throttle](
@@ -70,8 +74,14 @@ inline std::function<Seconds()> counted_time() {
   };
 }
 
+// What no world may do, however its run ends: leave something on a stream that it destroys.
+struct StreamsAreFinished {
+  ~StreamsAreFinished() { CHECK(cuda_double::streams_destroyed_busy() == 0); }
+};
+
 inline RunReport run_on_double(WorldOptions options, const World::Program& program,
                                cuda::CudaOptions cuda = on_the_double()) {
+  const StreamsAreFinished finished;
   options.bodies = &cpu_bodies();
   return cuda::make_cuda_world(std::move(options), std::move(cuda))->run(program);
 }

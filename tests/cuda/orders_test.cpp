@@ -11,15 +11,40 @@
 namespace orrery {
 namespace {
 
-cuda::CudaOptions impatient(cuda::CudaOptions options = on_the_double()) {
-  options.clock = counted_time();
-  options.patience = Seconds(2000);
-  return options;
-}
+// Patience that begins when `ranks` programs have come to where they hang, however slow the
+// machine.
+class Patience {
+ public:
+  explicit Patience(int ranks) : missing_(std::make_shared<std::atomic<int>>(ranks)) {}
+  void hangs_now() const { --*missing_; }
+  cuda::CudaOptions in(cuda::CudaOptions options) const {
+    options.clock = [missing = missing_, time = counted_time()] {
+      return *missing > 0 ? Seconds(0) : time();
+    };
+    options.patience = Seconds(2000);
+    return options;
+  }
+
+ private:
+  std::shared_ptr<std::atomic<int>> missing_;
+};
+
+// Has a place at a barrier, also where it never comes to it.
+class AtBarrier {
+ public:
+  explicit AtBarrier(std::barrier<>& barrier) : barrier_(barrier) {}
+  ~AtBarrier() { barrier_.arrive_and_drop(); }
+  AtBarrier(const AtBarrier&) = delete;
+  AtBarrier& operator=(const AtBarrier&) = delete;
+  void wait() { barrier_.arrive_and_wait(); }
+
+ private:
+  std::barrier<>& barrier_;
+};
 
 void check_fails(Category category, const WorldOptions& options, const World::Program& program,
                  const std::vector<std::string>& parts,
-                 const cuda::CudaOptions& cuda = impatient()) {
+                 const cuda::CudaOptions& cuda = on_the_double()) {
   const auto error = error_of([&] { run_on_double(options, program, cuda); });
   REQUIRE(error);
   CAPTURE(error->what());
@@ -31,18 +56,21 @@ void check_fails(Category category, const WorldOptions& options, const World::Pr
 // the transport sees that their orders differ.
 class Apart {
  public:
-  explicit Apart(Axis axis = Axis::replicate) {
-    grid_.set(axis, 2);
+  explicit Apart(Seconds patience = Seconds(1e18)) {
+    grid_.set(Axis::replicate, 2);
     for (int rank = 0; rank < 2; ++rank) {
       communicators_.push_back(std::make_unique<Communicators>(grid_));
       cudaSetDevice(rank);
-      transport::Waiting waiting{[] {}, Seconds(2000), counted_time()};
+      transport::Waiting waiting{[] {}, patience, counted_time()};
       transports_.push_back(transport::make_nccl_transport(rank, store_, waiting));
     }
   }
   ~Apart() {
     for (auto& transport : transports_) transport->abort();
-    for (CUstream_st* stream : streams_) cudaStreamDestroy(stream);
+    for (CUstream_st* stream : streams_) {
+      cudaStreamSynchronize(stream);
+      cudaStreamDestroy(stream);
+    }
   }
   const Communicator* group(int rank, const std::string& lane) {
     return &communicators_[static_cast<std::size_t>(rank)]->group(rank, Axis::replicate, lane);
@@ -69,7 +97,7 @@ class Apart {
   }
   // Whether all that is on the stream was done within a number of looks.
   static bool ends(CUstream_st* stream) {
-    for (int look = 0; look < 2000; ++look) {
+    for (int look = 0; look < 200; ++look) {
       if (cudaStreamQuery(stream) == cudaSuccess) return true;
       std::this_thread::yield();
     }
@@ -97,29 +125,40 @@ Communication all_reduce(const Communicator* communicator, int member, std::int6
 }  // namespace
 
 TEST_CASE("a collective that a rank never issues ends by patience and names who waits") {
-  check_fails(Category::deadlock, options_for(Axis::replicate, 2),
-              [](Rank& rank) {
-                Channel& channel = rank.channel(Axis::replicate, "gradients");
-                Stream& comm = rank.stream("comm");
-                const Tensor x = make(rank, comm, 8);
-                if (rank.id() == 0) rank.wait(comm.all_reduce(x, Reduce::sum, channel));
-              },
-              {"rank 0 stream comm", "all_reduce on replicate/gradients", "orders_test.cpp"});
+  const Patience patience(1);
+  check_fails(
+      Category::deadlock, options_for(Axis::replicate, 2),
+      [&](Rank& rank) {
+        Channel& channel = rank.channel(Axis::replicate, "gradients");
+        Stream& comm = rank.stream("comm");
+        const Tensor x = make(rank, comm, 8);
+        if (rank.id() != 0) return;
+        const Event end = comm.all_reduce(x, Reduce::sum, channel);
+        patience.hangs_now();
+        rank.wait(end);
+      },
+      {"rank 0 stream comm", "all_reduce on replicate/gradients", "orders_test.cpp"},
+      patience.in(on_the_double()));
 }
 
 TEST_CASE("sends in a ring before their receives on one stream hang on NCCL and on one GPU") {
-  for (const auto& options : {impatient(), impatient(on_one_gpu())})
+  for (const auto& options : {on_the_double(), on_one_gpu()}) {
+    const Patience patience(2);
     check_fails(
         Category::deadlock, options_for(Axis::pipeline, 2),
-        [](Rank& rank) {
+        [&](Rank& rank) {
           Channel& forward = rank.edge(Axis::pipeline, 1, "forward");
           Stream& p2p = rank.stream("p2p");
           const Tensor x = make(rank, p2p, 8), y = make(rank, p2p, 8);
           p2p.send(x, forward);
           p2p.receive(y, forward);
-          rank.wait(p2p.record());
+          const Event end = p2p.record();
+          patience.hangs_now();
+          rank.wait(end);
         },
-        {"rank 0 stream p2p", "rank 1 stream p2p", "send on pipeline+1/forward"}, options);
+        {"rank 0 stream p2p", "rank 1 stream p2p", "send on pipeline+1/forward"},
+        patience.in(options));
+  }
 }
 
 TEST_CASE("the same sends on streams of their own, and an exchange, do not") {
@@ -195,6 +234,7 @@ TEST_CASE("between processes the same hangs, and aborting ends it") {
   Apart two;
   std::barrier seen(2);  // nobody aborts before both have looked
   const auto errors = two.run([&](int rank) {
+    AtBarrier both(seen);
     const Communicator *a = two.group(rank, "a"), *b = two.group(rank, "b");
     two.of(rank).open(rank == 0 ? std::vector{a, b} : std::vector{b, a});  // its order is no matter
     std::vector<float> x(8, 1), y(8, 1);
@@ -205,7 +245,7 @@ TEST_CASE("between processes the same hangs, and aborting ends it") {
     if (rank == 1) two.of(rank).issue(on_a, all_reduce(a, rank, 8), vx, vx);
     CHECK_FALSE(Apart::ends(on_a));
     CHECK_FALSE(Apart::ends(on_b));
-    seen.arrive_and_wait();
+    both.wait();
     two.of(rank).abort();
     while (cudaStreamQuery(on_a) != cudaSuccess || cudaStreamQuery(on_b) != cudaSuccess)
       std::this_thread::yield();
@@ -222,6 +262,7 @@ TEST_CASE("members that call different sizes hang; equal sizes give the sum") {
     Apart two;
     std::barrier seen(2);
     const auto errors = two.run([&](int rank) {
+      AtBarrier both(seen);
       const Communicator* a = two.group(rank, "a");
       two.of(rank).open({a});
       std::vector<float> x(8, static_cast<float>(rank + 1));
@@ -231,7 +272,7 @@ TEST_CASE("members that call different sizes hang; equal sizes give the sum") {
       two.of(rank).issue(stream, all_reduce(a, rank, elements), view, view);
       if (!equal) {
         CHECK_FALSE(Apart::ends(stream));
-        seen.arrive_and_wait();
+        both.wait();
         two.of(rank).abort();
       }
       while (cudaStreamQuery(stream) != cudaSuccess) std::this_thread::yield();
@@ -242,7 +283,7 @@ TEST_CASE("members that call different sizes hang; equal sizes give the sum") {
 }
 
 TEST_CASE("a member that never opens a channel ends the others' opening by patience") {
-  Apart two;
+  Apart two(Seconds(2000));
   const auto errors = two.run([&](int rank) {
     if (rank == 0) two.of(rank).open({two.group(rank, "a")});
   });
@@ -252,7 +293,7 @@ TEST_CASE("a member that never opens a channel ends the others' opening by patie
 }
 
 TEST_CASE("NCCL refuses two ranks on one GPU") {
-  cuda::CudaOptions options = impatient();
+  cuda::CudaOptions options = on_the_double();
   options.gpu = [](int) { return 0; };
   check_fails(
       Category::unavailable, options_for(Axis::replicate, 2),
@@ -279,32 +320,30 @@ TEST_CASE("on one GPU a throttle makes each operation take the time of its links
 }
 
 TEST_CASE("what a kernel throws ends the run and names the rank") {
-  check_fails(
-      Category::invalid_program, options_for(Axis::replicate, 2),
-      [](Rank& rank) {
-        Channel& channel = rank.channel(Axis::replicate, "gradients");
-        Stream& comm = rank.stream("comm");
-        const Tensor x = make(rank, comm, 8);
-        const Prepared fails = action(rank, [] { throw std::runtime_error("no luck"); });
-        if (rank.id() == 1) comm.launch(fails);
-        rank.wait(comm.all_reduce(x, Reduce::sum, channel));
-        rank.wait(rank.stream("other").record());
-      },
-      {"no luck", "rank: 1"}, on_the_double());
+  check_fails(Category::invalid_program, options_for(Axis::replicate, 2),
+              [](Rank& rank) {
+                Channel& channel = rank.channel(Axis::replicate, "gradients");
+                Stream& comm = rank.stream("comm");
+                const Tensor x = make(rank, comm, 8);
+                const Prepared fails = action(rank, [] { throw std::runtime_error("no luck"); });
+                if (rank.id() == 1) comm.launch(fails);
+                rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+                rank.wait(rank.stream("other").record());
+              },
+              {"no luck", "rank: 1"});
 }
 
 TEST_CASE("a program that ends early on one rank ends the others") {
-  check_fails(
-      Category::invalid_program, options_for(Axis::replicate, 4),
-      [](Rank& rank) {
-        Channel& channel = rank.channel(Axis::replicate, "gradients");
-        Stream& comm = rank.stream("comm");
-        const Tensor x = make(rank, comm, 8);
-        rank.wait(comm.all_reduce(x, Reduce::sum, channel));
-        if (rank.id() == 2) throw Error(Category::invalid_program, "enough");
-        rank.wait(comm.all_reduce(x, Reduce::sum, channel));
-      },
-      {"enough", "rank: 2"}, on_the_double());
+  check_fails(Category::invalid_program, options_for(Axis::replicate, 4),
+              [](Rank& rank) {
+                Channel& channel = rank.channel(Axis::replicate, "gradients");
+                Stream& comm = rank.stream("comm");
+                const Tensor x = make(rank, comm, 8);
+                rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+                if (rank.id() == 2) throw Error(Category::invalid_program, "enough");
+                rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+              },
+              {"enough", "rank: 2"});
 }
 
 TEST_CASE("a write waits for what its memory was used for before") {
@@ -312,7 +351,7 @@ TEST_CASE("a write waits for what its memory was used for before") {
   run_on_double(options_for(Axis::replicate, 1), [&](Rank& rank) {
     Stream& compute = rank.stream("compute");
     const Prepared busy = action(rank, [] {  // so that the write would be first if it did not wait
-      for (int i = 0; i < 20'000; ++i) std::this_thread::yield();
+      for (int i = 0; i < 500; ++i) std::this_thread::yield();
     });
     for (int i = 0; i < 5; ++i) {
       compute.launch(busy);

@@ -96,6 +96,12 @@ TEST_CASE("DiLoCo on NCCL gives the bits of the CPU's threads") {
   check_as_on_cpu("{name: diloco, inner_steps: 2}", 4);
 }
 
+TEST_CASE("streams whose queues are full change no bits") {
+  cuda_double::set_queue_depth(3);
+  check_as_on_cpu(case_of(2, 2));
+  check_as_on_cpu(case_of(2, 2), on_one_gpu());
+}
+
 TEST_CASE("one GPU gives any number of ranks the bits of the CPU's threads") {
   check_as_on_cpu(case_of(4, 1), on_one_gpu());
   check_as_on_cpu(case_of(1, 4), on_one_gpu());

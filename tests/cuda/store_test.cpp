@@ -7,7 +7,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <future>
 #include <mutex>
+#include <thread>
 
 #include "backend/cuda/processes.hpp"
 #include "tests/cpu/cpu_world.hpp"
@@ -204,6 +206,39 @@ TEST_CASE("a process that ends without goodbye is lost to the others, by name; w
   REQUIRE(lost.size() == 1);
   CHECK(lost[0].starts_with("rank 2 has gone"));
   zero.goodbye();
+}
+
+TEST_CASE("a process that was lost is told to those that connect later") {
+  const StoreServer server(0);
+  TcpStore zero(process(0, 3, server), Seconds(300));
+  {
+    TcpStore dies(process(1, 3, server), Seconds(300));
+    dies.set("1", "");
+    await(zero, "1");
+  }
+  while (!zero.failure()) std::this_thread::yield();
+  TcpStore late(process(2, 3, server), Seconds(300));
+  const auto error = error_of([&] { await(late, "what rank 1 would have set"); });
+  REQUIRE(error);
+  CHECK(error->message().starts_with("rank 1 has gone"));
+  for (TcpStore* store : {&zero, &late}) store->goodbye();
+}
+
+TEST_CASE("a process learns when all others have ended, also when it connects later") {
+  const StoreServer server(0);
+  std::promise<void> zero_alone, one_alone;
+  TcpStore zero(process(0, 3, server), Seconds(300), {}, {}, [&] { zero_alone.set_value(); });
+  {
+    TcpStore two(process(2, 3, server), Seconds(300));
+    two.goodbye();
+  }
+  {
+    TcpStore one(process(1, 3, server), Seconds(300), {}, {}, [&] { one_alone.set_value(); });
+    zero.goodbye();
+    one_alone.get_future().wait();
+    one.goodbye();
+  }
+  zero_alone.get_future().wait();
 }
 
 TEST_CASE("who a process is comes from the environment, and what is wrong with it is named") {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -22,7 +23,7 @@ void check_blas(cublasStatus_t status, const char* call) {
 
 // The library's functions that are called here.
 struct Functions {
-  Library library{"libcublasLt.so.13"};
+  Library library{"libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR)};
 #define ORRERY_FUNCTION(name) \
   decltype(&::name) name = reinterpret_cast<decltype(&::name)>(library.function(#name))
   ORRERY_FUNCTION(cublasLtCreate);
@@ -75,6 +76,14 @@ struct Plan {
   bool with_bias = false;
 };
 
+// Memory of a stream. Never cudaMalloc and cudaFree in a run: the latter waits for all streams of
+// the GPU, which may wait for a rank that waits here.
+void* take_memory(std::size_t bytes, cudaStream_t stream) {
+  void* data = nullptr;
+  check(cudaMallocAsync(&data, bytes, stream), "cudaMallocAsync");
+  return data;
+}
+
 // A stream, events and copies of operands in size, filled with small numbers.
 struct Bench {
   cudaStream_t stream = nullptr;
@@ -83,21 +92,21 @@ struct Bench {
 
   explicit Bench(std::span<const View> given) : views(given.begin(), given.end()) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    check(cudaEventCreate(&begin), "cudaEventCreate");
-    check(cudaEventCreate(&end), "cudaEventCreate");
+    for (cudaEvent_t* event : {&begin, &end})
+      check(cudaEventCreateWithFlags(event, cudaEventDefault), "cudaEventCreateWithFlags");
     for (std::size_t i = 0; i < 3; ++i) {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
-      check(cudaMalloc(&views[i].data, bytes), "cudaMalloc");
+      views[i].data = take_memory(bytes, stream);
       // 0x3c3c is 0.0115 in bf16, 1.06 in fp16, 0x3c3c3c3c the same as bf16 in fp32.
       check(cudaMemsetAsync(views[i].data, 0x3c, bytes, stream), "cudaMemsetAsync");
     }
   }
   ~Bench() {
-    for (std::size_t i = 0; i < 3; ++i) cudaFree(views[i].data);
+    for (std::size_t i = 0; i < 3; ++i) cudaFreeAsync(views[i].data, stream);
+    finish(stream);
     cudaEventDestroy(begin);
     cudaEventDestroy(end);
-    cudaStreamDestroy(stream);
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
@@ -133,13 +142,13 @@ struct Blas::State {
       for (cublasLtMatrixLayout_t layout : {plan.first, plan.second, plan.result})
         lt.cublasLtMatrixLayoutDestroy(layout);
     }
-    for (auto& [stream, workspace] : workspaces) cudaFree(workspace);
+    for (auto& [stream, workspace] : workspaces) cudaFree(workspace);  // the run is over
     lt.cublasLtDestroy(handle);
   }
 
   void* workspace_of(CUstream_st* stream) {
     void*& workspace = workspaces[stream];
-    if (workspace == nullptr) check(cudaMalloc(&workspace, workspace_bytes), "cudaMalloc");
+    if (workspace == nullptr) workspace = take_memory(workspace_bytes, stream);
     return workspace;
   }
 
@@ -237,7 +246,7 @@ struct Blas::State {
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
     Bench bench(views);
-    void* workspace = workspace_of(bench.stream);
+    void* workspace = take_memory(workspace_bytes, bench.stream);
     float least = -1;
     const cublasLtMatmulAlgo_t* best = &algorithms[0];
     for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
@@ -253,8 +262,7 @@ struct Blas::State {
       least = ms;
       best = &algorithm;
     }
-    cudaFree(workspace);
-    workspaces.erase(bench.stream);
+    cudaFreeAsync(workspace, bench.stream);
     return *best;
   }
 };

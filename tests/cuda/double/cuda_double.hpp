@@ -2,8 +2,11 @@
 // cuda_runtime_api.h and nccl.h that Orrery calls: what links against it is the code that runs on
 // GPUs, unchanged. It keeps the rules that decide whether a program works:
 //
-// Streams run in order and beside each other. A wait for an event that was never recorded does
-// nothing. Fresh device memory holds NaNs from the point of its stream where it was allocated.
+// Streams run in order and beside each other; a call that enqueues on a full one blocks. Destroying
+// a stream does not wait for what is on it; freeing memory outside stream order waits for all
+// streams of the GPU. A wait for an event that was never recorded does nothing. Fresh device memory
+// holds NaNs from the point of its stream where it was allocated. Kernels are loaded eagerly where
+// the environment says so.
 //
 // A communicator's operations match by order. Members that call different things, or different
 // sizes, wait for ever. Collectives of one GPU run one after the other in the order in which they
@@ -16,6 +19,7 @@
 // NCCL's.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 
@@ -25,6 +29,11 @@ namespace orrery::cuda_double {
 
 // GPUs that are present, for the next call on; 8 at first.
 void set_gpus(int count);
+
+// How much a stream holds that it has not begun, for the next call on; no limit at first.
+void set_queue_depth(std::size_t depth);
+// Streams so far that were destroyed with something still on them.
+int streams_destroyed_busy();
 
 // Appends a function to a stream, which runs when the stream has come to it.
 void append(CUstream_st* stream, std::function<void()> function);

@@ -5,14 +5,17 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/cuda/double/cuda_double.hpp"
 
@@ -21,6 +24,8 @@ namespace {
 using Instant = std::chrono::steady_clock::time_point;
 
 std::atomic<int> gpus{8};
+std::atomic<std::size_t> queue_depth{~std::size_t{0}};
+std::atomic<int> destroyed_busy{0};
 thread_local int current_gpu = 0;
 
 // One recording of an event.
@@ -52,6 +57,7 @@ std::condition_variable word_written;
 
 CUresult write_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int);
 CUresult wait_for_word(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int);
+CUresult loading_mode(CUmoduleLoadingMode* mode);
 
 constexpr std::align_val_t alignment{256};
 constexpr unsigned char poison = 0xFF;  // a NaN in every floating type
@@ -67,7 +73,6 @@ struct CUevent_st {
 
 struct CUstream_st {
   explicit CUstream_st(int g) : gpu(g), thread([this] { run(); }) {}
-  // As CUDA: what is in it is still done.
   ~CUstream_st() {
     {
       const std::lock_guard lock(mutex);
@@ -77,13 +82,18 @@ struct CUstream_st {
     thread.join();
   }
   void append(std::function<void()> function) {
-    const std::lock_guard lock(mutex);
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return queue.size() < queue_depth; });
     queue.push_back(std::move(function));
     changed.notify_all();
   }
   bool idle() {
     const std::lock_guard lock(mutex);
     return queue.empty() && !busy;
+  }
+  void await() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return queue.empty() && !busy; });
   }
   void run() {
     std::unique_lock lock(mutex);
@@ -93,10 +103,12 @@ struct CUstream_st {
       const std::function<void()> function = std::move(queue.front());
       queue.pop_front();
       busy = true;
+      changed.notify_all();
       lock.unlock();
       function();
       lock.lock();
       busy = false;
+      changed.notify_all();
     }
   }
 
@@ -108,9 +120,34 @@ struct CUstream_st {
   std::thread thread;
 };
 
+namespace {
+
+// Streams that have not been destroyed, and those that were while something was still on them: what
+// is in them is done, as on a GPU, but nobody may know when.
+std::mutex streams_mutex;
+std::set<std::shared_ptr<CUstream_st>> streams, deferred;
+
+std::vector<std::shared_ptr<CUstream_st>> streams_of(int gpu) {
+  const std::lock_guard lock(streams_mutex);
+  std::vector<std::shared_ptr<CUstream_st>> found;
+  for (const auto* set : {&streams, &deferred})
+    for (const auto& stream : *set)
+      if (stream->gpu == gpu) found.push_back(stream);
+  return found;
+}
+
+// What cudaFree and cudaFreeHost do before anything else.
+void await_all_streams() {
+  for (const auto& stream : streams_of(current_gpu)) stream->await();
+}
+
+}  // namespace
+
 namespace orrery::cuda_double {
 
 void set_gpus(int count) { gpus = count; }
+void set_queue_depth(std::size_t depth) { queue_depth = depth; }
+int streams_destroyed_busy() { return destroyed_busy; }
 void append(CUstream_st* stream, std::function<void()> function) {
   stream->append(std::move(function));
 }
@@ -143,6 +180,13 @@ CUresult wait_for_word(CUstream stream, CUdeviceptr address, cuuint64_t value, u
   return CUDA_SUCCESS;
 }
 
+CUresult loading_mode(CUmoduleLoadingMode* mode) {
+  const char* set = std::getenv("CUDA_MODULE_LOADING");
+  const bool eager = set != nullptr && std::string(set) == "EAGER";
+  *mode = eager ? CU_MODULE_EAGER_LOADING : CU_MODULE_LAZY_LOADING;
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 extern "C" {
@@ -151,9 +195,10 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
                                              unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {
   const std::string name = symbol;
-  *function = name == "cuStreamWaitValue64"    ? reinterpret_cast<void*>(wait_for_word)
-              : name == "cuStreamWriteValue64" ? reinterpret_cast<void*>(write_word)
-                                               : nullptr;
+  *function = name == "cuStreamWaitValue64"      ? reinterpret_cast<void*>(wait_for_word)
+              : name == "cuStreamWriteValue64"   ? reinterpret_cast<void*>(write_word)
+              : name == "cuModuleGetLoadingMode" ? reinterpret_cast<void*>(loading_mode)
+                                                 : nullptr;
   *result = *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
@@ -180,11 +225,24 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
-  *stream = new CUstream_st(current_gpu);
+  const auto fresh = std::make_shared<CUstream_st>(current_gpu);
+  *stream = fresh.get();
+  const std::lock_guard lock(streams_mutex);
+  streams.insert(fresh);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
+  std::shared_ptr<CUstream_st> gone;
+  const bool busy = !stream->idle();
+  const std::lock_guard lock(streams_mutex);
+  for (const auto& known : streams)
+    if (known.get() == stream) gone = known;
+  streams.erase(gone);
+  if (busy) ++destroyed_busy, deferred.insert(gone);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  stream->await();
   return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -207,6 +265,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return event->last == nullptr || event->last->is_done() ? cudaSuccess : cudaErrorNotReady;
 }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->last != nullptr) event->last->await();
+  return cudaSuccess;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
   if (event->last != nullptr) stream->append([recording = event->last] { recording->await(); });
   return cudaSuccess;
@@ -222,11 +284,8 @@ cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   std::memset(*data, poison, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemset(void* data, int value, std::size_t bytes) {
-  std::memset(data, value, bytes);
-  return cudaSuccess;
-}
 cudaError_t cudaFree(void* data) {
+  await_all_streams();
   release(data);
   return cudaSuccess;
 }

@@ -1,0 +1,102 @@
+// Products by cuBLASLt as the GPU's launcher makes them, on a double of that library.
+#include <cmath>
+#include <future>
+
+#include "backend/cuda/gpu/blas.hpp"
+#include "tests/cpu/cpu_world.hpp"
+#include "tests/cuda/double_world.hpp"
+
+namespace orrery {
+namespace {
+
+class ProductLauncher final : public cuda::Launcher {
+ public:
+  explicit ProductLauncher(std::function<void(std::exception_ptr)> failed)
+      : others_(cuda::make_host_launcher(cpu_bodies(), std::move(failed))) {}
+  void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
+    const bool product = kernel.op == Op::gemm || kernel.op == Op::grouped_gemm;
+    if (product && blas_.multiply(stream, kernel, views)) return;
+    others_->launch(stream, kernel, views);
+  }
+
+ private:
+  cuda::Blas blas_;
+  std::unique_ptr<cuda::Launcher> others_;
+};
+
+cuda::CudaOptions with_products(cuda::CudaOptions options) {
+  setenv("ORRERY_CUDA_LIBRARIES", ORRERY_CUBLASLT_DOUBLE, 1);
+  options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
+    return std::make_unique<ProductLauncher>(std::move(failed));
+  };
+  return options;
+}
+
+// C of the kernel, on operands of small numbers.
+std::vector<double> product(World& world, const Kernel& kernel, std::array<std::int64_t, 4> sizes) {
+  std::vector<double> result;
+  world.run([&](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    std::vector<Tensor> tensors;
+    std::vector<Operand> operands;
+    for (const std::int64_t size : sizes) {
+      if (size == 0) continue;
+      tensors.push_back(make(rank, compute, size));
+      std::vector<float> values(static_cast<std::size_t>(size));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<float>((i * 7 + tensors.size()) % 11) - 5;
+      rank.write_bytes(tensors.back(), std::as_bytes(std::span(values)));
+      operands.emplace_back(tensors.back());
+    }
+    compute.launch(rank.prepare(kernel), operands);
+    rank.wait(compute.record());
+    result = rank.read(tensors[2]);
+  });
+  return result;
+}
+
+// Sums of whole numbers: exact in any order.
+void check_product(const Kernel& kernel, std::array<std::int64_t, 4> sizes) {
+  WorldOptions options = options_for(Axis::replicate, 1);
+  options.bodies = &cpu_bodies();
+  const auto cpu = product(*make_cpu_world(options), kernel, sizes);
+  const auto gpu =
+      product(*cuda::make_cuda_world(options, with_products(on_the_double())), kernel, sizes);
+  CAPTURE(kernel.label);
+  CHECK(gpu == cpu);
+}
+
+}  // namespace
+
+TEST_CASE("products in every layout are those of the CPU") {
+  constexpr std::int64_t m = 3, n = 5, k = 4;
+  for (int bits = 0; bits < 8; ++bits)
+    check_product(
+        Kernel::gemm(m, n, k, Dtype::fp32, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0),
+        {m * k, k * n, m * n, 0});
+  check_product(Kernel::gemm_bias(m, n, k, Dtype::fp32), {m * k, k * n, m * n, n});
+  check_product(Kernel::grouped_gemm(2, m, n, k, Dtype::fp32),
+                {2 * m * k, 2 * k * n, 2 * m * n, 0});
+}
+
+TEST_CASE("a product that is tried out waits for no stream of another rank") {
+  std::promise<void> waits;
+  run_on_double(
+      options_for(Axis::replicate, 2),
+      [&](Rank& rank) {
+        Channel& channel = rank.channel(Axis::replicate, "gradients");
+        Stream& compute = rank.stream("compute");
+        Stream& comm = rank.stream("comm");
+        const Tensor a = make(rank, compute, 4), b = make(rank, compute, 4),
+                     c = make(rank, compute, 4), x = make(rank, comm, 8);
+        if (rank.id() == 1) waits.get_future().wait();
+        const Prepared gemm = rank.prepare(Kernel::gemm(2, 2, 2, Dtype::fp32));
+        if (rank.id() == 1) compute.launch(gemm, {a, b, c});
+        const Event end = comm.all_reduce(x, Reduce::sum, channel);
+        if (rank.id() == 0) waits.set_value();
+        rank.wait(end);
+      },
+      with_products(on_one_gpu()));
+}
+
+}  // namespace orrery

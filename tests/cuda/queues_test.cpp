@@ -1,0 +1,192 @@
+// What would hang or lie on a GPU without any order of the program's being wrong: full queues,
+// lazily loaded kernels, ranks of other processes, times that are looked at late.
+#include <cuda_runtime_api.h>
+
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "tests/cpu/cpu_world.hpp"
+#include "tests/cuda/double_world.hpp"
+
+namespace orrery {
+namespace {
+
+// Another process with one rank, which is lost or ends when a test says so.
+class OtherProcess final : public cuda::Peers {
+ public:
+  void listen(Listener listener) override {
+    const std::lock_guard lock(mutex_);
+    listener_ = std::move(listener);
+  }
+  void send(int, const ControlMessage&) override { asked_.set_value(); }
+  void await_question() { asked_.get_future().wait(); }
+  void say(std::int64_t value) {
+    const std::lock_guard lock(mutex_);
+    listener_.message(0, {1, 5, {value}, {"another process", 0}});
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    listener_.all_ended();
+  }
+
+ private:
+  std::mutex mutex_;
+  Listener listener_;
+  std::promise<void> asked_;
+};
+
+// Rank 0 of two, the other being in another process.
+cuda::CudaOptions beside(cuda::Peers& peers) {
+  cuda::CudaOptions options = on_the_double();
+  options.first_rank = 0;
+  options.ranks_here = 1;
+  options.peers = &peers;
+  return options;
+}
+
+// Takes a millisecond or so of a core.
+void work() {
+  volatile int sum = 0;
+  for (int i = 0; i < 400'000; ++i) sum = sum + i;
+}
+
+// Rank 0's compute stream, or its host, waits for many all-reduces that rank 1 is slow to come to.
+RankReport waiting_for_many(bool host_waits) {
+  constexpr int operations = 100;
+  std::promise<void> come;
+  RunReport report = run_on_double(options_for(Axis::replicate, 2), [&](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    Stream& comm = rank.stream("comm");
+    Channel& channel = rank.channel(Axis::replicate, "gradients");
+    const Tensor x = make(rank, comm, 8);
+    comm.all_reduce(x, Reduce::sum, channel);
+    rank.wait(comm.record());  // so that nobody is late for the opening
+    const Prepared here = action(rank, [&] { come.set_value(); });
+    const Prepared busy = action(rank, work);
+    if (rank.id() == 1) come.get_future().wait();
+    for (int i = 0; i < operations; ++i) {
+      if (rank.id() == 1) comm.launch(busy);
+      comm.all_reduce(x, Reduce::sum, channel);
+    }
+    if (rank.id() == 0) {
+      compute.launch(here);
+      if (host_waits) rank.wait(comm.record());
+      if (!host_waits) compute.after(comm.record());
+      compute.launch(action(rank, [] {}));
+      compute.mark_step(0);
+    }
+  });
+  return report.ranks[0];
+}
+
+}  // namespace
+
+TEST_CASE("a run that fails ends, though the queues of its streams are full") {
+  cuda_double::set_queue_depth(8);
+  for (const auto& options : {on_the_double(), on_one_gpu()}) {
+    const auto error = error_of([&] {
+      run_on_double(
+          options_for(Axis::replicate, 2),
+          [](Rank& rank) {
+            Channel& channel = rank.channel(Axis::replicate, "gradients");
+            Stream& comm = rank.stream("comm");
+            const Tensor x = make(rank, comm, 8);
+            rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+            if (rank.id() == 1) throw Error(Category::invalid_program, "enough");
+            for (int i = 0; i < 100; ++i) comm.all_reduce(x, Reduce::sum, channel);
+          },
+          options);
+    });
+    REQUIRE(error);
+    CHECK(mentions(*error, {"enough", "rank: 1"}));
+  }
+}
+
+TEST_CASE(
+    "what the compute stream and the host wait for is exposed, however many operations it is") {
+  for (const bool host_waits : {false, true}) {
+    CAPTURE(host_waits);
+    const RankReport report = waiting_for_many(host_waits);
+    REQUIRE(report.channels.size() == 1);
+    const Time exposed = report.channels[0].use.exposed,
+               waited = report.steps.at(0).parts.exposed_communication;
+    CHECK(exposed <= report.channels[0].use.busy);
+    // All of the waiting but for what lies between two operations.
+    CHECK(exposed.seconds().value > 0.5 * waited.seconds().value);
+    CHECK(waited > Time(0));
+  }
+}
+
+TEST_CASE("ranks on one GPU are refused where kernels are loaded lazily, or streams share queues") {
+  const auto refused = [](const char* variable, const char* value) {
+    const cuda::CudaOptions options = on_one_gpu();  // which prepares the environment
+    setenv(variable, value, 1);
+    const auto error = error_of([&] {
+      run_on_double(
+          options_for(Axis::replicate, 4),
+          [](Rank& rank) {
+            for (const char* name : {"compute", "comm", "copies"}) rank.stream(name);
+          },
+          options);
+    });
+    REQUIRE(error);
+    CHECK(error->category() == Category::unavailable);
+    return *error;
+  };
+  CHECK(mentions(refused("CUDA_MODULE_LOADING", "LAZY"), {"CUDA_MODULE_LOADING=EAGER"}));
+  setenv("CUDA_MODULE_LOADING", "EAGER", 1);
+  CHECK(mentions(refused("CUDA_DEVICE_MAX_CONNECTIONS", "8"), {"hardware queues, 8", "=32"}));
+}
+
+TEST_CASE("a user's settings of CUDA stand, and others are made for ranks on one GPU") {
+  unsetenv("CUDA_DEVICE_MAX_CONNECTIONS");
+  CHECK(cuda::hardware_queues() == 8);
+  cuda::prepare_environment();
+  CHECK(cuda::hardware_queues() == 32);
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "1", 1);
+  cuda::prepare_environment();
+  CHECK(cuda::hardware_queues() == 1);
+}
+
+TEST_CASE("waiting for a rank of another process is no deadlock while that runs") {
+  OtherProcess other;
+  std::thread answers([&] {
+    other.await_question();
+    work();  // meanwhile nothing runs here
+    other.say(42);
+    other.end();
+  });
+  std::int64_t said = 0;
+  run_on_double(
+      options_for(Axis::replicate, 2),
+      [&](Rank& rank) {
+        rank.control_send(1, 5, {});
+        said = rank.control_receive(5, 1)->values[0];
+      },
+      beside(other));
+  answers.join();
+  CHECK(said == 42);
+}
+
+TEST_CASE("waiting for a rank of another process that has ended is a deadlock") {
+  OtherProcess other;
+  std::thread ends([&] {
+    other.await_question();
+    other.end();
+  });
+  const auto error = error_of([&] {
+    run_on_double(
+        options_for(Axis::replicate, 2),
+        [&](Rank& rank) {
+          rank.control_send(1, 5, {});
+          rank.control_receive(5, 1);
+        },
+        beside(other));
+  });
+  ends.join();
+  REQUIRE(error);
+  CHECK(error->category() == Category::deadlock);
+}
+
+}  // namespace orrery
