@@ -42,7 +42,7 @@ Held held(const std::string& algorithm, Execution execution = Execution::folded)
       options.micro_batches = 2;
       options.gradient_dtype = Dtype::bf16;
       options.optimizer = plan.optimizer.options();
-      options.keeps_optimizer = !plan.shards_optimizer;
+      options.keeps_optimizer = !plan.owns_optimizer;
       options.sharding = plan.sharding;
       Replica replica(rank, weights(3, psi / 3, Dtype::bf16), options);
       const std::unique_ptr<Algorithm> made = plan.make(replica);

@@ -2,6 +2,8 @@
 // stable.
 #include <doctest/doctest.h>
 
+#include <sstream>
+
 #include <cmath>
 
 #include "tests/parity/update_equation.hpp"
