@@ -14,8 +14,14 @@ using namespace orrery;
 
 namespace {
 
-constexpr int size = 8, stages = 6, batch = 32;
-constexpr double noise = 75;
+constexpr int size = 8, stages = 6, batch = 32, steps = 900;
+constexpr double noise = 85;  // so that a part is not told apart
+
+// New ones in every step, so that what is learned depends little on chance.
+std::shared_ptr<const std::string> pictures() {
+  static const auto all = grating_pictures(steps * batch, size, 1, noise);
+  return all;
+}
 
 ResnetShape shape_of(int micro_batches) {
   ResnetShape shape;
@@ -31,18 +37,19 @@ ResnetShape shape_of(int micro_batches) {
   return shape;
 }
 
-StageCase training_by(const std::string& algorithm, std::int64_t steps) {
+// At the paper's rate of 0.1 for 256 samples (Rivaud et al. 2024, section 4.1).
+StageCase training_by(const std::string& algorithm) {
   StageCase c;
   c.algorithm =
       "{name: " + algorithm +
-      ", optimizer: {name: momentum, lr: 0.05, nesterov: true, weight_decay: 5e-4, warmup: 50"
+      ", optimizer: {name: momentum, lr: 0.0125, nesterov: true, weight_decay: 5e-4, warmup: 50"
       ", cosine: " +
       std::to_string(steps) + "}}";
   c.stages = stages;
   c.layers = {0, 1, 1, 1, 1, 0};
   c.steps = steps;
-  c.model = [](int micro_batches) {
-    return make_revnet(shape_of(micro_batches), grating_pictures(2000, size, 1, noise));
+  c.model = [text = pictures()](int micro_batches) {
+    return make_revnet(shape_of(micro_batches), text);
   };
   return c;
 }
@@ -50,7 +57,7 @@ StageCase training_by(const std::string& algorithm, std::int64_t steps) {
 // Of the classes that the trained stages give to pictures that they have not seen, with running
 // statistics, those that are right.
 double accuracy(const WorldResult& trained) {
-  constexpr int count = 1600;
+  constexpr int count = 6400;
   double right = 0;
   StageCase c;
   c.stages = 1;
@@ -122,12 +129,10 @@ WorldResult on_cpu(const StageCase& c) {
 }  // namespace
 
 TEST_CASE("a small RevNet trained by PETRA ends within a point of backpropagation's accuracy") {
-  constexpr std::int64_t steps = 900;
   constexpr int seeds = 3;  // of initial values
   double backprop = 0, petra = 0;
   for (int seed = 1; seed <= seeds; ++seed) {
-    StageCase by_backprop = training_by("reversible-backprop", steps),
-              by_petra = training_by("petra", steps);
+    StageCase by_backprop = training_by("reversible-backprop"), by_petra = training_by("petra");
     by_backprop.seed = by_petra.seed = static_cast<std::uint64_t>(seed);
     const double of_backprop = accuracy(on_cpu(by_backprop));
     // In the order that messages have in sim; on the CPU they come when they come.

@@ -73,7 +73,7 @@ TEST_CASE("the period of a RevNet is its slowest stage's reconstruction and back
     c.stages = depth == 18 ? 10 : 18;
     c.layers.assign(static_cast<std::size_t>(c.stages), 1);
     c.layers.front() = c.layers.back() = 0;
-    c.steps = 80;
+    c.steps = 120;
     c.values = false;
     c.alpha = Time(0);
     c.bandwidth = 1e30;
@@ -94,12 +94,13 @@ TEST_CASE("the period of a RevNet is its slowest stage's reconstruction and back
       REQUIRE_MESSAGE(!result.error, why(result));
       Rhythm r;
       for (std::size_t j = 0; j < static_cast<std::size_t>(c.stages); ++j) {
-        const double seconds = notes_of(result, j).flops / 80 * 1e-10;
+        const double seconds = notes_of(result, j).flops / 120 * 1e-10;
         r.slowest = std::max(r.slowest, seconds);
         r.mean += seconds / c.stages;
       }
       const auto& ends = result.steps.at(0);
-      r.period = static_cast<double>(ends.at(70) - ends.at(50)) / 20 * 1e-12;
+      // Before the first stage has no forwards any more, 2 J - 1 batches before the end.
+      r.period = static_cast<double>(ends.at(80) - ends.at(60)) / 20 * 1e-12;
       return r;
     };
     const Rhythm one = rhythm_by("{name: petra}"), two = rhythm_by("{name: petra, engines: 2}");
