@@ -53,8 +53,8 @@ Source source_of(const Arguments& arguments, const std::string& ranks, const std
 
 using Progress = std::function<void(const std::string& what, double share)>;
 
-Calibrated calibrate_processor(const Arguments& arguments, const std::string& name,
-                               const Progress& progress) {
+Calibrated measure_processor(const Arguments& arguments, const std::string& name,
+                             const Progress& progress) {
   const MachineFacts machine = machine_facts();
   CalibrationOptions options;
   options.ranks = arguments.ranks.empty() ? 2 : ranks_of(arguments.ranks);
@@ -67,8 +67,8 @@ Calibrated calibrate_processor(const Arguments& arguments, const std::string& na
                     machine.processor, machine.system)};
 }
 
-Calibrated calibrate_graphics(const Arguments& arguments, const std::string& name,
-                              const Progress& progress) {
+Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
+                        const Progress& progress) {
   GpuFacts facts = gpu_facts_here();
   facts.date = machine_facts().date;
   if (!arguments.ranks.empty()) facts.gpus = std::min(facts.gpus, ranks_of(arguments.ranks));
@@ -149,7 +149,7 @@ int calibrate(const Arguments& arguments) {
   };
   const bool gpus = arguments.world == "cuda";
   const Calibrated calibrated =
-      (gpus ? calibrate_graphics : calibrate_processor)(arguments, file.stem().string(), progress);
+      (gpus ? measure_gpus : measure_processor)(arguments, file.stem().string(), progress);
   line.clear();
   const InterruptGuard guard;
   write_file_atomically(arguments.out, to_text(calibrated.calibration.platform, calibrated.source));
