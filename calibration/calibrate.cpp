@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "backend/core/error.hpp"
+#include "calibration/fit.hpp"
 #include "calibration/kernel_bench.hpp"
 #include "calibration/platform_file.hpp"
 #include "calibration/world_bench.hpp"
@@ -31,6 +32,29 @@ Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts&
   const std::string name = options.name.empty() ? file_name_of(machine.processor) : options.name;
   out.platform = platform_of(measurements, machine, options.ranks, name);
   out.classes = class_errors(out.platform);
+  return out;
+}
+
+GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFacts& facts) {
+  DeviceBenchOptions bench;
+  bench.run = options.run;
+  bench.devices = facts.gpus;
+  bench.quick = options.quick;
+  bench.progress = options.progress;
+  if (options.quick) bench.max_rounds = 2, bench.shortest_s = 0, bench.memory = Bytes(1 << 16);
+  Measurements measurements;
+  options.progress("issuing", 0);
+  measure_host(*options.world(facts.gpus), facts.gpus, options.quick, measurements.host);
+  measurements.kernels = measure_device_kernels(gpu_kernel_points(options.quick), bench);
+  measurements.copies = measure_device_copies(bench);
+  measurements.collectives = measure_device_collectives(bench);
+  measurements.interference = measure_interference(bench);
+  GpuCalibration out;
+  const std::string name = options.name.empty() ? file_name_of(facts.device) : options.name;
+  out.platform = gpu_platform_of(measurements, facts, name);
+  out.classes = class_errors(out.platform);
+  for (const InterferenceSamples& s : measurements.interference)
+    out.interference.push_back({s.kernels, s.beside, median(s.beside_it) / median(s.alone)});
   return out;
 }
 

@@ -1,10 +1,13 @@
-// The calibration of this machine's CPU, from measuring to a platform.
+// The calibration of this machine, its CPU or its GPUs, from measuring to a platform.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "calibration/device_bench.hpp"
+#include "calibration/gpu_platform.hpp"
 #include "calibration/machine_facts.hpp"
 #include "platforms/platform.hpp"
 
@@ -33,6 +36,29 @@ struct Calibration {
 // collectives of up to `ranks` ranks. At most three minutes on two cores. It sees no training step.
 // Error{config} for ranks below 1 or above 64.
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine);
+
+// The slowdown of a GEMM by what runs beside it: with it / alone.
+struct Interference {
+  std::string kernels, beside;
+  double slowdown = 1;
+};
+
+struct GpuCalibration : Calibration {
+  std::vector<Interference> interference;
+};
+
+struct GpuCalibrationOptions {
+  bool quick = false;
+  std::string name;  // of the platform; empty = the GPU's name
+  RunRanks run;      // on ranks with a GPU each
+  std::function<std::unique_ptr<World>(int ranks)> world;  // the same, for host costs
+  std::function<void(const std::string& what, double share)> progress = [](const std::string&,
+                                                                           double) {};
+};
+
+// Measures kernels, copies and interference on the first GPU, what issuing costs its host, and
+// collectives of all GPUs, in ten minutes or so. It sees no training step.
+GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFacts& facts);
 
 // The errors of a platform's tables, kernels before collectives.
 std::vector<ClassError> class_errors(const ClusterSpec& platform);

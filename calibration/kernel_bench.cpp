@@ -16,7 +16,7 @@
 
 #include "backend/core/error.hpp"
 #include "backend/cpu/bodies.hpp"
-#include "platforms/measured.hpp"
+#include "calibration/kernel_samples.hpp"
 
 namespace orrery {
 
@@ -182,29 +182,6 @@ class Round {
   std::vector<double> sums_;
   std::exception_ptr failure_;
 };
-
-KernelSamples samples_of(const KernelPoint& point, int busy) {
-  const std::optional<KernelPlace> place = place_of(point.kernel);
-  ORRERY_ASSERT(place, "a kernel without a class is not measured");
-  KernelSamples samples;
-  samples.kernels = place->kernels;
-  samples.busy = busy;
-  samples.held_back = point.held_back;
-  samples.axes.assign(place->axes.begin(), place->axes.end());
-  samples.at.assign(place->at.begin(),
-                    place->at.begin() + static_cast<std::ptrdiff_t>(place->axes.size()));
-  const Cost c = cost(point.kernel);
-  samples.bytes = static_cast<double>((c.read + c.written).value);
-  samples.flops = c.executed.value;
-  return samples;
-}
-
-// Seconds of the work at a place, of those of the whole kernel: attention is measured with several
-// heads.
-double share_at_place(const Kernel& kernel) {
-  if (kernel.op != Op::attention && kernel.op != Op::attention_backward) return 1;
-  return 1.0 / static_cast<double>(kernel.dims[0] * kernel.dims[1]);
-}
 
 }  // namespace
 

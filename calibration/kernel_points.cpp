@@ -12,7 +12,6 @@ namespace orrery {
 namespace {
 
 using Sizes = std::vector<std::int64_t>;
-constexpr Dtype t = Dtype::fp32;
 constexpr std::int64_t vocabulary = 256;
 
 // Sizes of an axis, and those between them from which held-back points are taken.
@@ -26,6 +25,7 @@ struct Sizing {
   AxisSizes elements;                   // of vectors
   AxisSizes sequence, head;             // of attention
   int gemm, matrix, vector, attention;  // held-back points per class
+  std::int64_t heads = 2;               // that attention is measured with
 };
 
 const Sizing full_sizes{
@@ -51,10 +51,33 @@ const Sizing quick_sizes{{{16, 64}, {32}},
                          1,
                          1,
                          1};
+// Enough heads to fill a GPU.
+const Sizing gpu_sizes{{{256, 1024, 4096, 16384}, {512, 2048, 8192}},
+                       {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
+                       {{1024, 4096, 16384}, {2048, 8192}},
+                       {{1024, 4096, 16384}, {2048, 8192}},
+                       {{1 << 16, 1 << 20, 1 << 24, 1 << 27}, {1 << 18, 1 << 22, 1 << 26}},
+                       {{512, 2048, 8192}, {1024, 4096}},
+                       {{64, 128}, {96}},
+                       20,
+                       4,
+                       3,
+                       4,
+                       16};
+// Without tensor cores products of large matrices take long, and training has none.
+Sizing sizes_on_gpu(Dtype dtype, bool quick) {
+  if (quick) return quick_sizes;
+  Sizing sizes = gpu_sizes;
+  if (dtype == Dtype::fp32) {
+    sizes.batch = {{256, 1024, 4096}, {512, 2048}};
+    sizes.width = {{1024, 2048, 4096}, {1536, 3072}};
+  }
+  return sizes;
+}
 
 class Builder {
  public:
-  explicit Builder(const Sizing& axes) : axes_(axes) {}
+  Builder(const Sizing& axes, Dtype dtype) : axes_(axes), t(dtype) {}
 
   using Make3 = std::function<Kernel(std::int64_t, std::int64_t, std::int64_t)>;
   using Make2 = std::function<Kernel(std::int64_t, std::int64_t)>;
@@ -86,6 +109,7 @@ class Builder {
   void attention();
   void activations();
   void rows();
+  void texts();
   void vectors();
   std::vector<KernelPoint> take() { return std::move(points_); }
 
@@ -95,7 +119,8 @@ class Builder {
     return axis.between[(state_ >> 33) % axis.between.size()];
   }
 
-  const Sizing& axes_;
+  const Sizing axes_;
+  const Dtype t;  // of what all kernels work on
   std::uint64_t state_ = 1;
   std::vector<KernelPoint> points_;
 };
@@ -105,140 +130,189 @@ class Builder {
 void Builder::gemms() {
   const AxisSizes &b = axes_.batch, &w = axes_.width;
   const int held = axes_.gemm;
-  add(held, b, w, w, [](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t); });
-  add(held, b, w, w, [](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
-  add(held, b, w, w, [](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, false, true); });
+  add(held, b, w, w, [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t); });
+  add(held, b, w, w, [this](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
+  add(held, b, w, w,
+      [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, false, true); });
   add(held, w, w, b,
-      [](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, true, false, true); });
+      [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, true, false, true); });
 }
 
 void Builder::attention() {
   for (const bool causal : {true, false}) {
+    const std::int64_t heads = axes_.heads;
     add(axes_.attention, axes_.sequence, axes_.head,
-        [causal](auto s, auto h) { return Kernel::attention(1, 2, 2, s, h, causal, t); });
-    add(axes_.attention, axes_.sequence, axes_.head,
-        [causal](auto s, auto h) { return Kernel::attention_backward(1, 2, 2, s, h, causal, t); });
+        [=, this](auto s, auto h) { return Kernel::attention(1, heads, heads, s, h, causal, t); });
+    add(axes_.attention, axes_.sequence, axes_.head, [=, this](auto s, auto h) {
+      return Kernel::attention_backward(1, heads, heads, s, h, causal, t);
+    });
   }
 }
 
 void Builder::activations() {
   for (const Activation a :
        {Activation::none, Activation::relu, Activation::gelu, Activation::silu}) {
-    matrix([a](auto r, auto c) { return Kernel::bias_activation(r, c, a, t); });
-    matrix([a](auto r, auto c) { return Kernel::bias_activation_backward(r, c, a, t); });
+    matrix([a, this](auto r, auto c) { return Kernel::bias_activation(r, c, a, t); });
+    matrix([a, this](auto r, auto c) { return Kernel::bias_activation_backward(r, c, a, t); });
   }
   for (const Activation a : {Activation::gelu, Activation::silu}) {
-    matrix([a](auto r, auto c) { return Kernel::gated_activation(r, c, a, t); });
-    matrix([a](auto r, auto c) { return Kernel::gated_activation_backward(r, c, a, t); });
+    matrix([a, this](auto r, auto c) { return Kernel::gated_activation(r, c, a, t); });
+    matrix([a, this](auto r, auto c) { return Kernel::gated_activation_backward(r, c, a, t); });
   }
 }
 
 void Builder::rows() {
   for (const Norm norm : {Norm::rms, Norm::layer}) {
-    matrix([norm](auto r, auto c) { return Kernel::norm(r, c, norm, 1e-5, t); });
-    matrix([norm](auto r, auto c) { return Kernel::norm_backward(r, c, norm, 1e-5, true, t); });
+    matrix([norm, this](auto r, auto c) { return Kernel::norm(r, c, norm, 1e-5, t); });
+    matrix(
+        [norm, this](auto r, auto c) { return Kernel::norm_backward(r, c, norm, 1e-5, true, t); });
   }
-  matrix([](auto r, auto c) { return Kernel::residual_add(r, c, t, true); });
-  matrix([](auto r, auto c) { return Kernel::column_sum(r, c, t); });
-  matrix([](auto r, auto c) { return Kernel::embedding(r, c, vocabulary, t); });
-  matrix([](auto r, auto c) { return Kernel::embedding_backward(r, c, vocabulary, t); });
-  matrix([](auto r, auto c) { return Kernel::cross_entropy(r, c, 1e-3, t); });
-  matrix([](auto r, auto c) { return Kernel::add_positions(r, c, r, t); });
-  matrix([](auto r, auto c) { return Kernel::positions_backward(r, c, r, t); });
+  matrix([this](auto r, auto c) { return Kernel::residual_add(r, c, t, true); });
+  matrix([this](auto r, auto c) { return Kernel::column_sum(r, c, t); });
+  matrix([this](auto r, auto c) { return Kernel::embedding(r, c, vocabulary, t); });
+  matrix([this](auto r, auto c) { return Kernel::embedding_backward(r, c, vocabulary, t); });
+  matrix([this](auto r, auto c) { return Kernel::cross_entropy(r, c, 1e-3, t); });
+  matrix([this](auto r, auto c) { return Kernel::add_positions(r, c, r, t); });
+  matrix([this](auto r, auto c) { return Kernel::positions_backward(r, c, r, t); });
   add(axes_.matrix, axes_.rows, axes_.head,
-      [](auto r, auto c) { return Kernel::rotary(1, r, 1, 1, c, 1e4, t); });
+      [this](auto r, auto c) { return Kernel::rotary(1, r, 1, 1, c, 1e4, t); });
+}
+
+// What reads samples is no kernel of a GPU's.
+void Builder::texts() {
   const auto text = std::make_shared<const std::string>(std::size_t{1} << 20, 'a');
   matrix([&text](auto r, auto c) { return Kernel::text_batch(r, c, 1, text, c); });
 }
 
 void Builder::vectors() {
-  vector([](auto n) { return Kernel::sgd(n, 1e-3, 0, false, 0.1, t); });
-  vector([](auto n) { return Kernel::sgd(n, 1e-3, 0.9, false, 0.1, t); });
-  vector([](auto n) { return Kernel::adamw(n, 1e-3, 0.9, 0.99, 1e-8, 0.1, t); });
-  vector([](auto n) { return Kernel::linear_combination(n, 0.5, 0.5, t); });
-  vector([](auto n) { return Kernel::fill(n, 0, t); });
-  vector([](auto n) { return Kernel::sum_squares(n, t); });
-  points_.push_back({Kernel::clip_scale(1.0), false});
+  vector([this](auto n) { return Kernel::sgd(n, 1e-3, 0, false, 0.1, t); });
+  vector([this](auto n) { return Kernel::sgd(n, 1e-3, 0.9, false, 0.1, t); });
+  vector([this](auto n) { return Kernel::adamw(n, 1e-3, 0.9, 0.99, 1e-8, 0.1, t); });
+  if (t != Dtype::fp32) {  // gradients are of the parameters' type where they are reduced so
+    vector([this](auto n) { return Kernel::adamw(n, 1e-3, 0.9, 0.99, 1e-8, 0.1, t, t); });
+    vector([this](auto n) { return Kernel::cast(n, Dtype::fp32, t); });
+    vector([this](auto n) { return Kernel::cast(n, t, Dtype::fp32); });
+  }
+  vector([this](auto n) { return Kernel::linear_combination(n, 0.5, 0.5, t); });
+  vector([this](auto n) { return Kernel::fill(n, 0, t); });
+  vector([this](auto n) { return Kernel::sum_squares(n, t); });
+  if (t == Dtype::fp32) points_.push_back({Kernel::clip_scale(1.0), false});
+}
+
+// Optimizers keep fp32 masters of narrower parameters.
+std::vector<std::pair<std::int64_t, Dtype>> vector_operands_of(const Kernel& k) {
+  constexpr Dtype fp32 = Dtype::fp32, fp64 = Dtype::fp64;
+  const std::int64_t n = k.dims[0], master = k.dtype == fp32 ? 0 : n;
+  switch (k.op) {
+    case Op::linear_combination:
+      return {{n, k.dtype}, {n, k.dtype}};
+    case Op::sgd:
+      return {{n, k.dtype},
+              {n, static_cast<Dtype>(k.dims[2])},
+              {k.scalars[1] != 0 ? n : 0, fp32},
+              {master, fp32},
+              {1, fp32},
+              {2, fp64}};
+    case Op::adamw:
+      return {{n, k.dtype},   {n, static_cast<Dtype>(k.dims[1])},
+              {n, fp32},      {n, fp32},
+              {master, fp32}, {1, fp32},
+              {2, fp64}};
+    case Op::cast:
+      return {{n, static_cast<Dtype>(k.dims[1])}, {n, k.dtype}};
+    case Op::fill:
+      return {{n, k.dtype}};
+    case Op::sum_squares:
+      return {{n, k.dtype}, {1, fp32}};
+    case Op::clip_scale:
+      return {{1, fp32}, {1, fp32}};
+    default:
+      throw Error(Category::internal, "calibration does not measure such kernels")
+          .with("kernel", name(k.op));
+  }
 }
 
 }  // namespace
 
 std::vector<KernelPoint> kernel_points(bool quick) {
-  Builder builder(quick ? quick_sizes : full_sizes);
+  Builder builder(quick ? quick_sizes : full_sizes, Dtype::fp32);
   builder.gemms();
   builder.attention();
   builder.activations();
   builder.rows();
+  builder.texts();
   builder.vectors();
   return builder.take();
 }
 
+std::vector<KernelPoint> gpu_kernel_points(bool quick) {
+  std::vector<KernelPoint> all;
+  for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
+    Builder builder(sizes_on_gpu(dtype, quick), dtype);
+    builder.gemms();
+    if (dtype != Dtype::fp16) {  // training computes with the others
+      builder.attention();
+      builder.activations();
+      builder.rows();
+      builder.vectors();
+    }
+    for (KernelPoint& point : builder.take()) all.push_back(std::move(point));
+  }
+  return all;
+}
+
 std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& k) {
+  using Operands = std::vector<std::pair<std::int64_t, Dtype>>;
   const std::int64_t rows = k.dims[0], cols = k.dims[1], all = rows * cols;
-  const auto fp32 = [](std::initializer_list<std::int64_t> sizes) {
-    std::vector<std::pair<std::int64_t, Dtype>> out;
-    for (const std::int64_t size : sizes) out.emplace_back(size, Dtype::fp32);
-    return out;
-  };
-  const auto with = [](std::vector<std::pair<std::int64_t, Dtype>> operands, std::size_t place,
-                       Dtype dtype) {
-    operands[place].second = dtype;
-    return operands;
-  };
+  const Dtype t = k.dtype;
+  constexpr Dtype fp32 = Dtype::fp32, tokens = Dtype::int32;
   switch (k.op) {
     case Op::gemm:
-      return fp32({rows * k.dims[2], k.dims[2] * cols, all, k.dims[3] != 0 ? cols : 0});
+      return {
+          {rows * k.dims[2], t}, {k.dims[2] * cols, t}, {all, t}, {k.dims[3] != 0 ? cols : 0, t}};
     case Op::bias_activation:
-      return fp32({all, cols, all});
+      return {{all, t}, {cols, t}, {all, t}};
     case Op::bias_activation_backward:
-      return fp32({all, all, cols, all});
+      return {{all, t}, {all, t}, {cols, t}, {all, t}};
     case Op::gated_activation:
-      return fp32({2 * all, 0, all});
+      return {{2 * all, t}, {0, t}, {all, t}};
     case Op::gated_activation_backward:
-      return fp32({all, 2 * all, 0, 2 * all});
+      return {{all, t}, {2 * all, t}, {0, t}, {2 * all, t}};
     case Op::column_sum:
-      return fp32({all, cols});
+      return {{all, t}, {cols, fp32}};
     case Op::embedding:
-      return with(fp32({rows, vocabulary * cols, all}), 0, Dtype::int32);
+      return {{rows, tokens}, {vocabulary * cols, t}, {all, t}};
     case Op::embedding_backward:
-      return with(fp32({rows, all, vocabulary * cols}), 0, Dtype::int32);
+      return {{rows, tokens}, {all, t}, {vocabulary * cols, fp32}};
     case Op::cross_entropy:
-      return with(fp32({all, rows, 1}), 1, Dtype::int32);
+      return {{all, t}, {rows, tokens}, {1, fp32}};
     case Op::norm:
-      return fp32({all, cols, cols, all});
+      return {{all, t}, {cols, t}, {cols, t}, {all, t}};
     case Op::norm_backward:
-      return fp32({all, all, cols, all, cols, cols, all});
+      return {{all, t}, {all, t}, {cols, t}, {all, t}, {cols, fp32}, {cols, fp32}, {all, t}};
     case Op::residual_add:
-      return fp32({all, all, cols, all});
+      return {{all, t}, {all, t}, {cols, t}, {all, t}};
     case Op::add_positions:
+      return {{all, t}, {all, t}};
     case Op::positions_backward:
-    case Op::linear_combination:
-      return k.op == Op::linear_combination ? fp32({rows, rows}) : fp32({all, all});
+      return {{all, t}, {all, fp32}};
     case Op::rotary:
-      return fp32({cols * k.dims[4]});
+      return {{cols * k.dims[4], t}};
     case Op::text_batch:
-      return {{1, Dtype::int64}, {all, Dtype::int32}, {all, Dtype::int32}};
+      return {{1, Dtype::int64}, {all, tokens}, {all, tokens}};
     case Op::attention:
     case Op::attention_backward: {
-      const std::int64_t tokens = k.dims[1] * k.dims[3], one = tokens * k.dims[4];
-      return k.op == Op::attention ? fp32({3 * one, 0, 0, one, tokens})
-                                   : fp32({one, 3 * one, 0, 0, one, tokens, 3 * one, 0, 0});
+      const std::int64_t in_all = k.dims[0] * k.dims[1] * k.dims[3], one = in_all * k.dims[4],
+                         statistics = size_of(t) == 2 ? 2 * in_all : in_all;
+      Operands operands{{3 * one, t}, {0, t}, {0, t}, {one, t}, {statistics, t}};
+      if (k.op == Op::attention) return operands;
+      operands.insert(operands.begin(), {one, t});
+      operands.insert(operands.end(), {{3 * one, t}, {0, t}, {0, t}});
+      return operands;
     }
-    case Op::sgd:
-      return with(fp32({rows, rows, k.scalars[1] != 0 ? rows : 0, 0, 1, 2}), 5, Dtype::fp64);
-    case Op::adamw:
-      return with(fp32({rows, rows, rows, rows, 0, 1, 2}), 6, Dtype::fp64);
-    case Op::fill:
-      return fp32({rows});
-    case Op::sum_squares:
-      return fp32({rows, 1});
-    case Op::clip_scale:
-      return fp32({1, 1});
     default:
-      break;
+      return vector_operands_of(k);
   }
-  throw Error(Category::internal, "calibration does not measure such kernels")
-      .with("kernel", name(k.op));
 }
 
 }  // namespace orrery

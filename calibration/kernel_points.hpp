@@ -20,7 +20,11 @@ struct KernelPoint {
 // class, none of which takes long.
 std::vector<KernelPoint> kernel_points(bool quick);
 
-// Elements and type of each operand of a kernel of kernel_points; no elements: left empty.
+// The same at sizes as training steps on a GPU have them, but for what a GPU does not do: in bf16
+// and in fp32; of fp16 products alone.
+std::vector<KernelPoint> gpu_kernel_points(bool quick);
+
+// Elements and type of each operand of a kernel of either; no elements: left empty.
 std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& kernel);
 
 }  // namespace orrery

@@ -36,10 +36,26 @@ struct HostSamples {
   std::vector<double> launch, communicate, wait, control, operation;
 };
 
+// One way between a device and its host's pinned memory.
+struct CopySamples {
+  bool to_device = false;
+  Bytes size;
+  std::vector<double> seconds;
+};
+
+// A GEMM while another stream copies or adds up device memory, as communication does.
+struct InterferenceSamples {
+  std::string kernels;                   // class of the GEMM
+  const char* beside = "";               // "copy", "reduction"
+  std::vector<double> alone, beside_it;  // seconds
+};
+
 struct Measurements {
   std::vector<KernelSamples> kernels;
   std::vector<CollectiveSamples> collectives;
   HostSamples host;
+  std::vector<CopySamples> copies;  // of devices, as what follows
+  std::vector<InterferenceSamples> interference;
 };
 
 }  // namespace orrery

@@ -8,38 +8,16 @@
 #include "backend/core/error.hpp"
 #include "backend/core/text.hpp"
 #include "calibration/fit.hpp"
+#include "calibration/fitted_numbers.hpp"
 
 namespace orrery {
 
 namespace {
 
-template <class T>
-Sourced<T> assumed(T value, const char* note) {
-  Sourced<T> out(value);
-  out.source = Source{};
-  out.source->note = note;
-  return out;
-}
-
-Seconds typical(const std::vector<double>& seconds) {
-  if (seconds.empty())
-    throw Error(Category::internal, "a calibration without host costs makes no platform");
-  return Seconds(std::round(median(seconds) * 1e12) / 1e12);
-}
-
-// The largest rate of the samples that `wanted` accepts, by what `work` says of them.
-template <class Wanted, class Work>
-double fastest(const std::vector<KernelSamples>& samples, const Wanted& wanted, const Work& work) {
-  double best = 0;
-  for (const KernelSamples& s : samples)
-    if (s.busy == 1 && wanted(s)) best = std::max(best, work(s) / median(s.seconds));
-  return best;
-}
-
-StackSpec stack_of(const HostSamples& host, const std::string& name) {
+StackSpec stack_of(const HostSamples& host, const std::string& name, const std::string& attention) {
   StackSpec stack;
   stack.name = name;
-  stack.attention = "cpu";
+  stack.attention = attention;
   stack.host.launch.value = typical(host.launch);
   stack.host.wait.value = typical(host.wait);
   constexpr const char* alone = "one rank was measured, which has nobody to talk to";
@@ -54,9 +32,9 @@ StackSpec stack_of(const HostSamples& host, const std::string& name) {
 }
 
 // Links as seen by what has no table: large messages, and all-reduces by the ring formula.
-ScaleUpLinkSpec link_of(const std::vector<CollectiveTableSpec>& tables) {
+ScaleUpLinkSpec link_of(const std::vector<CollectiveTableSpec>& tables, const std::string& kind) {
   ScaleUpLinkSpec link;
-  link.kind = "shared-memory";
+  link.kind = kind;
   link.achieved = assumed(1.0, "the bandwidth is what messages reach");
   link.transfer_achieved = link.achieved;
   link.ramp = assumed(Bytes(0), "collectives of other sizes and groups were not measured");
@@ -70,12 +48,8 @@ ScaleUpLinkSpec link_of(const std::vector<CollectiveTableSpec>& tables) {
 GpuSpec device_of(const Measurements& measurements, const MachineFacts& machine, int devices,
                   const std::string& name) {
   const auto& samples = measurements.kernels;
-  const double peak = fastest(
-      samples, [](const auto& s) { return s.kernels.starts_with("gemm"); },
-      [](const auto& s) { return s.flops; });
-  const double bandwidth = fastest(
-      samples, [](const auto& s) { return s.kernels.starts_with("linear_combination"); },
-      [](const auto& s) { return s.bytes; });
+  const double peak = fastest_product(samples, Dtype::fp32);
+  const double bandwidth = fastest_stream(samples);
   if (!(peak > 0) || !(bandwidth > 0))
     throw Error(Category::internal, "a calibration without GEMMs and vectors makes no platform");
   GpuSpec device;
@@ -87,14 +61,9 @@ GpuSpec device_of(const Measurements& measurements, const MachineFacts& machine,
   device.compute.peak.fp32.emplace(FlopsPerSecond(std::round(peak)));
   device.compute.gemm.efficiency.fp32 = assumed(1.0, "the peak is what a GEMM reached");
   device.compute.gemm.launch.value = typical(measurements.host.operation);
-  const EdgeFit fit =
-      fit_edge(samples, {FlopsPerSecond(peak), 1, 0, 1, Seconds(0), BytesPerSecond(bandwidth)});
-  Sourced<double> edge(fit.edge);
-  edge.source = Source{};
-  edge.source->kind = SourceKind::fitted;
-  edge.source->cases = {"the GEMMs of this file with one busy core"};
-  edge.source->residual = std::round(fit.residual * 1e4) / 1e4;
-  device.compute.gemm.edge = edge;
+  device.compute.gemm.edge =
+      fitted_edge(samples, {FlopsPerSecond(peak), 1, 0, 1, Seconds(0), BytesPerSecond(bandwidth)},
+                  "the GEMMs of this file with one busy core");
   device.measured = kernel_tables(samples);
   return device;
 }
@@ -132,20 +101,25 @@ std::string with_short_lines(const std::string& yaml) {
 ClusterSpec platform_of(const Measurements& measurements, const MachineFacts& machine, int ranks,
                         const std::string& name) {
   const int devices = std::max(ranks, machine.cores);
-  const std::string core = name + "-core", node = name + "-node", stack = name + "-stack";
+  return platform_around(device_of(measurements, machine, devices, name + "-core"), devices,
+                         {"shared-memory", "cpu"}, measurements, name);
+}
+
+ClusterSpec platform_around(GpuSpec device, int devices, const PlatformWords& words,
+                            const Measurements& measurements, const std::string& name) {
+  const std::string node = name + "-node", stack = name + "-stack";
   ClusterSpec cluster;
   cluster.name = name;
   cluster.parts.push_back({Sourced<std::string>(node), Sourced<std::int64_t>(1), {}});
   cluster.fabric.hop_latency = assumed(Seconds(0), "one machine has no switches");
   cluster.stack = Sourced<std::string>(stack);
   cluster.collectives.measured = collective_tables(measurements.collectives);
-  cluster.stacks = {stack_of(measurements.host, stack)};
-  GpuSpec device = device_of(measurements, machine, devices, core);
+  cluster.stacks = {stack_of(measurements.host, stack, words.attention)};
   NodeSpec machine_node;
   machine_node.name = node;
-  machine_node.gpus = {Sourced<std::string>(core), Sourced<std::int64_t>(devices)};
+  machine_node.gpus = {Sourced<std::string>(device.name), Sourced<std::int64_t>(devices)};
   if (devices > 1) {
-    device.link.scale_up = link_of(cluster.collectives.measured);
+    device.link.scale_up = link_of(cluster.collectives.measured, words.link);
     if (!(device.link.scale_up->bandwidth_per_direction.value > BytesPerSecond(0)))
       device.link.scale_up->bandwidth_per_direction =
           assumed(BytesPerSecond(device.memory.bandwidth.value * 0.5),

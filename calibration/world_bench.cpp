@@ -1,27 +1,15 @@
 #include "calibration/world_bench.hpp"
 
 #include <algorithm>
-#include <array>
-#include <set>
 
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
 #include "backend/rank.hpp"
+#include "calibration/collective_points.hpp"
 
 namespace orrery {
 
 namespace {
-
-struct CollectivePoint {
-  Collective operation;
-  std::int64_t elements;  // of the whole buffer
-  bool held_back;
-};
-
-constexpr std::array operations{Collective::all_reduce,     Collective::all_gather,
-                                Collective::reduce_scatter, Collective::broadcast,
-                                Collective::all_to_all,     Collective::send,
-                                Collective::exchange};
 
 WorldOptions world_of(int ranks) {
   WorldOptions options;
@@ -31,103 +19,49 @@ WorldOptions world_of(int ranks) {
   return options;
 }
 
-// Buffers divide among the members, so the least has one element of each.
-std::vector<CollectivePoint> collective_points(int members, bool quick) {
-  const std::vector<std::int64_t> kept =
-      quick ? std::vector<std::int64_t>{0, 64, 4096}
-            : std::vector<std::int64_t>{0,         256,        1024,        4096,       16384,
-                                        64 * 1024, 256 * 1024, 1024 * 1024, 4096 * 1024};
-  const std::vector<std::int64_t> held =
-      quick ? std::vector<std::int64_t>{512} : std::vector<std::int64_t>{2048, 32768, 512 * 1024};
-  std::vector<CollectivePoint> points;
-  const auto add = [&](Collective operation, std::int64_t elements, bool held_back) {
-    points.push_back({operation, elements / members * members, held_back});
-  };
-  for (const Collective operation : operations) {
-    for (const std::int64_t elements : kept)
-      add(operation, elements == 0 ? members : elements, false);
-    for (const std::int64_t elements : held) add(operation, elements, true);
-  }
-  return points;
-}
-
-// One rank's part in timing the points of one group.
+// One rank's part in timing the points of one group, from the compute stream and back.
 class CollectiveBench {
  public:
   CollectiveBench(Rank& rank, int members, std::int64_t largest)
       : rank_(rank),
-        members_(members),
         compute_(rank.stream("compute")),
         communication_(rank.stream("communication")),
         sending_(rank.stream("edge")),
-        group_(rank.channel(Axis::replicate, "calibration")),
-        edge_(rank.edge(Axis::replicate, 1, "calibration")),
-        in_(rank.allocate(communication_, Label::communication, largest, Dtype::fp32)),
-        out_(rank.allocate(communication_, Label::communication, largest, Dtype::fp32)),
-        message_(rank.allocate(sending_, Label::communication, largest, Dtype::fp32)) {
-    const Prepared fill = rank.prepare(Kernel::fill(largest, 0.5, Dtype::fp32));
-    communication_.launch(fill, {in_});
-    communication_.launch(fill, {out_});
-    sending_.launch(fill, {message_});
-  }
+        operands_(rank, members, largest, communication_, sending_) {}
 
   // Mean seconds of `calls` calls, the program's issuing beside them.
   double time(const CollectivePoint& point, int calls) {
-    Stream& stream = point.operation == Collective::send ? sending_ : communication_;
-    issue(point, stream);  // all members have come
+    issue(point);  // all members have come
     rank_.wait(compute_.record());
     const Seconds start = rank_.now();
-    for (int call = 0; call < calls; ++call) issue(point, stream);
+    for (int call = 0; call < calls; ++call) issue(point);
     rank_.wait(compute_.record());
     return (rank_.now() - start).value / calls;
   }
 
  private:
-  void issue(const CollectivePoint& point, Stream& stream) {
+  void issue(const CollectivePoint& point) {
+    Stream& stream = point.operation == Collective::send ? sending_ : communication_;
     stream.after(compute_.record());
-    const std::int64_t n = point.elements, part = n / members_;
-    const Tensor in = in_.slice(0, n), out = out_.slice(0, n);
-    const bool first = rank_.id() == 0;
-    switch (point.operation) {
-      case Collective::all_reduce:
-        stream.all_reduce(in, Reduce::mean, group_);
-        break;
-      case Collective::all_gather:
-        stream.all_gather(out, in.slice(0, part), group_);
-        break;
-      case Collective::reduce_scatter:
-        stream.reduce_scatter(out.slice(0, part), in, Reduce::mean, group_);
-        break;
-      case Collective::broadcast:
-        stream.broadcast(in, 0, group_);
-        break;
-      case Collective::all_to_all:
-        stream.all_to_all(out, in, group_);
-        break;
-      case Collective::exchange:
-        stream.exchange(in, out, first ? 1 : 0, group_);
-        break;
-      default:
-        if (first) stream.send(message_.slice(0, n), edge_);
-        if (!first) stream.receive(message_.slice(0, n), edge_);
-    }
+    operands_.issue(point);
     compute_.after(stream.record());
   }
 
   Rank& rank_;
-  const int members_;
   Stream &compute_, &communication_, &sending_;
-  Channel &group_, &edge_;
-  Tensor in_, out_, message_;
+  CollectiveOperands operands_;
 };
+
+std::vector<CollectivePoint> points_of(int members, bool quick) {
+  if (quick) return collective_points(members, {0, 64, 4096}, {512});
+  return collective_points(
+      members, {0, 256, 1024, 4096, 16384, 64 * 1024, 256 * 1024, 1024 * 1024, 4096 * 1024},
+      {2048, 32768, 512 * 1024});
+}
 
 void measure_group(int members, bool quick, const std::function<void(double)>& progress,
                    std::vector<CollectiveSamples>& samples) {
-  std::vector<CollectivePoint> points = collective_points(members, quick);
-  if (members > 2)
-    std::erase_if(points, [](const CollectivePoint& p) {
-      return p.operation == Collective::send || p.operation == Collective::exchange;
-    });
+  const std::vector<CollectivePoint> points = points_of(members, quick);
   std::int64_t largest = 0;
   for (const CollectivePoint& point : points) largest = std::max(largest, point.elements);
   const int rounds = quick ? 2 : 7;
@@ -194,14 +128,14 @@ void measure_host_of(Rank& rank, int ranks, int rounds, HostSamples& samples) {
 
 }  // namespace
 
+void measure_host(World& world, int ranks, bool quick, HostSamples& samples) {
+  world.run([&](Rank& rank) { measure_host_of(rank, ranks, quick ? 2 : 9, samples); });
+}
+
 void measure_world(const WorldBenchOptions& options, Measurements& measurements) {
-  const int rounds = options.quick ? 2 : 9;
-  make_cpu_world(world_of(options.ranks))->run([&](Rank& rank) {
-    measure_host_of(rank, options.ranks, rounds, measurements.host);
-  });
-  std::set<int> groups;
-  for (int members = 2; members <= options.ranks; members *= 2) groups.insert(members);
-  if (options.ranks > 1) groups.insert(options.ranks);
+  measure_host(*make_cpu_world(world_of(options.ranks)), options.ranks, options.quick,
+               measurements.host);
+  const std::vector<int> groups = groups_up_to(options.ranks);
   double done = 0;
   for (const int members : groups) {
     measure_group(

@@ -3,8 +3,10 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +15,7 @@
 #include "backend/core/text.hpp"
 #include "calibration/platform_file.hpp"
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/cuda_world.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 
@@ -28,15 +31,69 @@ int ranks_of(const std::string& text) {
   return ranks;
 }
 
-// What makes the same calibration again.
-std::string command_of(const Arguments& arguments, int ranks) {
-  return fmt::format("orrery calibrate --world cpu --ranks {}{} --out {}", ranks,
-                     arguments.quick ? " --quick" : "",
-                     std::filesystem::path(arguments.out).filename().string());
+// Calibrates the world that the arguments name.
+struct Calibrated {
+  Calibration calibration;
+  std::vector<Interference> interference;
+  Source source;
+};
+
+Source source_of(const Arguments& arguments, const std::string& ranks, const std::string& date,
+                 const std::string& device, const std::string& driver) {
+  Source source;
+  source.kind = SourceKind::measured;
+  source.date = date;
+  source.device = device;
+  source.driver = driver;
+  source.command = fmt::format("orrery calibrate --world {}{}{} --out {}", arguments.world, ranks,
+                               arguments.quick ? " --quick" : "",
+                               std::filesystem::path(arguments.out).filename().string());
+  return source;
 }
 
-std::string errors_json(const Calibration& calibration, const std::string& file) {
+using Progress = std::function<void(const std::string& what, double share)>;
+
+Calibrated measure_processor(const Arguments& arguments, const std::string& name,
+                             const Progress& progress) {
+  const MachineFacts machine = machine_facts();
+  CalibrationOptions options;
+  options.ranks = arguments.ranks.empty() ? 2 : ranks_of(arguments.ranks);
+  options.quick = arguments.quick;
+  options.name = name;
+  options.progress = progress;
+  return {calibrate_cpu(options, machine),
+          {},
+          source_of(arguments, fmt::format(" --ranks {}", options.ranks), machine.date,
+                    machine.processor, machine.system)};
+}
+
+Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
+                        const Progress& progress) {
+  GpuFacts facts = gpu_facts_here();
+  facts.date = machine_facts().date;
+  if (!arguments.ranks.empty()) facts.gpus = std::min(facts.gpus, ranks_of(arguments.ranks));
+  GpuCalibrationOptions options;
+  options.quick = arguments.quick;
+  options.name = name;
+  options.progress = progress;
+  options.world = [](int ranks) {
+    WorldOptions world;
+    world.grid.set(Axis::replicate, ranks);
+    world.real_values = true;
+    return make_cuda_world_here(std::move(world), {});
+  };
+  options.run = [&](int ranks, const World::Program& program) {
+    return options.world(ranks)->run(program);
+  };
+  const GpuCalibration made = calibrate_gpus(options, facts);
+  return {made, made.interference,
+          source_of(arguments, fmt::format(" --ranks {}", facts.gpus), facts.date, facts.device,
+                    facts.driver)};
+}
+
+std::string errors_json(const Calibrated& calibrated, const std::string& file) {
   using Json = nlohmann::ordered_json;
+  const Calibration& calibration = calibrated.calibration;
   Json j{{"schema", "orrery.calibration/1"},
          {"platform", calibration.platform.name},
          {"file", file},
@@ -53,29 +110,32 @@ std::string errors_json(const Calibration& calibration, const std::string& file)
                             {"bias", known(e, e.bias)},
                             {"p90_abs_error", known(e, e.p90)},
                             {"spread", e.spread}});
+  for (const auto& [kernels, beside, slowdown] : calibrated.interference)
+    j["interference"].push_back({{"kernels", kernels}, {"beside", beside}, {"slowdown", slowdown}});
   return j.dump(2) + "\n";
 }
 
-std::string errors_table(const Calibration& calibration) {
+std::string errors_table(const Calibrated& calibrated) {
   TextTable table;
   table.left("class").column("points").column("held back").column("mean |error|").column("max");
   table.column("bias").column("spread");
-  for (const auto& [name, e] : calibration.classes) {
+  for (const auto& [name, e] : calibrated.calibration.classes) {
     const auto known = [&e = e](const std::string& text) { return e.held_back > 0 ? text : "-"; };
     table.row({name, std::to_string(e.points), std::to_string(e.held_back),
                known(format_percent(e.mean_abs)), known(format_percent(e.max_abs)),
                known(format_signed_percent(e.bias)), format_percent(e.spread)});
   }
-  return table.text();
+  std::string text = table.text();
+  for (const auto& [kernels, beside, slowdown] : calibrated.interference)
+    text += fmt::format("{} takes {:.3f} times as long beside a {}\n", kernels, slowdown, beside);
+  return text;
 }
 
 }  // namespace
 
 int calibrate(const Arguments& arguments) {
-  if (arguments.world == "cuda")
-    throw Error(Category::unavailable, "calibrate measures the processor only, not yet GPUs");
-  if (arguments.world != "cpu")
-    throw Error(Category::usage, "--world takes cpu, not '" + arguments.world + "'");
+  if (arguments.world != "cpu" && arguments.world != "cuda")
+    throw Error(Category::usage, "--world takes cpu or cuda, not '" + arguments.world + "'");
   if (arguments.out.empty())
     throw Error(Category::usage, "calibrate needs --out, the platform file to write");
   const std::filesystem::path file(arguments.out);
@@ -83,29 +143,20 @@ int calibrate(const Arguments& arguments) {
     throw Error(Category::usage,
                 "--out takes a file that ends in .yaml, not '" + arguments.out + "'");
   make_result_folder(std::filesystem::absolute(file).parent_path().string());
-  const MachineFacts machine = machine_facts();
-  CalibrationOptions options;
-  options.ranks = arguments.ranks.empty() ? 2 : ranks_of(arguments.ranks);
-  options.quick = arguments.quick;
-  options.name = file.stem().string();
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
-  options.progress = [&line](const std::string& what, double share) {
+  const auto progress = [&line](const std::string& what, double share) {
     line.update([&] { return fmt::format("measuring {}: {}", what, format_percent(share)); });
   };
-  const Calibration calibration = calibrate_cpu(options, machine);
+  const bool gpus = arguments.world == "cuda";
+  const Calibrated calibrated =
+      (gpus ? measure_gpus : measure_processor)(arguments, file.stem().string(), progress);
   line.clear();
-  Source source;
-  source.kind = SourceKind::measured;
-  source.date = machine.date;
-  source.device = machine.processor;
-  source.driver = machine.system;
-  source.command = command_of(arguments, options.ranks);
   const InterruptGuard guard;
-  write_file_atomically(arguments.out, to_text(calibration.platform, source));
+  write_file_atomically(arguments.out, to_text(calibrated.calibration.platform, calibrated.source));
   if (arguments.json)
-    fmt::print("{}", errors_json(calibration, arguments.out));
+    fmt::print("{}", errors_json(calibrated, arguments.out));
   else
-    fmt::print("{}\n{}: use it with --set platform.cluster={}\n", errors_table(calibration),
+    fmt::print("{}\n{}: use it with --set platform.cluster={}\n", errors_table(calibrated),
                arguments.out, arguments.out);
   if (std::fflush(stdout) == 0) result_was_printed();
   return 0;

@@ -19,7 +19,7 @@ struct Arguments {
   std::vector<std::string> over;      // of `sweep`: path=value,value,…
   std::string world = "cpu";          // of `run` and `calibrate`
   std::string out;                    // folder for result files; of `calibrate` the file to write
-  std::string ranks;                  // of `calibrate`; empty: 2
+  std::string ranks;                  // of `calibrate`; empty: 2, or all GPUs
   std::string checkpoint, resume;     // of `run`
   std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
   std::int64_t repeats = 3;           // of `validate`

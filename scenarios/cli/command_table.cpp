@@ -38,10 +38,12 @@ const std::vector<Command> command_table{
     {"calibrate",
      "",
      "measure this machine and write a platform file",
-     "Times kernels and collectives of the CPU world by size, with one busy rank and with --ranks, "
-     "and writes one platform file (--out FILE.yaml) for platform.cluster. Prints how far its "
-     "tables are off on points that were measured and held back. At most three minutes; close "
-     "other programs first.",
+     "Times kernels and collectives by size and writes one platform file (--out FILE.yaml) for "
+     "platform.cluster. Prints how far its tables are off on points that were measured and held "
+     "back. The processor, with one busy rank and with --ranks, takes at most three minutes; GPUs "
+     "(--world cuda: products, attention, memory-bound kernels, optimizers, copies to the host, "
+     "what disturbs a product, NCCL between all or --ranks of them) some ten. Close other programs "
+     "first.",
      "orrery calibrate --world cpu --ranks 2 --out this-machine.yaml",
      {"world", "out", "ranks", "quick"},
      calibrate},
@@ -186,7 +188,8 @@ const std::vector<Option> option_table{
      "the folder for result.json, metrics.csv, memory.csv, config.resolved.yaml and "
      "provenance.json; of sweep, the folder for its points; of calibrate, the platform file",
      Completes::files},
-    {"ranks", "N", "ranks that runs on this machine will have at most, 1 to 64 (2)"},
+    {"ranks", "N",
+     "ranks that runs on this machine will have at most, 1 to 64 (2; --world cuda: all GPUs)"},
     {"quick", "", "few sizes and repetitions: shows the form of a calibration, no use"},
     {"trace", "", "also write trace.json.gz into the --out folder (open it in Perfetto)"},
     {"checkpoint", "FILE", "write the state at the end there", Completes::files},

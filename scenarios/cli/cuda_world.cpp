@@ -1,11 +1,16 @@
 #include "scenarios/cli/cuda_world.hpp"
 
+#include <cstdlib>
+#include <string>
+
 #include "backend/core/error.hpp"
 
 #ifdef ORRERY_CUDA
 #include "backend/cpu/bodies.hpp"
+#include "backend/cuda/environment.hpp"
 #include "backend/cuda/gpu/combine.hpp"
 #include "backend/cuda/gpu/gpu.hpp"
+#include "backend/cuda/gpu/power.hpp"
 #include "backend/cuda/world.hpp"
 #include "backend/transport/nccl.hpp"
 #include "backend/transport/store.hpp"
@@ -15,20 +20,54 @@ namespace orrery::cli {
 
 #ifdef ORRERY_CUDA
 
+namespace {
+
+// "" unless this is one of several processes, whose ranks nothing would join.
+std::string one_of_several() {
+  const char* processes = std::getenv("WORLD_SIZE");
+  if (processes == nullptr || std::strtol(processes, nullptr, 10) < 2) return "";
+  return std::string("this is one of ") + processes +
+         " processes (WORLD_SIZE), which `--world cuda` does not join yet: start one, which runs a "
+         "rank on each of its GPUs";
+}
+
+}  // namespace
+
 CudaSupport cuda_support() {
+  cuda::prepare_environment();
   CudaSupport support;
   if (const std::string version = cuda::driver_version(); !version.empty())
     support.driver = version;
   if (const std::string version = cuda::nccl_version(); !version.empty()) support.nccl = version;
-  support.missing = cuda::why_no_gpu();
+  support.missing = one_of_several();
+  if (support.missing.empty()) support.missing = cuda::why_no_gpu();
   for (int gpu = 0; gpu < cuda::gpu_count(); ++gpu) support.gpus.push_back(cuda::gpu_name(gpu));
   return support;
 }
 
+GpuFacts gpu_facts_here() {
+  const CudaSupport support = cuda_support();
+  if (!support.missing.empty())
+    throw Error(Category::unavailable, "no GPU can be used: " + support.missing);
+  GpuFacts facts;
+  facts.device = support.gpus.front();
+  facts.driver = "CUDA " + support.driver.value_or("unknown");
+  if (support.nccl) facts.driver += ", NCCL " + *support.nccl;
+  facts.gpus = static_cast<int>(support.gpus.size());
+  facts.multiprocessors = cuda::multiprocessors_of(0);
+  facts.memory = cuda::memory_of(0);
+  if (const auto power = cuda::power_of(0)) {
+    facts.idle = power->now;
+    facts.peak = power->limit;
+  }
+  return facts;
+}
+
 std::unique_ptr<World> make_cuda_world_here(WorldOptions options,
                                             std::optional<Throttle> throttle) {
+  if (const std::string missing = cuda_support().missing; !missing.empty())
+    throw Error(Category::unavailable, "no GPU can be used: " + missing);
   const int gpus = cuda::gpu_count();
-  if (gpus == 0) throw Error(Category::unavailable, "no GPU can be used: " + cuda::why_no_gpu());
   const bool apart = options.grid.size() <= gpus && !throttle;
   cuda::CudaOptions cuda;
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
@@ -53,8 +92,15 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options,
 #else
 
 CudaSupport cuda_support() {
-  return {"this build has no CUDA world: no CUDA compiler was found when it was made", {}, {}, {}};
+  return {
+      "this build has no CUDA world: CUDA's compiler or nccl.h was not found, or CUDA was switched "
+      "off, when it was made",
+      {},
+      {},
+      {}};
 }
+
+GpuFacts gpu_facts_here() { throw Error(Category::unavailable, cuda_support().missing); }
 
 std::unique_ptr<World> make_cuda_world_here(WorldOptions, std::optional<Throttle>) {
   throw Error(Category::unavailable,

@@ -8,6 +8,7 @@
 
 #include "backend/throttle.hpp"
 #include "backend/world.hpp"
+#include "calibration/gpu_platform.hpp"
 
 namespace orrery::cli {
 
@@ -19,8 +20,12 @@ struct CudaSupport {
 };
 CudaSupport cuda_support();
 
+// Of the first GPU, all of this machine's being like it. Error{unavailable} with what is missing.
+GpuFacts gpu_facts_here();
+
 // A world of one GPU per rank, with NCCL between them; where ranks are more than GPUs, or links are
-// to be slowed, all ranks on the first GPU. Error{unavailable} with what is missing.
+// to be slowed, all ranks on the first GPU, as far as its hardware queues go. Error{unavailable}
+// with what is missing, and in one of several processes.
 std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle);
 
 }  // namespace orrery::cli

@@ -68,6 +68,11 @@ TEST_CASE("a calibration that cannot be is refused before anything is measured")
   CHECK(orrery_with({"calibrate"}).exit == 2);
   CHECK(orrery_with({"calibrate", "--out", "a.json"}).exit == 2);
   CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--ranks", "0"}).exit == 2);
-  CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--world", "cuda"}).exit == 6);
+  const Json missing = orrery_with({"doctor", "--json"}).json<Json>()["cuda_missing"];
+  if (!missing.is_null()) {
+    const Finished run = orrery_with({"calibrate", "--out", "a.yaml", "--world", "cuda"});
+    CHECK(run.exit == 6);
+    CHECK(contains(run.err, missing.get<std::string>()));
+  }
   CHECK(orrery_with({"calibrate", "--out", "a.yaml", "--world", "gpu"}).exit == 2);
 }

@@ -118,3 +118,16 @@ TEST_CASE("a world that this build or machine lacks is exit 6, one that nobody k
   }
   CHECK(orrery_with({"run", scenario, "--world", "gpu"}).exit == 2);
 }
+
+TEST_CASE("one of several processes is refused, and told what to do") {
+  const Json doctor = orrery_with({"doctor", "--json"}).json<Json>();
+  const Json missing = doctor["cuda_missing"];
+  if (missing.is_string() && contains(missing.get<std::string>(), "this build has no CUDA world"))
+    return;
+  ProcessOptions options;
+  options.environment = {{"RANK", "1"}, {"WORLD_SIZE", "2"}};
+  const Finished run = orrery_with({"run", scenario, "--world", "cuda"}, options);
+  CHECK(run.exit == 6);
+  CHECK(contains(run.err, "one of 2 processes"));
+  CHECK(contains(run.err, "start one"));
+}

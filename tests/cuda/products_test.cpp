@@ -25,7 +25,7 @@ class ProductLauncher final : public cuda::Launcher {
 };
 
 cuda::CudaOptions with_products(cuda::CudaOptions options) {
-  setenv("ORRERY_CUDA_LIBRARIES", ORRERY_CUBLASLT_DOUBLE, 1);
+  setenv("ORRERY_CUDA_LIBRARIES", ORRERY_LIBRARY_DOUBLES, 1);
   options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
     return std::make_unique<ProductLauncher>(std::move(failed));
   };

@@ -12,6 +12,7 @@
 #include "backend/core/philox.hpp"
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
+#include "backend/cuda/environment.hpp"
 #include "backend/cuda/gpu/combine.hpp"
 #include "backend/cuda/gpu/gpu.hpp"
 #include "backend/cuda/world.hpp"
@@ -23,6 +24,7 @@ namespace orrery {
 
 // Whether there is a GPU; says so where there is none, and why. A test that needs one then returns.
 inline bool gpu_here() {
+  cuda::prepare_environment();
   if (cuda::gpu_count() > 0) return true;
   MESSAGE("skipped: no GPU can be used here (" << cuda::why_no_gpu() << ")");
   return false;

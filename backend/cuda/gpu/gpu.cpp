@@ -114,9 +114,24 @@ std::string why_no_gpu() {
   return count > 0 ? "" : "no GPU";
 }
 
-std::string gpu_name(int gpu) {
+namespace {
+
+cudaDeviceProp properties_of(int gpu) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+  return properties;
+}
+
+}  // namespace
+
+std::int64_t multiprocessors_of(int gpu) { return properties_of(gpu).multiProcessorCount; }
+
+Bytes memory_of(int gpu) {
+  return Bytes(static_cast<std::int64_t>(properties_of(gpu).totalGlobalMem));
+}
+
+std::string gpu_name(int gpu) {
+  const cudaDeviceProp properties = properties_of(gpu);
   return std::string(properties.name) + " (sm_" + std::to_string(properties.major) +
          std::to_string(properties.minor) + ")";
 }

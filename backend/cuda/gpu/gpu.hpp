@@ -1,10 +1,12 @@
 // A machine's real GPUs: what is there, what is missing, and a launcher for them.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "backend/core/units.hpp"
 #include "backend/cuda/launcher.hpp"
 
 namespace orrery::cuda {
@@ -14,6 +16,8 @@ int gpu_count();
 // Why there is none, or "" when there are: "no CUDA-capable device is detected".
 std::string why_no_gpu();
 std::string gpu_name(int gpu);  // with its compute capability
+std::int64_t multiprocessors_of(int gpu);
+Bytes memory_of(int gpu);
 // Versions "13.0" of the driver's CUDA and of NCCL; "" where they are not found.
 std::string driver_version();
 std::string nccl_version();

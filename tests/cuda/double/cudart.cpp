@@ -224,6 +224,12 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetPCIBusId(char* bus, int size, int device) {
+  const std::string text = "0000:0" + std::to_string(device + 1) + ":00.0";
+  std::strncpy(bus, text.c_str(), static_cast<std::size_t>(size));
+  return cudaSuccess;
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
   const auto fresh = std::make_shared<CUstream_st>(current_gpu);
   *stream = fresh.get();

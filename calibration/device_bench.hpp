@@ -1,0 +1,51 @@
+// Times kernels, copies and collectives on devices through a world that runs programs there.
+//
+// A time is what the compute stream spent between two marks of steps, which a world takes from the
+// device's own clock: CUDA's events. So whatever has a world can be measured, a simulated machine
+// with known times, too.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/world.hpp"
+#include "calibration/kernel_points.hpp"
+#include "calibration/measurements.hpp"
+
+namespace orrery {
+
+// Runs a program on ranks 0 … ranks - 1 along the axis `replicate`, each with a device of its own,
+// and tells what they reported. What a program captures need not change.
+using RunRanks = std::function<RunReport(int ranks, const World::Program& program)>;
+
+struct DeviceBenchOptions {
+  RunRanks run;
+  int devices = 1;        // that communicate
+  bool quick = false;     // few sizes and repetitions
+  double budget_s = 180;  // of device time for the rounds of kernels; there are at least 2
+  int max_rounds = 5;
+  double shortest_s = 0.5e-3;           // a measurement repeats its kernel for at least so long
+  Bytes memory{std::int64_t{1} << 30};  // over which operands move, so that no cache holds them
+  std::function<void(const std::string& what, double share)> progress = [](const std::string&,
+                                                                           double) {};
+};
+
+// Every point in every round, in an order that is shuffled anew per round; first a look at each,
+// which tells how often it must be repeated. A measurement is one operation of several equal
+// kernels, whose operands, random numbers, lie at up to sixteen places in turn. It is issued while
+// the device still works on something else, so that the host's issuing is no part of it.
+std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>& points,
+                                                  const DeviceBenchOptions& options);
+
+// Both ways between a device and pinned memory of its host, by size.
+std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options);
+
+// Of groups of 2, 4, 8 … and all devices. None for one device.
+std::vector<CollectiveSamples> measure_device_collectives(const DeviceBenchOptions& options);
+
+// A GEMM alone, beside copies, and beside additions of one buffer to another, which go on for three
+// times as long as the GEMMs take alone.
+std::vector<InterferenceSamples> measure_interference(const DeviceBenchOptions& options);
+
+}  // namespace orrery

@@ -1,0 +1,140 @@
+// The calibration of devices, on one whose times are planted.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "backend/core/error.hpp"
+#include "calibration/calibrate.hpp"
+#include "calibration/platform_file.hpp"
+#include "platforms/cluster.hpp"
+#include "tests/calibration/planted_device.hpp"
+
+using namespace orrery;
+
+namespace {
+
+// All that a calibration measures of a machine of two planted devices; the host is planted, too.
+Measurements planted_measurements() {
+  Measurements m;
+  m.kernels = measure_device_kernels(gpu_kernel_points(true), planted_bench());
+  m.copies = measure_device_copies(planted_bench());
+  m.collectives = measure_device_collectives(planted_bench(2));
+  m.host = planted_machine(true).host;
+  return m;
+}
+
+GpuFacts planted_gpu() {
+  return {"Planted(R) GPU (sm_90)", "CUDA 13.0", "2026-01-31", 2, 4,
+          Bytes(8'000'000'000),     Watts(50),   Watts(300)};
+}
+
+Source gpu_source() {
+  Source source;
+  source.kind = SourceKind::measured;
+  source.date = "2026-01-31";
+  source.device = "planted";
+  source.driver = "none";
+  source.command = "a test";
+  return source;
+}
+
+double seconds(Time time) { return time.seconds().value; }
+
+}  // namespace
+
+TEST_CASE("a planted device's kernels are measured as they are, in every type and every round") {
+  const auto samples = measure_device_kernels(gpu_kernel_points(true), planted_bench());
+  for (const KernelSamples& s : samples) {
+    CAPTURE(s.kernels);
+    std::vector<MeasuredAxisSpec> axes;
+    for (const std::string& name : s.axes) axes.push_back({name, {1}});
+    CHECK(s.seconds.size() >= 2);
+    const double slowness = s.kernels.starts_with("attention") ? planted_attention : 1;
+    for (const double measured : s.seconds)
+      CHECK(measured ==
+            doctest::Approx(work_at(axes, s.at) * slowness / planted_rate).epsilon(1e-3));
+  }
+  for (const char* kernels :
+       {"gemm nn bf16", "gemm nt fp16", "gemm tn accumulate fp32", "attention_backward causal bf16",
+        "adamw bf16", "adamw bf16 gradient fp32", "cast fp32 bf16", "norm_backward rms fp32"})
+    CHECK_MESSAGE(std::any_of(samples.begin(), samples.end(),
+                              [&](const KernelSamples& s) { return s.kernels == kernels; }),
+                  kernels);
+}
+
+TEST_CASE("copies and collectives of planted devices are measured as they are") {
+  for (const CopySamples& copy : measure_device_copies(planted_bench()))
+    for (const double measured : copy.seconds)
+      CHECK(measured == doctest::Approx(2 * static_cast<double>(copy.size.value) /
+                                        planted_rate));  // in and out
+  const UniformMachine machine = planted_devices(4);
+  const auto collectives = measure_device_collectives(planted_bench(4));
+  for (const CollectiveSamples& s : collectives) {
+    CAPTURE(name(s.operation));
+    CAPTURE(s.members);
+    CAPTURE(s.size.value);
+    std::vector<int> members;
+    for (int i = 0; i < s.members; ++i) members.push_back(i);
+    const Time expected = s.operation == Collective::send || s.operation == Collective::exchange
+                              ? machine.message_time(0, 1, s.size)
+                              : machine.plan(s.operation, s.size, members).total;
+    for (const double measured : s.seconds) CHECK(measured == doctest::Approx(seconds(expected)));
+  }
+  CHECK(std::count_if(collectives.begin(), collectives.end(), [](const CollectiveSamples& s) {
+          return s.operation == Collective::all_reduce && s.members == 4;
+        }) == 3);
+}
+
+TEST_CASE("what runs beside a GEMM on a planted device costs it nothing") {
+  for (const InterferenceSamples& s : measure_interference(planted_bench())) {
+    CHECK(s.kernels == "gemm nn bf16");
+    CHECK(s.beside_it == s.alone);
+    CHECK(s.alone.front() == doctest::Approx(2 * 32.0 * 32 * 32 / planted_rate));  // two of them
+  }
+}
+
+TEST_CASE(
+    "a platform of planted GPUs has their rates, reads back, and prices kernels as measured") {
+  const Measurements measured = planted_measurements();
+  const ClusterSpec made = gpu_platform_of(measured, planted_gpu(), "planted");
+  const GpuSpec& gpu = made.gpus[0];
+  // 2 FLOP per m n k; picoseconds of the smallest points.
+  CHECK(gpu.compute.peak.bf16->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
+  CHECK(gpu.compute.peak.fp16->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
+  CHECK(gpu.memory.capacity.value == Bytes(8'000'000'000));
+  CHECK(gpu.compute.sm.value == 4);
+  CHECK(gpu.power->peak.value == Watts(300));
+  CHECK(gpu.link.host->bandwidth_per_direction.value.value == doctest::Approx(planted_rate / 2));
+  REQUIRE(gpu.compute.attention.size() == 2);
+  // At 2 FLOP per s^2 d, of which a backward pass has 2.5 times as many as a forward one.
+  CHECK(gpu.compute.attention[0].forward.value ==
+        doctest::Approx(1 / planted_attention).epsilon(1e-2));
+  CHECK(gpu.compute.attention[0].backward.value ==
+        doctest::Approx(2.5 / planted_attention).epsilon(1e-2));
+  for (const auto& [name, error] : class_errors(made)) {
+    if (error.held_back == 0 || name.ends_with(" of 2")) continue;
+    CAPTURE(name);
+    CHECK(error.max_abs < 2e-3);  // between two points of a plane in logarithms
+    CHECK(error.spread < 1e-3);
+  }
+  const ClusterSpec read =
+      ::orrery::read<ClusterSpec>(Document::parse_text(to_text(made, gpu_source()), "p.yaml"),
+                                  {Sources::required, UnknownKeys::error});
+  CHECK(read.gpus[0].measured == gpu.measured);
+  CHECK(read.collectives.measured == made.collectives.measured);
+}
+
+TEST_CASE(
+    "a calibration of GPUs without copies, products or power is refused, or leaves them out") {
+  Measurements measured = planted_measurements();
+  GpuFacts facts = planted_gpu();
+  facts.idle.reset();
+  CHECK_FALSE(gpu_platform_of(measured, facts, "planted").gpus[0].power);
+  std::vector<CopySamples> copies;
+  std::swap(copies, measured.copies);
+  CHECK_THROWS_AS(gpu_platform_of(measured, facts, "planted"), Error);
+  std::swap(copies, measured.copies);
+  std::erase_if(measured.kernels,
+                [](const KernelSamples& s) { return s.kernels.starts_with("gemm"); });
+  CHECK_THROWS_AS(gpu_platform_of(measured, facts, "planted"), Error);
+}
