@@ -2,9 +2,8 @@
 // stable.
 #include <doctest/doctest.h>
 
-#include <sstream>
-
 #include <cmath>
+#include <sstream>
 
 #include "tests/parity/update_equation.hpp"
 #include "tests/support/stage_run.hpp"
