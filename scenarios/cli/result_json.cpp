@@ -121,6 +121,8 @@ Json body_json(const Result& r) {
   j["memory"] = memory_json(r);
   j["loss"] = r.loss;
   if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;
+  for (const ConsensusRow& row : r.loss_consensus)
+    j["loss_consensus"].push_back({{"step", row.step}, {"loss", row.loss}});
   j["activities"] = r.activities;
   j["flows"] = r.flows;
   j["assumptions"] = Json::array();

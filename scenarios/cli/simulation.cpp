@@ -22,6 +22,7 @@
 #include "platforms/conditions.hpp"
 #include "scenarios/cli/band.hpp"
 #include "scenarios/cli/children.hpp"
+#include "scenarios/cli/consensus.hpp"
 #include "scenarios/cli/cuda_world.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
@@ -138,7 +139,7 @@ Execution execution_of(const Scenario& scenario, bool traced) {
 }
 
 Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch,
-               const std::optional<HeldOut>& held_out) {
+               const std::optional<HeldOut>& held_out, const Consensus& consensus) {
   in.wall_s = watch.wall_s();
   in.cpu_s = watch.cpu_s();
   const InterruptGuard guard;
@@ -146,6 +147,7 @@ Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const
   if (held_out) in.evaluation_flops = held_out->matrix_flops * in.ranks;
   Result result = make_result(std::move(in), report);
   if (held_out) result.loss_held_out = held_out->loss;
+  result.loss_consensus = consensus.losses();
   return {std::move(report), std::move(result)};
 }
 
@@ -283,6 +285,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   TrainingHooks hooks = with_progress(line, scenario, verb);
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
+  Consensus consensus(run);
+  consensus.listen(hooks);
   std::vector<std::map<std::int64_t, std::int64_t>> unplanned;
   const bool counts_samples = twin || scenario.algorithm.plan.open_ended;
   if (counts_samples) {
@@ -310,7 +314,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                               "stas00/ml-engineering training/performance/README.md"});
   for (const Assumption& a : cluster.assumptions())
     in.assumptions.push_back({a.path, a.value, a.reason});
-  return finish(std::move(in), std::move(report), scenario, watch, held_out);
+  return finish(std::move(in), std::move(report), scenario, watch, held_out, consensus);
 }
 
 void check_world(const Arguments& arguments) {
@@ -359,13 +363,15 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   hooks.checkpoint = write;
   std::optional<HeldOut> held_out;
   hooks.held_out = &held_out;
+  Consensus consensus(scenario);
+  consensus.listen(hooks);
   const auto world = make_real_world(std::move(options), scenario, arguments);
   add_services(*world, scenario);
   RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
   if (hooks.save != nullptr) write(to);
   in.subject.steps -= in.steps_before;
-  return finish(std::move(in), std::move(report), scenario, watch, held_out);
+  return finish(std::move(in), std::move(report), scenario, watch, held_out, consensus);
 }
 
 void deliver(const Outcome& outcome, const Scenario& scenario, const Arguments& arguments) {

@@ -129,6 +129,7 @@ Time later(Time time, const std::optional<Throttle>& throttle, Collective kind, 
 
 std::vector<Bytes> sent_by_plan(const Scenario& scenario) {
   std::vector<Bytes> all;
+  if (!scenario.algorithm.plan.services.empty()) return all;  // what messages decide has no plan
   ask_algorithm(scenario, [&](const Algorithm& algorithm) {
     for (std::int64_t steps = 1; steps <= scenario.run.steps; ++steps) {
       const std::optional<Bytes> sent = algorithm.sent(steps);
