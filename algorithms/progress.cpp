@@ -1,5 +1,7 @@
 #include "algorithms/progress.hpp"
 
+#include "algorithms/replica_number.hpp"
+
 namespace orrery {
 
 Progress::Progress(Rank& rank, const RunLength& length)
@@ -9,9 +11,7 @@ Progress::Progress(Rank& rank, const RunLength& length)
                                       " samples does not divide over " + std::to_string(replicas_) +
                                       " replicas");
   local_batch_ = length.global_batch / replicas_;
-  replica_ = 0;
-  for (const Axis axis : {Axis::island, Axis::replicate, Axis::shard, Axis::expert})
-    replica_ = replica_ * rank.size(axis) + rank.part(axis);
+  replica_ = replica_number(rank);
 }
 
 Batch Progress::part(std::int64_t of_step, std::int64_t from, int samples) const {

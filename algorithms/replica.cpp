@@ -287,7 +287,10 @@ Cover cover(const Model& model, const std::string& text) {
   if (model.picture > 0) return {bytes / (model.tokens_per_sample + 1) / whole, 1};
   const std::int64_t room = bytes - 1 - model.tokens_per_sample;
   const std::int64_t least = std::max<std::int64_t>(room, 0) / model.targets_per_sample + 1;
-  const std::int64_t micro_batches = (least + whole - 1) / whole, samples = micro_batches * whole;
+  // There are room + 1 places for samples.
+  const std::int64_t micro_batches =
+      std::min((least + whole - 1) / whole, std::max<std::int64_t>(room + 1, 0) / whole);
+  const std::int64_t samples = micro_batches * whole;
   return {micro_batches, room < 0 ? 0 : samples > 1 ? room / (samples - 1) : 1};
 }
 

@@ -107,6 +107,19 @@ std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
   return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
 }
 
+void check_evaluation(const Scenario& s, Problems& problems) {
+  if (!s.data.evaluate_every) return;
+  const ParallelSpec& p = s.parallel;
+  if (s.run.values != RunValues::real)
+    problems.add("data.evaluate_every", "virtual values have no loss",
+                 "set run.values to real, or value_model.evaluate_every");
+  else if (s.data.held_out == 0)
+    problems.add("data.evaluate_every", "nothing is held out to evaluate on", "set data.held_out");
+  if (p.tensor * p.context * p.pipeline * p.expert > 1 || s.algorithm.plan.sharding.parameters())
+    refuse(problems, "data.evaluate_every", "the mean of replicas that are divided over ranks",
+           "use data parallelism with whole parameters, or leave it out");
+}
+
 void check_inside_replica(const Scenario& s, Problems& problems) {
   const ParallelSpec& p = s.parallel;
   if (p.sequence_parallel && p.tensor == 1)

@@ -8,6 +8,9 @@ namespace orrery {
 // Adds every reason why the model cannot be divided as the plan says.
 void check_inside_replica(const Scenario& scenario, Problems& problems);
 
+// Adds every reason why data.evaluate_every has nothing to evaluate, or no replicas to average.
+void check_evaluation(const Scenario& scenario, Problems& problems);
+
 // Refuses what is not available yet.
 void refuse(Problems& problems, const char* path, const std::string& what,
             const std::string& advice = "");

@@ -12,6 +12,7 @@
 #include "backend/core/text.hpp"
 #include "scenarios/check_memory.hpp"
 #include "scenarios/check_pipeline.hpp"
+#include "scenarios/label_skew.hpp"
 #include "scenarios/replica_checks.hpp"
 #include "scenarios/value_model.hpp"
 
@@ -467,8 +468,10 @@ Scenario read_scenario(const Document& document, const std::string& data_root,
     s.warnings = s.model_spec.warnings;
     if (model) check_model(s, problems);
     if (model) check_inside_replica(s, problems);
+    if (model) check_evaluation(s, problems);
     if (model) check_inside_layers(s, problems);
     if (machines) check_sizes(s, problems);
+    if (model && machines && problems.empty()) check_label_skew(s, problems);
     if (s.value_model && model && machines && problems.empty())
       collect(found, [&] { s.twin = read_value_model(s, data_root, mark("value_model")); });
   }

@@ -30,6 +30,13 @@
 
 namespace orrery {
 
+// Shards of the data that differ in their labels (label_skew.hpp).
+struct LabelSkewSpec {
+  double concentration = 1;
+  std::optional<std::int64_t> labels;  // of a text; absent: as many as replicas
+};
+void describe(Fields<LabelSkewSpec>& f);
+
 struct DataSpec {
   std::optional<std::int64_t> sequence;  // read_scenario fills it in for an MLP
   std::int64_t global_batch = 0, micro_batch = 1;
@@ -37,6 +44,8 @@ struct DataSpec {
       text;  // a name in scenarios/texts or a path; read_scenario makes it a path
   double held_out =
       0;  // this part of the text, its tail, is not trained on but evaluated at the end
+  std::optional<std::int64_t> evaluate_every;  // steps: the mean of all replicas' parameters
+  std::optional<LabelSkewSpec> label_skew;     // absent: each replica draws from all data
 };
 void describe(Fields<DataSpec>& f);
 
@@ -107,6 +116,8 @@ struct ValueModelSpec {
   std::int64_t micro_batch = 1;  // samples, in the time of one micro-batch of the timed model
   std::string text;
   double held_out = 0;
+  std::optional<std::int64_t> evaluate_every;
+  std::optional<LabelSkewSpec> label_skew;
 };
 void describe(Fields<ValueModelSpec>& f);
 

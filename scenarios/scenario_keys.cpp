@@ -10,6 +10,17 @@ constexpr std::int64_t many = 1'000'000'000;
 constexpr std::int64_t many_parts = 1'000'000;
 }  // namespace
 
+void describe(Fields<LabelSkewSpec>& f) {
+  f.field("concentration", &LabelSkewSpec::concentration)
+      .required()
+      .between(1e-6, 1e6)
+      .doc(
+          "of the Dirichlet distribution of a shard's labels: small, few labels; large, all alike");
+  f.field("labels", &LabelSkewSpec::labels)
+      .between(2, many_parts)
+      .doc("of a text: so many equal ranges of it; absent: one per replica");
+}
+
 void describe(Fields<DataSpec>& f) {
   f.field("sequence", &DataSpec::sequence)
       .between(1, many)
@@ -26,6 +37,14 @@ void describe(Fields<DataSpec>& f) {
   f.field("held_out", &DataSpec::held_out)
       .between(0, 0.9)
       .doc("part of the text, its tail, kept from training; its loss is in the result");
+  f.field("evaluate_every", &DataSpec::evaluate_every)
+      .between(1, many)
+      .doc(
+          "steps after which the mean of all replicas' parameters is evaluated on what is held "
+          "out; "
+          "absent: not before the end");
+  f.section("label_skew", &DataSpec::label_skew)
+      .doc("each replica draws from a shard of its own, skewed by label; absent: from all data");
 }
 
 void describe(Fields<ParallelSpec>& f) {
@@ -144,6 +163,8 @@ void describe(Fields<ValueModelSpec>& f) {
       .doc("samples that it learns from while `model` computes a micro-batch");
   f.field("text", &ValueModelSpec::text).required().doc("as in data");
   f.field("held_out", &ValueModelSpec::held_out).between(0, 0.9).doc("as in data");
+  f.field("evaluate_every", &ValueModelSpec::evaluate_every).between(1, many).doc("as in data");
+  f.section("label_skew", &ValueModelSpec::label_skew).doc("as in data");
 }
 
 void describe(Fields<RunSpec>& f) {

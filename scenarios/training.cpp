@@ -6,7 +6,9 @@
 
 #include "algorithms/models/mlp.hpp"
 #include "algorithms/models/transformer.hpp"
+#include "algorithms/replica_number.hpp"
 #include "backend/core/text.hpp"
+#include "scenarios/label_skew.hpp"
 
 namespace orrery {
 
@@ -70,8 +72,9 @@ MlpShape mlp_shape(const Scenario& scenario) {
 // ahead of others.
 class CheckpointGathering {
  public:
-  CheckpointGathering(int ranks, const TrainingHooks& hooks)
-      : ranks_(static_cast<std::size_t>(ranks)), hooks_(hooks) {}
+  using Take = std::function<void(std::int64_t step, const std::vector<Checkpoint>&)>;
+  CheckpointGathering(int ranks, Take take)
+      : ranks_(static_cast<std::size_t>(ranks)), take_(std::move(take)) {}
 
   // The last rank of a step hands all over. None comes with a later step before it has done that
   // for this one, so they are handed over in order.
@@ -86,7 +89,7 @@ class CheckpointGathering {
       all = std::move(here.states);
       steps_.erase(step);
     }
-    hooks_.checkpoint(all);
+    take_(step, all);
   }
 
  private:
@@ -95,23 +98,43 @@ class CheckpointGathering {
     std::size_t count = 0;
   };
   std::size_t ranks_;
-  const TrainingHooks hooks_;
+  const Take take_;
   std::mutex mutex_;
   std::map<std::int64_t, Step> steps_;
 };
 
+// Copies the parameters out of a rank, as "parameters", and nothing else.
+class ParametersSaver : public Archive {
+ public:
+  ParametersSaver(Rank& rank, Checkpoint& to) : saver_(rank, to) {}
+  void field(std::string_view name, Tensor& tensor) override {
+    if (full(name).ends_with("replica.parameters")) saver_.field("parameters", tensor);
+  }
+  void field(std::string_view, std::int64_t&) override {}
+  void field(std::string_view, double&) override {}
+
+ private:
+  Saver saver_;
+};
+
 struct Texts {
-  std::shared_ptr<const std::string> training, held_out;  // null where there is none
+  std::shared_ptr<const std::string> training, held_out;     // null where there is none
+  std::vector<std::shared_ptr<const std::string>> shards{};  // of training; empty: not divided
+
+  const std::shared_ptr<const std::string>& of(const Rank& rank) const {
+    return shards.empty() ? training : shards.at(static_cast<std::size_t>(replica_number(rank)));
+  }
 };
 
 Texts texts(const Scenario& scenario) {
   if (scenario.run.values != RunValues::real || !scenario.data.text) return {};
-  std::string all = read_file(*scenario.data.text);
-  if (scenario.data.held_out == 0) return {std::make_shared<const std::string>(std::move(all)), {}};
+  const std::string all = read_file(*scenario.data.text);
   const auto kept = static_cast<std::size_t>(
       std::llround(static_cast<double>(all.size()) * (1 - scenario.data.held_out)));
-  return {std::make_shared<const std::string>(all, 0, kept),
-          std::make_shared<const std::string>(all, kept)};
+  Texts texts{std::make_shared<const std::string>(all, 0, kept), {}};
+  if (scenario.data.held_out > 0) texts.held_out = std::make_shared<const std::string>(all, kept);
+  if (scenario.data.label_skew) texts.shards = skewed_shards(scenario, *texts.training);
+  return texts;
 }
 
 }  // namespace
@@ -119,6 +142,10 @@ Texts texts(const Scenario& scenario) {
 void StalenessSum::add(const GradientVersions& counts) {
   const std::lock_guard lock(mutex_);
   for (const auto& [late, micro_batches] : counts) counts_[late] += micro_batches;
+}
+
+std::shared_ptr<const std::string> held_out_text(const Scenario& scenario) {
+  return texts(scenario).held_out;
 }
 
 TransformerShape transformer_shape(const TransformerSpec& spec) {
@@ -227,11 +254,13 @@ void resume(Rank& rank, const TrainingHooks& hooks, const Progress& progress, st
 }  // namespace
 
 World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
-  const auto [text, held_out] = texts(scenario);
-  const auto gathering = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks);
-  return [&scenario, hooks, gathering, text = text, held_out = held_out](Rank& rank) {
+  const Texts data = texts(scenario);
+  const auto states = std::make_shared<CheckpointGathering>(
+      scenario.gpus(), [take = hooks.checkpoint](std::int64_t, const auto& all) { take(all); });
+  const auto parameters = std::make_shared<CheckpointGathering>(scenario.gpus(), hooks.evaluate);
+  return [&scenario, hooks, states, parameters, data](Rank& rank) {
     if (scenario.reserve().value > 0) rank.reserve(Label::reserve, scenario.reserve());
-    Model model = make_model(scenario, text);
+    Model model = make_model(scenario, data.of(rank));
     ReplicaOptions options = replica_options(scenario);
     if (const auto& adapt = scenario.algorithm.plan.adapt)
       adapt(model, options, static_cast<int>(scenario.parallel.pipeline));
@@ -251,7 +280,13 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
         Checkpoint state;
         Saver saver(rank, state);
         visit(saver);
-        gathering->add(done, rank.id(), std::move(state));
+        states->add(done, rank.id(), std::move(state));
+      }
+      if (hooks.evaluate && done % scenario.data.evaluate_every.value_or(done + 1) == 0) {
+        Checkpoint state;
+        ParametersSaver saver(rank, state);
+        visit(saver);
+        parameters->add(done, rank.id(), std::move(state));
       }
     }
     algorithm->finish();
@@ -259,9 +294,10 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     if (hooks.staleness != nullptr) hooks.staleness->add(replica.staleness().counts());
     if (hooks.unplanned != nullptr)
       (*hooks.unplanned)[static_cast<std::size_t>(rank.id())] = progress.unplanned();
-    if (held_out != nullptr) {
+    if (data.held_out != nullptr) {
       const Flops before = rank.matrix_flops();
-      const double loss = replica.loss_on(held_out);  // by all ranks, as the model may be sharded
+      // By all ranks, as the model may be sharded.
+      const double loss = replica.loss_on(data.held_out);
       if (hooks.held_out != nullptr && rank.speaks())
         *hooks.held_out = HeldOut{loss, rank.matrix_flops() - before};
     }

@@ -47,6 +47,10 @@ struct TrainingHooks {
   // each other there, so a checkpoint changes no order of operations, and no bit.
   std::int64_t checkpoint_every = 0;
   std::function<void(const std::vector<Checkpoint>&)> checkpoint;
+  // Called with the parameters of all ranks ("parameters", as many fields as ranks) after every
+  // data.evaluate_every-th step, in order of steps, as `checkpoint` is; not for steps that a rank
+  // does not come to, where fast ones take more.
+  std::function<void(std::int64_t step, const std::vector<Checkpoint>&)> evaluate;
   // Filled with the state at the end, by rank, when not null.
   std::vector<Checkpoint>* save = nullptr;
   // Filled at the end, in a run with values and data.held_out, when not null.
@@ -64,6 +68,9 @@ TransformerShape transformer_shape(const TransformerSpec& spec);
 // The scenario's model with its kernels. Error{config} for a kind of block that there are no
 // kernels for yet. `text`: null in a run without values.
 Model make_model(const Scenario& scenario, std::shared_ptr<const std::string> text);
+
+// What is kept from training; null where nothing is, or in a run without values.
+std::shared_ptr<const std::string> held_out_text(const Scenario& scenario);
 
 // What the scenario asks of each of its replicas.
 ReplicaOptions replica_options(const Scenario& scenario);

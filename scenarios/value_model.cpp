@@ -101,8 +101,10 @@ std::shared_ptr<const Scenario> read_value_model(const Scenario& timed,
   check_timed(timed, mark, problems);
   problems.throw_if_any();
   const ValueModelSpec& v = *timed.value_model;
-  DataSpec data{v.sequence, timed.data_parallel() * timed.micro_batches() * v.micro_batch,
-                v.micro_batch, v.text, v.held_out};
+  DataSpec data{v.sequence,    timed.data_parallel() * timed.micro_batches() * v.micro_batch,
+                v.micro_batch, v.text,
+                v.held_out,    v.evaluate_every,
+                v.label_skew};
   Node root = to_node(timed);
   root.children.erase(std::remove_if(root.children.begin(), root.children.end(),
                                      [](const Node& n) { return n.key == "value_model"; }),

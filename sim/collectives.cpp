@@ -288,7 +288,7 @@ void Collectives::count_links(const Transfer& transfer) {
   if (rendezvous.first.kind == Collective::exchange) carry(other, one, price.volume);
 }
 
-void Collectives::trace(const Transfer& transfer) const {
+void Collectives::trace(const Transfer& transfer) {
   constexpr int most_arrows = 16;  // per operation: more would hide what they show
   const Rendezvous& rendezvous = *transfer.rendezvous;
   const bool edge = rendezvous.communicator->edge();
@@ -300,11 +300,20 @@ void Collectives::trace(const Transfer& transfer) const {
   const std::string received = edge ? named(Collective::receive) : what;
   const std::string common =
       fmt::format(R"("bytes":{},"members":{})", rendezvous.first.size().value, rendezvous.expected);
-  // Who was paired with whom is what one looks for in gossip.
+  // Who was paired with whom, and how far apart they may be, is what one looks for in gossip.
+  std::map<std::uint32_t, std::int64_t> staleness;
+  if (rendezvous.first.kind == Collective::exchange)
+    for (const StreamState* s : transfer.members) {
+      std::int64_t& before = traced_steps_[{rendezvous.communicator, s->device->id()}];
+      const std::int64_t steps = s->device->steps_until(transfer.start);
+      staleness[s->device->id()] = steps - std::exchange(before, steps);
+    }
   const auto arguments_of = [&](std::uint32_t rank) {
-    if (rendezvous.first.kind != Collective::exchange) return common;
+    if (staleness.empty()) return common;
     const auto [low, high] = ranks_of_pair(rendezvous);
-    return common + fmt::format(R"(,"with":{})", static_cast<int>(rank) == low ? high : low);
+    const int peer = static_cast<int>(rank) == low ? high : low;
+    return common + fmt::format(R"(,"peer":{},"staleness":{},"peer_staleness":{})", peer,
+                                staleness[rank], staleness[static_cast<std::uint32_t>(peer)]);
   };
   const Time now = core_.now;
   for (const StreamState* s : transfer.members) {

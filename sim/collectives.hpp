@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend/channel.hpp"
@@ -130,7 +132,7 @@ class Collectives {
   void start_flow(int from, int to, Bytes size, std::uint64_t payload);
   void finish(Transfer& transfer);
   void end_member(Transfer& transfer, StreamState& stream);
-  void trace(const Transfer& transfer) const;
+  void trace(const Transfer& transfer);
   void count_links(const Transfer& transfer);
   void close(Transfer& transfer);
 
@@ -144,6 +146,8 @@ class Collectives {
   std::vector<Meeting*> meeting_of_;  // by communicator
   std::vector<std::uint32_t> path_;
   std::vector<LinkId> links_;
+  std::map<std::pair<const Communicator*, std::uint32_t>, std::int64_t>
+      traced_steps_;  // of a rank, until it last exchanged there
 };
 
 // The two ranks of a send, receive or exchange, in the order of its parts.

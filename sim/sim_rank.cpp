@@ -189,6 +189,12 @@ Time SimRank::exposed_since(const StreamState& stream, Time start) const {
 }
 
 // The head of `stream`, a communication that began on all its members at `start`, ends now.
+std::int64_t SimRank::steps_until(Time at) const {
+  return std::upper_bound(steps_.begin(), steps_.end(), at,
+                          [](Time t, const StepMark& mark) { return t < mark.at; }) -
+         steps_.begin();
+}
+
 void SimRank::count_communication(const StreamState& stream, Time start) {
   const Time now = core_.now;
   ChannelPlace& place = places_[stream.queue.front().extra()];

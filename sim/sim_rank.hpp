@@ -85,6 +85,7 @@ class alignas(64) SimRank {
   virtual void reconsider() = 0;  // wakes the flows that can go on
   void compute_gap_begins();
   void note_step(StreamState& stream, std::int64_t step, Time at);
+  std::int64_t steps_until(Time at) const;  // that have ended
   void count_communication(const StreamState& stream, Time start);
   // The exception being handled, with what is known of the stream's head.
   std::exception_ptr failure_here(const StreamState& stream) const;

@@ -4,7 +4,9 @@
 // pid = rank, tid = stream. A sequence is a slice that holds its kernels; a communication is a
 // slice from the moment its stream comes to it, holding a "transfer" slice from when all members
 // have come; arrows lead from a transfer's sender to its receiver, or from the member that came
-// last to the others. Times are microseconds with six decimals, so that no picosecond is lost.
+// last to the others. An exchange tells its `peer`, and as `staleness` and `peer_staleness` how
+// many steps either has ended since it last exchanged on that channel. Times are microseconds with
+// six decimals, so that no picosecond is lost.
 //
 // Events are written as operations end: equal runs give equal bytes.
 #pragma once

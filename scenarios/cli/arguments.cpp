@@ -91,7 +91,10 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   last("resume", arguments.resume);
   if (map.count("seed") > 0) {
     last("seed", arguments.seed);
-    arguments.seed = seed_text(arguments.seed);
+    std::vector<std::string> seeds{arguments.seed};
+    if (arguments.command == "race") seeds = split(arguments.seed, ',');
+    for (std::string& seed : seeds) seed = seed_text(seed);
+    arguments.seed = join(seeds, ",");
   }
   std::string number;
   const auto given = [&](const char* name) {

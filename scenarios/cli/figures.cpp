@@ -83,6 +83,9 @@ const std::vector<Figure> figure_table{
      "order in which they ended."},
     {"loss_held_out", "nats",
      "Mean loss of the model at the end on data.held_out; absent where nothing is held out."},
+    {"loss_consensus", "nats",
+     "Mean loss on data.held_out of the mean of all replicas' parameters, after every "
+     "data.evaluate_every steps of each; absent where that is not asked for."},
     {"activities", "count", "Operations that streams completed, over all ranks."},
     {"flows", "count", "Transfers that shared links; 0 when communication is analytic."},
     {"assumptions", "",

@@ -89,14 +89,19 @@ std::string to_svg(const LineChart& chart) {
   if (chart.level)
     out += stroke(left, py(*chart.level), x_end, py(*chart.level),
                   "stroke=\"#222\" stroke-dasharray=\"4 4\" fill=\"none\"");
-  for (std::size_t i = 0; i < chart.lines.size(); ++i) {
-    const Line& line = chart.lines[i];
+  std::vector<std::string> names;
+  for (const Line& line : chart.lines) {
+    const auto named = std::find(names.begin(), names.end(), line.name);
+    const auto i = static_cast<std::size_t>(named - names.begin());
+    const bool first = named == names.end();
+    if (first) names.push_back(line.name);
     const char* colour = colours[i % colours.size()];
     std::string path;
     for (std::size_t k = 0; k < line.x.size() && std::isfinite(line.y[k]); ++k)
       path += fmt::format("{}{:.1f} {:.1f}", k == 0 ? "M" : "L", px(line.x[k]), py(line.y[k]));
     out += fmt::format("<path d=\"{}\" stroke=\"{}\" stroke-width=\"1.5\" fill=\"none\"/>\n", path,
                        colour);
+    if (!first) continue;
     const double y = top + 10 + 18 * static_cast<double>(i);
     out += stroke(x_end + 12, y, x_end + 34, y,
                   fmt::format("stroke=\"{}\" stroke-width=\"3\"", colour).c_str());

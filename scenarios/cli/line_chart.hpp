@@ -18,8 +18,8 @@ struct LineChart {
   std::optional<double> level;  // a horizontal line to compare with
 };
 
-// Axes from the smallest to the largest number of the lines; ticks at round numbers. The same bytes
-// for the same chart.
+// Lines of one name have one colour, and one place in the legend. Axes from the smallest to the
+// largest number of the lines; ticks at round numbers. The same bytes for the same chart.
 std::string to_svg(const LineChart& chart);
 
 }  // namespace orrery::cli

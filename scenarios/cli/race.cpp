@@ -5,7 +5,9 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
@@ -47,26 +49,48 @@ std::vector<std::string> settings_of(const std::string& given, const Scenario& b
   return settings;
 }
 
-// The curve of one algorithm, simulated. Lists by step, each of what it took until then.
-std::string simulated(Arguments arguments, const std::string& given,
+// Who runs: an algorithm as it was given, under a seed.
+struct Runner {
+  std::string given, seed;
+};
+
+// What is drawn and raced to the target: by step, or at the steps after which the mean of all
+// workers was evaluated, each with what it took until then.
+Json points_of(const Result& result) {
+  const std::vector<ConsensusRow>& evaluations = result.loss_consensus;
+  Json points{{"loss_of", evaluations.empty() ? "workers" : "mean of workers"}};
+  const auto add = [&](std::size_t step, double loss) {
+    points["steps"].push_back(step);
+    points["loss"].push_back(loss);
+    points["seconds"].push_back(result.curve.seconds.at(step - 1));
+    points["samples"].push_back(result.curve.samples.at(step - 1));
+    points["bytes_per_rank"].push_back(result.curve.bytes_per_rank.at(step - 1));
+  };
+  for (const ConsensusRow& row : evaluations) add(static_cast<std::size_t>(row.step), row.loss);
+  for (std::size_t step = 1; evaluations.empty() && step <= result.loss.size(); ++step)
+    add(step, result.loss.at(step - 1));
+  return points;
+}
+
+// The curve of one runner, simulated: {algorithm, given, seed, loss_of, steps, loss, seconds,
+// samples, bytes_per_rank, staleness, workers}.
+std::string simulated(Arguments arguments, const Runner& runner,
                       const std::vector<std::string>& settings) {
+  arguments.seed = runner.seed;
   arguments.set.insert(arguments.set.end(), settings.begin(), settings.end());
   arguments.quiet = true;
   const Scenario scenario = read_scenario(arguments);
   const Outcome outcome = simulate_scenario(scenario, arguments, "");
-  const Json result = Json::parse(to_json(outcome.result)), &at = result["loss_at"];
-  const Json curve{{"algorithm", scenario.algorithm.name},
-                   {"given", given},
-                   {"loss", result["loss"]},
-                   {"seconds", at["seconds"]},
-                   {"samples", at["samples"]},
-                   {"bytes_per_rank", at["bytes_per_rank"]},
-                   {"staleness", result["staleness"]},
-                   {"workers", result.value("workers", Json::array())}};
+  const Json result = Json::parse(to_json(outcome.result));
+  Json curve{
+      {"algorithm", scenario.algorithm.name}, {"given", runner.given}, {"seed", scenario.run.seed}};
+  curve.update(points_of(outcome.result));
+  curve["staleness"] = result["staleness"];
+  curve["workers"] = result.value("workers", Json::array());
   return curve.dump();
 }
 
-// By step; JSON has no number for the loss of a training that diverged.
+// JSON has no number for the loss of a training that diverged.
 std::vector<double> losses_of(const Json& curve) {
   std::vector<double> losses;
   for (const Json& loss : curve["loss"])
@@ -74,22 +98,23 @@ std::vector<double> losses_of(const Json& curve) {
   return losses;
 }
 
-// The first step that reaches the target, counted from 1; 0: none does.
-std::size_t steps_to(const std::vector<double>& loss, double target) {
-  for (std::size_t step = 0; step < loss.size(); ++step) {
-    const std::size_t from = step + 1 - std::min(step + 1, smoothing);
+// The place in a curve's lists where it is at the target; none: it never is.
+std::optional<std::size_t> reaches(const Json& curve, double target) {
+  const std::vector<double> loss = losses_of(curve);
+  const std::size_t window = curve["loss_of"] == "workers" ? smoothing : 1;
+  for (std::size_t place = 0; place < loss.size(); ++place) {
+    const std::size_t from = place + 1 - std::min(place + 1, window);
     double sum = 0;
-    for (std::size_t s = from; s <= step; ++s) sum += loss[s];
-    if (sum / static_cast<double>(step + 1 - from) <= target) return step + 1;
+    for (std::size_t s = from; s <= place; ++s) sum += loss[s];
+    if (sum / static_cast<double>(place + 1 - from) <= target) return place;
   }
-  return 0;
+  return std::nullopt;
 }
 
 void judge(Json& curve, double target) {
-  const std::size_t steps = steps_to(losses_of(curve), target);
-  curve["steps_to_target"] = steps > 0 ? Json(steps) : Json(nullptr);
-  for (const char* what : {"seconds", "samples", "bytes_per_rank"})
-    curve[fmt::format("{}_to_target", what)] = steps > 0 ? curve[what][steps - 1] : Json(nullptr);
+  const std::optional<std::size_t> place = reaches(curve, target);
+  for (const char* what : {"steps", "seconds", "samples", "bytes_per_rank"})
+    curve[fmt::format("{}_to_target", what)] = place ? curve[what][*place] : Json(nullptr);
 }
 
 double mean_idle(const Json& curve) {
@@ -98,32 +123,71 @@ double mean_idle(const Json& curve) {
   return sum / static_cast<double>(std::max<std::size_t>(1, curve["workers"].size()));
 }
 
+double seconds_to_target(const Json& curve) {
+  const Json& seconds = curve["seconds_to_target"];
+  return seconds.is_null() ? std::numeric_limits<double>::infinity() : seconds.get<double>();
+}
+
+// Of each algorithm its curves, the soonest at the target first.
+std::vector<std::vector<Json>> by_algorithm(const std::vector<Json>& curves) {
+  std::vector<std::vector<Json>> groups;
+  for (const Json& curve : curves) {
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& group) {
+      return group.front()["given"] == curve["given"];
+    });
+    if (same == groups.end())
+      groups.push_back({curve});
+    else
+      same->push_back(curve);
+  }
+  for (std::vector<Json>& group : groups)
+    std::stable_sort(group.begin(), group.end(), [](const Json& a, const Json& b) {
+      return seconds_to_target(a) < seconds_to_target(b);
+    });
+  return groups;
+}
+
+// Of several seeds, that in the middle, and how far the others are from it.
 std::string table_of(const std::vector<Json>& curves, double target) {
+  const std::vector<std::vector<Json>> groups = by_algorithm(curves);
+  const bool seeds = groups.size() < curves.size();
+  const auto seconds_text = [](const Json& curve) {
+    return curve["seconds_to_target"].is_null()
+               ? std::string("never")
+               : format_seconds(Seconds(curve["seconds_to_target"].get<double>()));
+  };
   TextTable table;
   table.left("algorithm")
       .column(fmt::format("to loss {:g}", target), "steps")
-      .column("time", "until then")
-      .column("samples", "until then")
+      .column("time", "until then");
+  if (seeds) table.column("of all seeds", "soonest to last");
+  table.column("samples", "until then")
       .column("sent", "per rank")
       .column("step", "on average")
       .column("idle", "on average")
       .column("last", "loss");
-  for (const Json& c : curves) {
+  for (const std::vector<Json>& group : groups) {
+    const Json& c = group[group.size() / 2];
     const bool reached = !c["steps_to_target"].is_null();
     const auto text = [&](const char* key, auto format) {
       return reached ? format(c[key].get<double>()) : std::string("-");
     };
     const double last = losses_of(c).back();
-    const double step = c["seconds"].back().get<double>() / static_cast<double>(c["loss"].size());
-    table.row({c["given"].get<std::string>(),
-               reached ? std::to_string(c["steps_to_target"].get<int>()) : "not reached",
-               text("seconds_to_target", [](double s) { return format_seconds(Seconds(s)); }),
-               text("samples_to_target", [](double n) { return format_count(n); }),
-               text("bytes_per_rank_to_target",
-                    [](double b) { return format_bytes(Bytes(std::llround(b))); }),
-               format_seconds(Seconds(step)),
-               c["workers"].empty() ? "-" : format_percent(mean_idle(c)),
-               std::isfinite(last) ? fmt::format("{:.4f}", last) : "diverged"});
+    const double step = c["seconds"].back().get<double>() / c["steps"].back().get<double>();
+    std::vector<std::string> row{
+        c["given"].get<std::string>(),
+        reached ? std::to_string(c["steps_to_target"].get<int>()) : "not reached",
+        text("seconds_to_target", [](double s) { return format_seconds(Seconds(s)); })};
+    if (seeds)
+      row.push_back(
+          fmt::format("{} to {}", seconds_text(group.front()), seconds_text(group.back())));
+    row.push_back(text("samples_to_target", [](double n) { return format_count(n); }));
+    row.push_back(text("bytes_per_rank_to_target",
+                       [](double b) { return format_bytes(Bytes(std::llround(b))); }));
+    row.push_back(format_seconds(Seconds(step)));
+    row.push_back(c["workers"].empty() ? "-" : format_percent(mean_idle(c)));
+    row.push_back(std::isfinite(last) ? fmt::format("{:.4f}", last) : "diverged");
+    table.row(row);
   }
   return table.text();
 }
@@ -149,6 +213,9 @@ int race(const Arguments& arguments) {
   if (!arguments.target_loss)
     throw Error(Category::usage, "a race needs --target-loss, the loss to run to");
   Arguments base = arguments;
+  const std::vector<std::string> seeds =
+      split(arguments.seed, ',');  // one, "", where none is given
+  base.seed = seeds.front();
   base.positional = {arguments.scenario.empty() ? "scenarios/race.yaml" : arguments.scenario};
   const Scenario scenario = read_scenario(base);
   if (scenario.run.values != RunValues::real && scenario.twin == nullptr)
@@ -156,9 +223,11 @@ int race(const Arguments& arguments) {
         .with("scenario", scenario.file);
   std::vector<Work> work;
   for (const std::string& given : arguments.positional)
-    work.push_back([&base, &given, settings = settings_of(given, scenario)] {
-      return simulated(base, given, settings);
-    });
+    for (const std::string& seed : seeds)
+      work.push_back(
+          [&base, runner = Runner{given, seed}, settings = settings_of(given, scenario)] {
+            return simulated(base, runner, settings);
+          });
   std::vector<Json> curves(work.size());
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
   std::size_t done = 0;
@@ -167,7 +236,7 @@ int race(const Arguments& arguments) {
     curves[i] = Json::parse(result.text);
     judge(curves[i], *arguments.target_loss);
     ++done;
-    line.update([&] { return fmt::format("{} of {} algorithms", done, work.size()); });
+    line.update([&] { return fmt::format("{} of {} simulations", done, work.size()); });
   });
   line.clear();
   if (!arguments.out.empty()) write_race(arguments.out, curves, *arguments.target_loss);

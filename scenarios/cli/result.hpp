@@ -91,6 +91,12 @@ struct WorkerRow {
   double idle_share = 0;    // of the counted steps in which it does not compute
 };
 
+// The loss on data.held_out of the mean of all replicas' parameters, after so many steps of each.
+struct ConsensusRow {
+  std::int64_t step = 0;
+  double loss = 0;
+};
+
 struct CommunicationRow {
   std::string group, operation, lane;
   double calls = 0, bytes_per_rank = 0, time_s = 0, exposed_s = 0;
@@ -124,9 +130,10 @@ struct Result {
   int memory_rank = 0;
   Bytes peak_bytes;
   BytesByLabel by_label{};
-  std::vector<double> loss;             // mean over replicas, per step
-  Curve curve;                          // beside it
-  std::optional<double> loss_held_out;  // of the model at the end, on data.held_out
+  std::vector<double> loss;                  // mean over replicas, per step
+  Curve curve;                               // beside it
+  std::optional<double> loss_held_out;       // of the model at the end, on data.held_out
+  std::vector<ConsensusRow> loss_consensus;  // every data.evaluate_every steps
   std::uint64_t activities = 0, flows = 0;
   std::uint64_t peak_rss_bytes = 0;
   std::string version, build;

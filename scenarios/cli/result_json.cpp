@@ -133,6 +133,8 @@ Json body_json(const Result& r) {
                     {"samples", r.curve.samples},
                     {"bytes_per_rank", r.curve.bytes_per_rank}};
   if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;
+  for (const ConsensusRow& row : r.loss_consensus)
+    j["loss_consensus"].push_back({{"step", row.step}, {"loss", row.loss}});
   j["activities"] = r.activities;
   j["flows"] = r.flows;
   j["assumptions"] = Json::array();

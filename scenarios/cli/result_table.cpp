@@ -202,6 +202,9 @@ std::string to_table(const Result& r, bool color) {
                        r.loss.front(), r.loss.back(), r.loss.size());
   if (r.loss_held_out)
     out += fmt::format("            {:.4f} on held-out text\n", *r.loss_held_out);
+  if (!r.loss_consensus.empty())
+    out += fmt::format("            {:.4f} there by the mean of all replicas after {} steps\n",
+                       r.loss_consensus.back().loss, r.loss_consensus.back().step);
   out += "\n" + time_table(r);
   if (!r.communication.empty()) out += "\n" + communication_table(r);
   out += staleness_table(r.input.staleness) + workers_table(r);

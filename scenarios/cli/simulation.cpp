@@ -23,6 +23,7 @@
 #include "platforms/conditions.hpp"
 #include "scenarios/cli/band.hpp"
 #include "scenarios/cli/children.hpp"
+#include "scenarios/cli/consensus.hpp"
 #include "scenarios/cli/cuda_world.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
@@ -142,7 +143,10 @@ Execution execution_of(const Scenario& scenario, bool traced) {
 
 // What ranks tell at the end of a training.
 struct Told {
+  explicit Told(const Scenario& scenario) : consensus(scenario) {}
+
   std::optional<HeldOut> held_out;
+  Consensus consensus;
   StalenessSum staleness;
   std::vector<std::map<std::int64_t, std::int64_t>> unplanned;  // empty: not asked for
 };
@@ -152,6 +156,7 @@ bool of_workers(const Scenario& scenario) { return scenario.data_parallel() == s
 
 void ask(Told& told, TrainingHooks& hooks, const Scenario& scenario) {
   hooks.held_out = &told.held_out;
+  told.consensus.listen(hooks);
   hooks.staleness = &told.staleness;
   const bool values = scenario.twin || scenario.run.values == RunValues::real;
   if (!scenario.algorithm.plan.open_ended && !(values && of_workers(scenario))) return;
@@ -206,6 +211,7 @@ Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const
   if (held_out) in.evaluation_flops = held_out->matrix_flops * in.ranks;
   Result result = make_result(std::move(in), report);
   if (held_out) result.loss_held_out = held_out->loss;
+  result.loss_consensus = told.consensus.losses();
   return {std::move(report), std::move(result)};
 }
 
@@ -348,7 +354,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   sim.trace = trace.get();
   ProgressLine line(std::cerr, stderr_progress(arguments.quiet));
   TrainingHooks hooks = with_progress(line, scenario, verb);
-  Told told;
+  Told told(run);
   ask(told, hooks, scenario);
   const auto world = make_sim_world(std::move(options), sim);
   add_services(*world, run);
@@ -418,7 +424,7 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   if (!arguments.checkpoint.empty()) hooks.save = &to;
   hooks.checkpoint_every = arguments.checkpoint_every;
   hooks.checkpoint = write;
-  Told told;
+  Told told(scenario);
   ask(told, hooks, scenario);
   const auto world = make_real_world(std::move(options), scenario, arguments);
   add_services(*world, scenario);

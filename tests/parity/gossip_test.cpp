@@ -157,7 +157,7 @@ TEST_CASE("a slow worker computes fewer gradients, and nobody waits for it") {
           doctest::Approx(4).epsilon(0.2));
 }
 
-// Every pair twice in the trace, once by each: "pid": a worker, "with": its partner.
+// Every pair twice in the trace, once by each: "pid": a worker, "peer": its partner.
 TEST_CASE("workers average as often as they are told to, and with all of their neighbours") {
   struct Expected {
     std::string options;
@@ -181,7 +181,7 @@ TEST_CASE("workers average as often as they are told to, and with all of their n
     double all = 0;
     std::istringstream lines(result.trace);
     for (std::string line; std::getline(lines, line);) {
-      const std::size_t with = line.find("\"with\":"), pid = line.find("\"pid\":");
+      const std::size_t with = line.find("\"peer\":"), pid = line.find("\"pid\":");
       if (with == std::string::npos) continue;
       ++pairs[{std::stoi(line.substr(pid + 6)), std::stoi(line.substr(with + 7))}];
       ++all;

@@ -214,6 +214,45 @@ TEST_CASE(
   CHECK(nested >= 4 * 3 * 5);
 }
 
+TEST_CASE("an exchange tells its peer, and how many steps either has ended since its last") {
+  Simulation simulation(3);
+  StringTraceSink sink;
+  simulation.options.trace = &sink;
+  // Rank 1 exchanges with rank 0, with rank 2, and with rank 0 again.
+  const std::vector<std::vector<std::pair<int, int>>> steps_then_peer{
+      {{3, 1}, {1, 1}}, {{2, 0}, {4, 2}, {0, 0}}, {{5, 1}}};
+  simulation.run([&](Rank& rank) {
+    Channel& channel = rank.channel(Axis::replicate, "gossip");
+    Stream &compute = rank.stream("compute"), &comm = rank.stream("comm");
+    Tensor mine = rank.allocate(comm, Label::communication, 100, Dtype::fp32);
+    Tensor theirs = rank.allocate(comm, Label::communication, 100, Dtype::fp32);
+    const Prepared kernel = timed(rank, "gradient", 3);
+    std::int64_t step = 0;
+    for (const auto& [steps, peer] : steps_then_peer[static_cast<std::size_t>(rank.id())]) {
+      for (int i = 0; i < steps; ++i) {
+        compute.launch(kernel);
+        compute.mark_step(step++);
+      }
+      comm.after(compute.record());
+      rank.wait(comm.exchange(mine, theirs, peer, channel));
+    }
+  });
+  std::vector<std::vector<int>> seen;  // pid, peer, staleness, of the peer
+  int arrows = 0;
+  const auto trace = nlohmann::json::parse(sink.text());
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["ph"] == "s" || event["ph"] == "f") ++arrows;
+    if (!event.contains("args") || !event["args"].contains("peer")) continue;
+    const auto& args = event["args"];
+    seen.push_back({event["pid"], args["peer"], args["staleness"], args["peer_staleness"]});
+  }
+  CHECK(arrows == 2 * 3);
+  std::sort(seen.begin(), seen.end());
+  CHECK(seen ==
+        std::vector<std::vector<int>>{
+            {0, 1, 1, 0}, {0, 1, 3, 2}, {1, 0, 0, 1}, {1, 0, 2, 3}, {1, 2, 4, 5}, {2, 1, 5, 4}});
+}
+
 TEST_CASE("a trace file appears only when the run has succeeded") {
   const auto folder = std::filesystem::temp_directory_path() / "orrery_trace_test";
   std::filesystem::remove_all(folder);
