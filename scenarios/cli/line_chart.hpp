@@ -18,8 +18,9 @@ struct LineChart {
   std::optional<double> level;  // a horizontal line to compare with
 };
 
-// Axes from the smallest to the largest number of the lines; ticks at round numbers. The same bytes
-// for the same chart.
+// Axes from the smallest to the largest number of the lines, that of x from 0, or logarithmic where
+// some line ends long before another; ticks at round numbers; wide enough for the names. The same
+// bytes for the same chart.
 std::string to_svg(const LineChart& chart);
 
 }  // namespace orrery::cli

@@ -98,6 +98,14 @@ double mean_idle(const Json& curve) {
   return sum / static_cast<double>(std::max<std::size_t>(1, curve["workers"].size()));
 }
 
+// Updates that a gradient was late, on average.
+double mean_staleness(const Json& curve) {
+  double sum = 0;
+  for (const Json& row : curve["staleness"])
+    sum += row["updates"].get<double>() * row["share"].get<double>();
+  return sum;
+}
+
 std::string table_of(const std::vector<Json>& curves, double target) {
   TextTable table;
   table.left("algorithm")
@@ -107,6 +115,7 @@ std::string table_of(const std::vector<Json>& curves, double target) {
       .column("sent", "per rank")
       .column("step", "on average")
       .column("idle", "on average")
+      .column("late", "updates")
       .column("last", "loss");
   for (const Json& c : curves) {
     const bool reached = !c["steps_to_target"].is_null();
@@ -123,6 +132,7 @@ std::string table_of(const std::vector<Json>& curves, double target) {
                     [](double b) { return format_bytes(Bytes(std::llround(b))); }),
                format_seconds(Seconds(step)),
                c["workers"].empty() ? "-" : format_percent(mean_idle(c)),
+               fmt::format("{:.2f}", mean_staleness(c)),
                std::isfinite(last) ? fmt::format("{:.4f}", last) : "diverged"});
   }
   return table.text();
