@@ -115,6 +115,12 @@ class Arena {
   std::vector<View> views_;
 };
 
+// When the first thread began and the last one ended.
+struct Span {
+  Clock::time_point first = Clock::time_point::max(), last = Clock::time_point::min();
+  double seconds() const { return std::chrono::duration<double>(last - first).count(); }
+};
+
 // Runs all points once on `busy` threads in lockstep.
 class Round {
  public:
@@ -126,9 +132,12 @@ class Round {
         order_(order),
         calls_(calls),
         first_(first),
-        sums_(points.size()) {}
+        sums_(points.size()),
+        spans_(points.size()) {}
 
-  // Mean seconds of a call over the threads, by point. `done` is told how many points are over.
+  // Mean seconds of a call over the threads, by point; where they are more than the cores, what all
+  // of them take for a call each, as some wait while others run and do not see it. `done` is told
+  // how many points are over.
   std::vector<double> run(const std::function<void(std::size_t)>& done) {
     std::barrier meet(busy_);
     std::vector<std::thread> threads;
@@ -137,7 +146,9 @@ class Round {
     work(0, meet, done);
     for (std::thread& thread : threads) thread.join();
     if (failure_) std::rethrow_exception(failure_);
-    for (double& sum : sums_) sum /= busy_;
+    const bool share_cores = busy_ > static_cast<int>(std::thread::hardware_concurrency());
+    for (std::size_t point = 0; point < sums_.size(); ++point)
+      sums_[point] = share_cores ? spans_[point].seconds() / calls_[point] : sums_[point] / busy_;
     return std::move(sums_);
   }
 
@@ -145,10 +156,10 @@ class Round {
   void work(int thread, std::barrier<>& meet, const std::function<void(std::size_t)>& done) {
     for (std::size_t i = 0; i < order_.size(); ++i) {
       const std::size_t point = order_[i];
-      double each = 0;
+      Span own;
       try {
-        each = measure(arenas_[static_cast<std::size_t>(thread)], points_[point].kernel,
-                       calls_[point], meet);
+        own = measure(arenas_[static_cast<std::size_t>(thread)], points_[point].kernel,
+                      calls_[point], meet);
       } catch (...) {
         const std::lock_guard lock(mutex_);
         failure_ = std::current_exception();
@@ -156,12 +167,14 @@ class Round {
         return;
       }
       const std::lock_guard lock(mutex_);
-      sums_[point] += each;
+      sums_[point] += own.seconds() / calls_[point];
+      spans_[point].first = std::min(spans_[point].first, own.first);
+      spans_[point].last = std::max(spans_[point].last, own.last);
       if (done) done(i + 1);
     }
   }
 
-  double measure(Arena& arena, const Kernel& kernel, int calls, std::barrier<>& meet) const {
+  Span measure(Arena& arena, const Kernel& kernel, int calls, std::barrier<>& meet) const {
     const KernelBodies& bodies = cpu_bodies();
     arena.lay_out(kernel);
     if (first_ || calls > 1) bodies.run(kernel, arena.operands(0));
@@ -169,7 +182,7 @@ class Round {
     const Clock::time_point start = Clock::now();
     for (int call = 0; call < calls; ++call)
       bodies.run(kernel, arena.operands(static_cast<std::size_t>(call) + 1));
-    return seconds_since(start) / calls;
+    return {start, Clock::now()};
   }
 
   const std::vector<KernelPoint>& points_;
@@ -180,6 +193,7 @@ class Round {
   const bool first_;  // kernels are met for the first time: a call before the one that counts
   std::mutex mutex_;
   std::vector<double> sums_;
+  std::vector<Span> spans_;
   std::exception_ptr failure_;
 };
 

@@ -73,8 +73,12 @@ void fill_curve(Result& result, const RunReport& report) {
   bool losses = false;
   for (const RankReport& rank : report.ranks) losses = losses || !rank.losses.empty();
   if (!losses) return;
-  double sent_each = 0;
-  for (const CommunicationRow& row : result.communication) sent_each += row.bytes_per_rank;
+  double sent = 0;  // by all ranks
+  for (const RankReport& rank : report.ranks)
+    for (const ChannelReport& channel : rank.channels)
+      sent += static_cast<double>(channel.use.bytes.value);
+  const double sent_each = sent / static_cast<double>(report.ranks.size()) /
+                           static_cast<double>(std::max<std::int64_t>(1, in.subject.steps));
   std::int64_t samples = 0;
   for (const Step& step : in.takes_turns ? in_order(in, report) : together(in, report)) {
     if (step.losses == 0) continue;

@@ -11,15 +11,18 @@ namespace orrery::cli {
 
 namespace {
 
-constexpr double width = 800, height = 480, left = 70, right = 190, top = 20, bottom = 50;
+constexpr double x_end = 610, height = 480, left = 70, top = 20, bottom = 50;
 // Paul Tol's bright scheme, told apart by the colour-blind too.
 constexpr std::array<const char*, 7> colours{"#4477aa", "#ee6677", "#228833", "#ccbb44",
                                              "#66ccee", "#aa3377", "#555555"};
 
 struct Range {
   double low = 0, high = 1;
+  bool logarithmic = false;
   double at(double value, double from, double to) const {
-    return from + (value - low) / (high - low) * (to - from);
+    const double part =
+        logarithmic ? std::log(value / low) / std::log(high / low) : (value - low) / (high - low);
+    return from + part * (to - from);
   }
 };
 
@@ -35,8 +38,33 @@ Range range_of(const std::vector<Line>& lines, std::vector<double> Line::*member
   return {*low, *high > *low ? *high : *low + 1};
 }
 
+// Of x: where one line ends long before another, it would be a stroke at the edge, but for
+// logarithms.
+Range x_range(const std::vector<Line>& lines) {
+  constexpr double long_before = 8;
+  Range range = range_of(lines, &Line::x, std::nullopt);
+  double soonest = range.high;
+  for (const Line& line : lines)
+    if (!line.x.empty()) soonest = std::min(soonest, line.x.back());
+  range.logarithmic = range.low > 0 && range.high > long_before * soonest;
+  return range.logarithmic ? range : range_of(lines, &Line::x, 0);
+}
+
+// Powers of ten in the range, and between them where they are few.
+std::vector<double> logarithmic_ticks(const Range& range) {
+  const bool few = range.high < 1000 * range.low;
+  std::vector<double> out;
+  for (int power = static_cast<int>(std::floor(std::log10(range.low)));
+       std::pow(10, power) <= range.high; ++power)
+    for (const double nice : few ? std::vector<double>{1, 2, 5} : std::vector<double>{1})
+      if (const double v = nice * std::pow(10, power); v >= range.low && v <= range.high)
+        out.push_back(v);
+  return out;
+}
+
 // About five round numbers in the range.
 std::vector<double> ticks(const Range& range) {
+  if (range.logarithmic) return logarithmic_ticks(range);
   const double rough = (range.high - range.low) / 5;
   const double power = std::pow(10, std::floor(std::log10(rough)));
   double step = 10 * power;
@@ -62,6 +90,13 @@ std::string text(double x, double y, const char* anchor, const std::string& word
                      escaped(words));
 }
 
+// Enough for the names at the right of the lines, in twelve points.
+double width_for(const std::vector<Line>& lines) {
+  std::size_t longest = 0;
+  for (const Line& line : lines) longest = std::max(longest, line.name.size());
+  return x_end + 55 + 6.8 * static_cast<double>(longest);
+}
+
 std::string stroke(double x1, double y1, double x2, double y2, const char* style) {
   return fmt::format("<path d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\" {}/>\n", x1, y1, x2, y2, style);
 }
@@ -69,15 +104,14 @@ std::string stroke(double x1, double y1, double x2, double y2, const char* style
 }  // namespace
 
 std::string to_svg(const LineChart& chart) {
-  const Range xs = range_of(chart.lines, &Line::x, 0),
-              ys = range_of(chart.lines, &Line::y, chart.level);
-  const double x_end = width - right, y_end = height - bottom;
+  const Range xs = x_range(chart.lines), ys = range_of(chart.lines, &Line::y, chart.level);
+  const double width = width_for(chart.lines), y_end = height - bottom;
   const auto px = [&](double v) { return xs.at(v, left, x_end); };
   const auto py = [&](double v) { return ys.at(v, y_end, top); };
   std::string out = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1}\" width=\"{0:.0f}\" "
       "height=\"{1}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n"
-      "<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
+      "<rect width=\"{0:.0f}\" height=\"{1}\" fill=\"white\"/>\n",
       width, height);
   constexpr const char* grid = "stroke=\"#ddd\" fill=\"none\"";
   for (const double v : ticks(xs))

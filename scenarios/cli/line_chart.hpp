@@ -19,7 +19,8 @@ struct LineChart {
 };
 
 // Lines of one name have one colour, and one place in the legend. Axes from the smallest to the
-// largest number of the lines; ticks at round numbers. The same bytes for the same chart.
+// largest number of the lines, that of x from 0, or logarithmic where some line ends long before
+// another; ticks at round numbers; wide enough for the names. The same bytes for the same chart.
 std::string to_svg(const LineChart& chart);
 
 }  // namespace orrery::cli

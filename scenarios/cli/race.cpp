@@ -123,6 +123,14 @@ double mean_idle(const Json& curve) {
   return sum / static_cast<double>(std::max<std::size_t>(1, curve["workers"].size()));
 }
 
+// Updates that a gradient was late, on average.
+double mean_staleness(const Json& curve) {
+  double sum = 0;
+  for (const Json& row : curve["staleness"])
+    sum += row["updates"].get<double>() * row["share"].get<double>();
+  return sum;
+}
+
 double seconds_to_target(const Json& curve) {
   const Json& seconds = curve["seconds_to_target"];
   return seconds.is_null() ? std::numeric_limits<double>::infinity() : seconds.get<double>();
@@ -165,6 +173,7 @@ std::string table_of(const std::vector<Json>& curves, double target) {
       .column("sent", "per rank")
       .column("step", "on average")
       .column("idle", "on average")
+      .column("late", "updates")
       .column("last", "loss");
   for (const std::vector<Json>& group : groups) {
     const Json& c = group[group.size() / 2];
@@ -186,6 +195,7 @@ std::string table_of(const std::vector<Json>& curves, double target) {
                        [](double b) { return format_bytes(Bytes(std::llround(b))); }));
     row.push_back(format_seconds(Seconds(step)));
     row.push_back(c["workers"].empty() ? "-" : format_percent(mean_idle(c)));
+    row.push_back(fmt::format("{:.2f}", mean_staleness(c)));
     row.push_back(std::isfinite(last) ? fmt::format("{:.4f}", last) : "diverged");
     table.row(row);
   }

@@ -6,8 +6,8 @@
 //   what works on flat vectors (optimizers, averages, codecs, copies) and what is communicated is
 //   timed at `scale` times its size, and
 //   the kernels of the model are stretched so that a micro-batch takes as long as the large one's.
-// Staleness, overlap and how many micro-batches ACCO takes are then those of the large model on its
-// cluster; what a parameter learns is the small model's.
+// Staleness, overlap, how many micro-batches ACCO takes and who meets whom under gossip are then
+// those of the large model on its cluster; what a parameter learns is the small model's.
 //
 // What it cannot tell: within a pass, layers end where the small model's do, in proportion; there
 // are no more buckets (of ddp and zero) than the small model has parameters, so with many small

@@ -122,9 +122,11 @@ TEST_CASE("a value model gossips when the timed model would, and its gradients a
 }
 
 TEST_CASE("a slow worker of four makes a quarter of the gradients of the others under gossip") {
-  const Json r = simulated({"algorithm={name: ad-psgd, graph: complete, optimizer: {lr: 3e-3}}",
-                            "cluster_conditions={gpu_speed: {slow: [{gpus: [3], speed: 0.25}]}}",
-                            "platform.throttle=null", "run.steps=60"});
+  // Averagings are so few that hardly anybody waits for a partner.
+  const Json r =
+      simulated({"algorithm={name: ad-psgd, graph: complete, rate: 0.1, optimizer: {lr: 3e-3}}",
+                 "cluster_conditions={gpu_speed: {slow: [{gpus: [3], speed: 0.25}]}}",
+                 "platform.throttle=null", "run.steps=60"});
   REQUIRE(r["workers"].size() == 4);
   const auto share = [&](std::size_t worker) {
     return r["workers"][worker]["sample_share"].get<double>();

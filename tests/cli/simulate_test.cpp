@@ -195,7 +195,8 @@ TEST_CASE("--out writes whole files, and the resolved configuration gives the sa
   CHECK(Json::parse(text_of_file(out + "/result.json")) == r);
   const Json provenance = Json::parse(text_of_file(out + "/provenance.json"));
   CHECK(provenance["fingerprint"] == r["fingerprint"]);
-  CHECK(text_of_file(out + "/metrics.csv").starts_with("step,end_s,loss\n1,"));
+  CHECK(
+      text_of_file(out + "/metrics.csv").starts_with("step,end_s,loss,samples,bytes_per_rank\n1,"));
   const std::string memory = text_of_file(out + "/memory.csv");
   CHECK(memory.starts_with("rank,peak_bytes,parameters,"));
   CHECK(std::count(memory.begin(), memory.end(), '\n') == 17);  // a head and 16 ranks

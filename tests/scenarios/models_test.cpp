@@ -29,6 +29,7 @@ TEST_CASE("models that people know have exactly the published number of paramete
   const std::map<std::string, std::int64_t> counts{
       {"deepseek-v3", 671'026'419'200}, {"gpt2", 124'439'808},
       {"gpt2-xl", 1'557'611'200},       {"gpt-neox-20b", 20'554'567'680},
+      {"gpt-neo-125m", 125'198'592},    {"gpt-neo-2.7b", 2'651'307'520},
       {"llama-2-7b", 6'738'415'616},    {"llama-3-70b", 70'553'706'496},
       {"llama-3-8b", 8'030'261'248},    {"llama-3.1-405b", 405'853'388'800},
       {"llama-3.2-1b", 1'235'814'400},  {"mistral-7b", 7'241'732'096},
