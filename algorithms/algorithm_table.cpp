@@ -104,8 +104,8 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
   AlgorithmPlan plan;
   plan.options = to_node(options);
   plan.optimizer = options.optimizer;
-  plan.divide = [graph](int n) {
-    graph->of(n);  // what is wrong with it is known now
+  plan.divide = [graph, members = options.members](int n) {
+    check_members(members, *graph->of(n));  // what is wrong with them is known now
     return DataAxes{.island = n};
   };
   plan.make = [options, graph](Replica& replica) {
@@ -113,14 +113,17 @@ AlgorithmPlan gossiping(const Node& node, Problems& problems) {
   };
   plan.open_ended = true;
   plan.owns_optimizer = Made::owns_optimizer;
-  plan.services.push_back({gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
-                             MatchmakerOptions matchmaker{
-                                 graph->of(replicas), options.pairing,
-                                 Made::rate(options, *graph->of(replicas))};
-                             matchmaker.gradients = replicas * (steps - 1);
-                             matchmaker.deadline = options.deadline;
-                             return matchmaker_program(matchmaker);
-                           }});
+  plan.services.push_back(
+      {gossip::matchmaker, [options, graph](int replicas, std::int64_t steps) {
+         MatchmakerOptions matchmaker{graph->of(replicas), options.pairing,
+                                      Made::rate(options, *graph->of(replicas))};
+         matchmaker.gradients = replicas * (steps - 1);
+         matchmaker.deadline = options.deadline;
+         for (const Member& m : options.members)
+           if (m.joins_after)
+             matchmaker.joiners.push_back({static_cast<int>(m.worker), *m.joins_after});
+         return matchmaker_program(matchmaker);
+       }});
   return plan;
 }
 

@@ -80,6 +80,12 @@ void describe(Fields<DadaoOptions>& f) {
       .positive()
       .doc("L: largest curvature of every loss");
   describe_graph(f);
+  f.check([](const DadaoOptions& options, const SectionProblems& p) {
+    if (std::ranges::any_of(options.members,
+                            [](const Member& m) { return m.joins_after.has_value(); }))
+      p.add("members", "not available yet: workers that join, as messages do not tell where x is",
+            "use ad-psgd or a2cid2");
+  });
 }
 
 double Dadao::rate(const DadaoOptions&, const Graph& graph) {

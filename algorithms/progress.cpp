@@ -36,6 +36,7 @@ Batch Progress::draw(int samples) {
 }
 
 void Progress::step_issued(const StepEnd& end) {
+  if (ended_ && taken_ == 0) return;  // told that there are none before its first
   rank_.stream_of(end.end).mark_step(issued_);
   under_way_.push_back({step(), end});
   if (taken_ != local_batch_) unplanned_[step()] = taken_;

@@ -275,7 +275,7 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     while (progress.more()) {
       algorithm->step(progress);
       const std::int64_t done = progress.step();
-      if (hooks.step_issued && rank.speaks()) hooks.step_issued(rank, done - 1);
+      if (hooks.step_issued && rank.speaks() && done > 0) hooks.step_issued(rank, done - 1);
       if (hooks.checkpoint_every > 0 && done % hooks.checkpoint_every == 0 && progress.more()) {
         Checkpoint state;
         Saver saver(rank, state);

@@ -9,8 +9,39 @@ std::shared_ptr<const Graph> GraphOnce::of(int workers) {
   return graph_;
 }
 
+void check_members(const std::vector<Member>& members, const Graph& graph) {
+  std::vector<bool> there(static_cast<std::size_t>(graph.workers()), true);
+  const auto refused = [](const std::string& why) { return Error(Category::config, why); };
+  for (const Member& m : members) {
+    if (m.worker >= graph.workers())
+      throw refused("members: there is no worker " + std::to_string(m.worker) + " of " +
+                    std::to_string(graph.workers()));
+    if (m.joins_after) there[static_cast<std::size_t>(m.worker)] = false;
+  }
+  const auto first = std::ranges::find(there, true);
+  if (std::ranges::count(there, false) == 0) return;
+  if (std::ranges::count(there, true) < 2)
+    throw refused("members: two workers have to be there from the start");
+  const std::vector<bool> reached =
+      graph.reached_from(static_cast<int>(first - there.begin()), there);
+  for (int i = 0; i < graph.workers(); ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const bool alone = std::ranges::none_of(
+        graph.neighbours(i), [&](int j) { return there[static_cast<std::size_t>(j)]; });
+    if (there[at] && !reached[at])
+      throw refused("members: until others join, no path leads from worker " +
+                    std::to_string(first - there.begin()) + " to worker " + std::to_string(i));
+    if (!there[at] && alone)
+      throw refused("members: worker " + std::to_string(i) +
+                    " joins and has no neighbour that is there from the start");
+  }
+}
+
 void describe(Fields<Member>& f) {
   f.field("worker", &Member::worker).required().at_least(0);
+  f.field("joins_after", &Member::joins_after)
+      .at_least(1)
+      .doc("gradients of all workers together; until then it is not there");
   f.field("leaves_after", &Member::leaves_after)
       .at_least(1)
       .doc("gradients of its own; it tells the others");
@@ -63,10 +94,15 @@ double Gossip::elapsed() {
 
 void Gossip::start(Progress& progress) {
   started_ = true;
+  progress.take_turns();
   last_turn_ = compute_.record();
   rank_.wait(last_turn_);  // of set-up, and of what was restored
+  if (progress.step() == 0 && joins_late() && !join()) {
+    stays_away_ = true;
+    progress.end();
+    return;
+  }
   moved_ = now();
-  progress.take_turns();
   if (progress.step() > 0)
     rank_.control_send(matchmaker_, gossip::request, {gossip::resume, progress.step()});
   averaging_ = rank_.fork("gossip", [this] { average_while_training(); });
@@ -74,6 +110,7 @@ void Gossip::start(Progress& progress) {
 
 StepEnd Gossip::issue(Progress& progress) {
   if (!started_) start(progress);
+  if (stays_away_) return {compute_.record(), {}};
   const Time begin = now();
   Staleness& staleness = replica_.staleness();
   staleness.reads(staleness.current());
@@ -115,6 +152,34 @@ bool Gossip::leaves_now(std::int64_t gradients) {
   return leaves;
 }
 
+bool Gossip::joins_late() const {
+  if (options_.members.empty()) return false;
+  const int me = rank_.coordinate(Axis::island);
+  return std::ranges::any_of(options_.members,
+                             [me](const Member& m) { return m.worker == me && m.joins_after; });
+}
+
+// Waits for its time, and for a neighbour whose x it begins with; whether they come.
+bool Gossip::join() {
+  while (true) {
+    const auto message = rank_.control_receive(gossip::partner, matchmaker_);
+    if (message->values[0] == gossip::nobody) return false;
+    if (message->values[1] == gossip::take) {
+      exchange_with(static_cast<int>(message->values[0]));
+      break;
+    }
+    rank_.control_send(matchmaker_, gossip::request, {gossip::here});
+  }
+  in_turn(communication_, [&] {
+    communication_.copy(theirs_, x());
+    replica_.flat().weights_changed(communication_, 0, x().elements());
+  });
+  rank_.wait(last_turn_);
+  if (options_.pairing == Pairing::poisson)
+    rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
+  return true;
+}
+
 void Gossip::take_step(Stream& stream) {
   const Tensor scale =
       options_.clip_norm ? replica_.clip_scale(stream, *options_.clip_norm) : Tensor();
@@ -128,12 +193,18 @@ void Gossip::pack(Stream& stream, const Tensor& message) { stream.copy(x(), mess
 // A dead worker says nothing any more. What is still sent to it is taken in, so that nothing is
 // left when the run ends.
 int Gossip::next_partner() {
-  if (options_.pairing == Pairing::available && pace_.may_average())
-    rank_.control_send(matchmaker_, gossip::request, {gossip::ready});
+  const auto ready = [&] { rank_.control_send(matchmaker_, gossip::request, {gossip::ready}); };
+  if (options_.pairing == Pairing::available && pace_.may_average()) ready();
   while (true) {
     const auto message = rank_.control_receive(gossip::partner, matchmaker_);
-    if (message->values[1] == gossip::go) return static_cast<int>(message->values[0]);
-    if (!dead_) rank_.control_send(matchmaker_, gossip::request, {gossip::here});
+    const auto other = static_cast<int>(message->values[0]);
+    if (message->values[1] == gossip::go) return other;
+    if (message->values[1] == gossip::give) {
+      exchange_with(other);
+      if (!pace_.gradients_ended()) ready();
+    } else if (!dead_) {
+      rank_.control_send(matchmaker_, gossip::request, {gossip::here});
+    }
   }
 }
 
@@ -147,19 +218,25 @@ void Gossip::average_while_training() {
   pace_.no_more_averagings();
 }
 
-void Gossip::average_with(int partner) {
-  const auto wait_while_paused = [&] {
-    while (paused_) {
-      waits_for_resume_ = true;
-      rank_.wait(resumed_);
-    }
-  };
+void Gossip::wait_while_paused() {
+  while (paused_) {
+    waits_for_resume_ = true;
+    rank_.wait(resumed_);
+  }
+}
+
+void Gossip::exchange_with(int partner) {
+  ++exchanges_;
   wait_while_paused();
   in_turn(communication_, [&] {
     if (sends_moved()) move_to_now(communication_);
     pack(communication_, mine_);
   });
   rank_.wait(communication_.exchange(mine_, theirs_, partner, workers_));
+}
+
+void Gossip::average_with(int partner) {
+  exchange_with(partner);
   wait_while_paused();
   in_turn(communication_, [&] {
     if (!sends_moved()) move_to_now(communication_);
@@ -173,6 +250,7 @@ void Gossip::average_with(int partner) {
 // ---- The end, and state
 
 void Gossip::finish() {
+  if (stays_away_) return;
   pace_.no_more_gradients();
   if (!dead_) rank_.control_send(matchmaker_, gossip::request, {gossip::leave});
   if (started_)
@@ -190,7 +268,7 @@ void Gossip::finish() {
 }
 
 std::optional<Bytes> Gossip::sent(std::int64_t) const {
-  const Bytes averaged = x().bytes() * pace_.averagings();
+  const Bytes averaged = x().bytes() * exchanges_;
   if (!options_.final_average || !all_stay()) return averaged;
   return averaged + wire_bytes(Collective::all_reduce, x().bytes(), workers_.size());
 }

@@ -8,7 +8,8 @@
 // log, so that a run can be repeated bit for bit in any world.
 //
 // Cost, for P parameters:
-//   communication  4 P bytes sent and received per averaging and worker; one all-reduce of 4 P
+//   communication  4 P bytes sent and received per averaging and worker, and by two where one
+//                  joins; one all-reduce of 4 P
 //                  bytes at the end, after which all workers have the mean
 //   memory         beside parameters, gradients and optimizer: 4 P each for what is sent and for
 //                  what is received, and P parameters of a copy that gradients are computed at
@@ -30,9 +31,10 @@
 
 namespace orrery {
 
-// A worker that does not stay to the end.
+// A worker that is not there from the start, or does not stay to the end.
 struct Member {
   std::int64_t worker = 0;
+  std::optional<std::int64_t> joins_after;               // so many gradients of all together
   std::optional<std::int64_t> leaves_after, dies_after;  // so many gradients of its own
 };
 void describe(Fields<Member>& f);
@@ -45,7 +47,7 @@ struct GossipOptions {
   bool exact_rate = false;  // not by Poisson numbers
   bool racy_reads = false;  // gradients read x itself
   bool final_average = true;
-  std::vector<Member> members;      // those that do not stay
+  std::vector<Member> members;      // those that come or go on the way
   std::optional<Seconds> deadline;  // after which a silent worker is lost; absent: nobody dies
   std::optional<double> clip_norm;
   OptimizerSpec optimizer;
@@ -66,7 +68,9 @@ void describe_graph(Fields<Options>& f) {
   f.field("final_average", own(&GossipOptions::final_average))
       .doc("all workers take their mean at the end, where all stay until then");
   f.list("members", own(&GossipOptions::members))
-      .doc("workers that leave or die on the way: {worker, leaves_after or dies_after}");
+      .doc(
+          "workers that come or go on the way: {worker, joins_after, leaves_after or dies_after}; "
+          "one that joins takes the parameters of a neighbour");
   f.field("deadline", own(&GossipOptions::deadline))
       .positive()
       .doc(
@@ -101,6 +105,11 @@ void describe_gossip(Fields<Options>& f) {
       .positive()
       .doc("largest norm of a gradient; absent: not clipped");
 }
+
+// Error{config} where one of `members` is no worker of the graph, or where those that are there
+// from the start are fewer than two or have no path to each other, or one that joins has no
+// neighbour among them.
+void check_members(const std::vector<Member>& members, const Graph& graph);
 
 // The graph over so many workers, made once for all ranks.
 class GraphOnce {
@@ -156,10 +165,14 @@ class Gossip : public Algorithm {
   void start(Progress& progress);
   // Differences of whole picoseconds do not depend on when a run began.
   Time now() const { return to_time(rank_.now()); }
+  bool joins_late() const;
+  bool join();
   void average_while_training();
+  void exchange_with(int partner);
   void average_with(int partner);
   int next_partner();
   bool leaves_now(std::int64_t gradients);
+  void wait_while_paused();
   bool all_stay() const { return options_.members.empty() && !options_.deadline; }
 
   GossipOptions options_;
@@ -170,6 +183,8 @@ class Gossip : public Algorithm {
   Tensor mine_, theirs_, point_;  // sent, received, where gradients are computed
   Task averaging_{};
   bool started_ = false, dead_ = false, paused_ = false, waits_for_resume_ = false;
+  bool stays_away_ = false;     // it was to join and was not needed any more
+  std::int64_t exchanges_ = 0;  // averagings, and what was given or taken to join
   Signal& resumed_;
   Event last_turn_{};
   Seconds unit_{0};  // what a gradient takes, a moving average

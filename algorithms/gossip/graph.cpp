@@ -146,19 +146,25 @@ void Graph::by_shifts(int rows, const Shifts& shifts) {
   connectivity_ = {1 / slowest, 0.5 * *std::max_element(resistance.begin(), resistance.end())};
 }
 
-void Graph::read_file(const std::string& path) {
-  for (const auto& [i, j] : read_edges(path, workers(), false)) add_edge(i, j);
+std::vector<bool> Graph::reached_from(int worker, const std::vector<bool>& there) const {
   std::vector<bool> reached(neighbours_.size());
-  std::queue<int> to_visit({0});
-  reached[0] = true;
+  std::queue<int> to_visit({worker});
+  reached[static_cast<std::size_t>(worker)] = true;
   while (!to_visit.empty()) {
-    for (const int next : neighbours(to_visit.front()))
-      if (!reached[static_cast<std::size_t>(next)]) {
-        reached[static_cast<std::size_t>(next)] = true;
-        to_visit.push(next);
-      }
+    for (const int next : neighbours(to_visit.front())) {
+      const auto at = static_cast<std::size_t>(next);
+      if (reached[at] || !there[at]) continue;
+      reached[at] = true;
+      to_visit.push(next);
+    }
     to_visit.pop();
   }
+  return reached;
+}
+
+void Graph::read_file(const std::string& path) {
+  for (const auto& [i, j] : read_edges(path, workers(), false)) add_edge(i, j);
+  const std::vector<bool> reached = reached_from(0, std::vector<bool>(neighbours_.size(), true));
   const auto missing = std::find(reached.begin(), reached.end(), false);
   if (missing != reached.end())
     throw no_graph("graph: no path leads from worker 0 to worker " +

@@ -35,6 +35,8 @@ class Graph {
     return neighbours_[static_cast<std::size_t>(worker)];
   }
   const std::vector<std::pair<int, int>>& edges() const { return edges_; }  // (i, j), i < j
+  // The workers that paths lead to from this one, over those only that are there.
+  std::vector<bool> reached_from(int worker, const std::vector<bool>& there) const;
 
   // Of the Laplacian Lambda = sum over edges of lambda (e_i - e_j)(e_i - e_j)^T, all edges being
   // used equally often and a worker once per unit of time on average: lambda = n / (2 |E|).

@@ -17,12 +17,15 @@ class Matchmaker {
         graph_(*options.graph),
         workers_(static_cast<std::size_t>(graph_.workers())),
         gradients_(options.gradients) {
-    for (int i = 0; i < graph_.workers(); ++i) at(i).neighbours = graph_.neighbours(i).size();
+    for (const auto& joiner : options.joiners) at(joiner.worker).there = false;
+    for (int i = 0; i < graph_.workers(); ++i)
+      for (const int neighbour : graph_.neighbours(i)) at(i).neighbours += there(neighbour) ? 1 : 0;
   }
 
   void run() {
     if (options_.deadline)
-      for (Worker& worker : workers_) worker.owes_by = service_.now() + *options_.deadline;
+      for (Worker& worker : workers_)
+        if (worker.there) worker.owes_by = service_.now() + *options_.deadline;
     while (true) {  // until all ranks have ended: who is lost may still ask
       const Seconds until = next_event();
       const Seconds wait = until < forever ? until - service_.now() : forever;
@@ -42,9 +45,9 @@ class Matchmaker {
   // asked, agreed: to an averaging with `partner`.
   enum class State : std::uint8_t { busy, waits, asked, agreed };
   struct Worker {
-    std::size_t neighbours = 0;  // that have not left
+    std::size_t neighbours = 0;  // that have come and not left
     State state = State::busy;
-    bool left = false, dismissed = false;
+    bool there = true, left = false, dismissed = false;
     int partner = -1;
     int behind = 0;             // averagings told and not done
     Seconds asked{0};           // for its last gradient
@@ -52,6 +55,7 @@ class Matchmaker {
   };
 
   Worker& at(int worker) { return workers_[static_cast<std::size_t>(worker)]; }
+  bool there(int worker) { return at(worker).there; }
   void send(int to, Tag tag, std::initializer_list<std::int64_t> values) {
     service_.control_send(to, tag, std::span(values.begin(), values.size()));
   }
@@ -69,10 +73,15 @@ class Matchmaker {
     switch (values[0]) {
       case gossip::resume:
         gradients_ -= values[1];
+        computed_ += values[1];
+        if (!there(from)) has_joined(from);
         break;
       case gossip::gradient:
         if (options_.pairing == Pairing::poisson) observe(from);
         send(from, gossip::turn, {gradients_ > 0 ? 1 : 0});
+        ++computed_;
+        admit();
+        if (gradients_ == 0) turn_away();
         if (gradients_ > 0) --gradients_;
         break;
       case gossip::ready:
@@ -112,29 +121,65 @@ class Matchmaker {
     if (at(other).state == State::agreed && at(other).partner == worker) pair(worker, other);
   }
 
-  // A random one of those that wait; -1: none does.
+  // Those whose time it is to join look for a neighbour.
+  void admit() {
+    for (const auto& [worker, after] : options_.joiners) {
+      if (there(worker) || at(worker).left || after > computed_ || at(worker).state != State::busy)
+        continue;
+      if (options_.pairing == Pairing::available)
+        look_for_partner(worker);
+      else
+        at(worker).state = State::waits;  // for a tick
+    }
+  }
+
+  void has_joined(int worker) {
+    at(worker).there = true;
+    for (const int neighbour : graph_.neighbours(worker)) ++at(neighbour).neighbours;
+  }
+
+  // There is nothing left to compute, or nobody left to join: who is asked already comes yet.
+  void turn_away() {
+    for (const auto& joiner : options_.joiners) {
+      const State state = at(joiner.worker).state;
+      if (!there(joiner.worker) && state != State::asked && state != State::agreed)
+        dismiss(joiner.worker);
+    }
+  }
+
+  // A random one of those that wait, and of two only one joins; -1: none does.
   int waiting_neighbour(int of) {
     int chosen = -1;
     std::uint64_t seen = 0;
     for (const int neighbour : graph_.neighbours(of))
-      if (at(neighbour).state == State::waits && service_.rng(Purpose::gossip).below(++seen) == 0)
+      if (at(neighbour).state == State::waits && (there(of) || there(neighbour)) &&
+          service_.rng(Purpose::gossip).below(++seen) == 0)
         chosen = neighbour;
     return chosen;
   }
 
   void pair(int i, int j) {
+    const bool joins = !there(i) || !there(j);
     for (const auto& [one, other] : {std::pair{i, j}, {j, i}}) {
       at(one).state = State::busy;
       ++at(one).behind;
       if (options_.deadline) at(one).owes_by = service_.now() + *options_.deadline;
-      send(one, gossip::partner, {other, gossip::go});
+      send(one, gossip::partner,
+           {other, !joins       ? gossip::go
+                   : there(one) ? gossip::give
+                                : gossip::take});
     }
+    if (joins) has_joined(there(i) ? j : i);
   }
 
   void dismiss(int worker) {
     if (at(worker).dismissed) return;
     at(worker).dismissed = true;
     at(worker).state = State::busy;
+    if (!there(worker) && !at(worker).left) {  // it never comes
+      at(worker).left = true;
+      ++left_;
+    }
     send(worker, gossip::partner, {gossip::nobody, gossip::go});
   }
 
@@ -147,7 +192,7 @@ class Matchmaker {
     dismiss(worker);
     at(worker).state = State::busy;
     for (const int neighbour : graph_.neighbours(worker))
-      if (--at(neighbour).neighbours == 0 && !at(neighbour).left &&
+      if (there(worker) && --at(neighbour).neighbours == 0 && !at(neighbour).left &&
           (at(neighbour).state == State::waits || options_.pairing == Pairing::poisson))
         dismiss(neighbour);
     // Its partner, where it agreed already, waits again; else when it answers.
@@ -155,6 +200,8 @@ class Matchmaker {
     if ((before == State::asked || before == State::agreed) && at(partner).state == State::agreed &&
         at(partner).partner == worker)
       look_for_partner(partner);
+    if (std::ranges::all_of(workers_, [](const Worker& w) { return w.left || !w.there; }))
+      turn_away();
   }
 
   void lose_silent() {
@@ -184,9 +231,10 @@ class Matchmaker {
     const std::vector<std::pair<int, int>>& edges = graph_.edges();
     const auto& [i, j] = edges[service_.rng(Purpose::gossip).below(edges.size())];
     const auto free = [this](int worker) {
-      return !at(worker).dismissed && at(worker).behind < most_behind;
+      const Worker& w = at(worker);
+      return !w.dismissed && w.behind < most_behind && (w.there || w.state == State::waits);
     };
-    if (free(i) && free(j)) pair(i, j);
+    if (free(i) && free(j) && (there(i) || there(j))) pair(i, j);
     if (left_ < workers_.size())
       wind(next_tick_);
     else
@@ -200,7 +248,8 @@ class Matchmaker {
   const Graph& graph_;
   std::vector<Worker> workers_;
   std::size_t left_ = 0;
-  std::int64_t gradients_;  // not yet dealt out
+  std::int64_t gradients_;     // not yet dealt out
+  std::int64_t computed_ = 0;  // by all together
   Seconds unit_{0}, next_tick_ = forever;
 };
 

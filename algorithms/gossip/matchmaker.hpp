@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "algorithms/gossip/graph.hpp"
 #include "backend/world.hpp"
@@ -22,6 +23,13 @@ struct MatchmakerOptions {
   Pairing pairing = Pairing::available;
   double rate = 1;             // poisson: averagings of a worker per gradient
   std::int64_t gradients = 0;  // to be computed by all together, beside each one's first
+  // Workers that are not there until so many gradients have been computed by all together. Then the
+  // next neighbour that is ready gives x to one, and it is a worker as the others.
+  struct Joiner {
+    int worker = 0;
+    std::int64_t after = 0;
+  };
+  std::vector<Joiner> joiners{};
   // available: who is silent for so long, when it owes a word, is lost; before two workers are told
   // to average, both are asked whether they are there. Absent: nobody is lost.
   std::optional<Seconds> deadline{};
@@ -41,10 +49,12 @@ enum Request : std::int64_t {
 };
 // From the matchmaker.
 inline constexpr Tag turn = 2;  // {1}, or {0}: there are no more
-// {worker, go}: average; {worker, ask}: are you there for it; {nobody, go}: no neighbour is left,
-// or you have left, or are lost.
+// {worker, go}: average; {worker, ask}: are you there for it; {worker, give}: give x to one that
+// joins; {worker, take}: join with the x of that one; {nobody, go}: no neighbour is left, or you
+// have left, or are lost, or are not needed any more.
 inline constexpr Tag partner = 3;
-inline constexpr std::int64_t nobody = -1, go = 1, ask = 0;
+inline constexpr std::int64_t nobody = -1;
+enum Word : std::int64_t { ask, go, give, take };
 
 }  // namespace gossip
 

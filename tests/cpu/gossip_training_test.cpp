@@ -11,9 +11,16 @@ using namespace orrery;
 namespace {
 
 void train_for_seeds(int first, int last) {
-  static const char* const algorithms[] = {
-      "a2cid2, graph: ring", "ad-psgd, graph: complete", "a2cid2, graph: exponential, rate: 2.5",
-      "a2cid2, graph: torus, rate: 0.4, as_coded: true", "a2cid2, graph: ring, pairing: poisson"};
+  static const std::string racy = ", racy_reads: true", sgd = ", optimizer: {name: sgd, lr: 0.1}";
+  static const std::string algorithms[] = {
+      "a2cid2, graph: ring" + racy + sgd,
+      "ad-psgd, graph: complete" + racy + sgd,
+      "a2cid2, graph: exponential, rate: 2.5" + racy + sgd,
+      "a2cid2, graph: torus, rate: 0.4, as_coded: true" + racy + sgd,
+      "a2cid2, graph: ring, pairing: poisson" + racy + sgd,
+      "dadao, graph: ring, mu: 1, smoothness: 4",
+      "sgp" + sgd,
+      "overlap-sgp, graph: ring, overlap: 2" + sgd};
   for (int ranks = first; ranks <= last; ++ranks)
     for (std::uint64_t seed = 1; seed <= 20; ++seed) {
       CAPTURE(ranks);
@@ -22,8 +29,7 @@ void train_for_seeds(int first, int last) {
       q.elements = 5;
       q.target = [](int rank, std::size_t) { return static_cast<float>(rank); };
       AlgorithmCase c;
-      c.algorithm = std::string("{name: ") + algorithms[seed % 5] +
-                    ", racy_reads: true, optimizer: {name: sgd, lr: 0.1}}";
+      c.algorithm = "{name: " + algorithms[(seed + static_cast<std::uint64_t>(ranks)) % 8] + "}";
       c.replicas = ranks;
       c.steps = 4;
       c.micro_batches = 1;

@@ -53,14 +53,20 @@ void check_cost_block(const WorldResult& result) {
     CHECK(sent(result, rank) == sent_by_cost_block(result, rank));
 }
 
-// All ways of pairing, graphs and rates take their turns over the seeds.
+// All algorithms, ways of pairing, graphs and rates take their turns over the seeds, and over every
+// tenth of them.
 std::string varied(std::uint64_t seed) {
-  static const char* const names[] = {"a2cid2", "ad-psgd", "a2cid2, as_coded: true"};
+  static const char* const names[] = {"a2cid2", "ad-psgd", "a2cid2, as_coded: true",
+                                      "dadao",  "sgp",     "overlap-sgp"};
   static const char* const graphs[] = {"ring", "exponential", "complete", "torus"};
   static const char* const rates[] = {"1", "2.5", "0.4"};
-  return std::string("{name: ") + names[seed % 3] + ", graph: " + graphs[seed % 4] +
-         ", rate: " + rates[seed / 3 % 3] +
-         ", pairing: " + (seed / 2 % 3 == 0 ? "poisson" : "available") + sgd;
+  const std::uint64_t turn = seed + seed / 10;
+  const std::string start = std::string("{name: ") + names[turn % 6];
+  if (turn % 6 > 3) return start + ", graph: " + graphs[turn / 6 % 2] + sgd;
+  const std::string gossip = start + ", graph: " + graphs[turn / 2 % 4] +
+                             ", pairing: " + (seed / 2 % 3 == 0 ? "poisson" : "available");
+  if (turn % 6 == 3) return gossip + ", mu: 1, smoothness: 4}";
+  return gossip + ", rate: " + rates[seed / 3 % 3] + sgd;
 }
 
 // Those that run on the CPU too, where actors are threads, which are slow.
