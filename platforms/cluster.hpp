@@ -92,7 +92,8 @@ class Cluster : public Machine {
   int numa(const Place& p) const;  // its socket
   Seconds network_latency(const Place& from, const Place& to) const;
   Seconds wan_latency(const Place& from, const Place& to) const;
-  GroupShape shape(Collective kind, const std::vector<int>& members) const;
+  const GroupShape& shape(Collective kind, const std::vector<int>& members) const;
+  GroupShape make_shape(Collective kind, const std::vector<int>& members) const;
   void shape_network(Collective kind, const std::vector<int>& members, GroupShape& g) const;
   void shape_inside(const std::vector<int>& members, GroupShape& g) const;
   double quality(const std::vector<int>& members) const;
@@ -127,6 +128,12 @@ class Cluster : public Machine {
     const char* path;
     bool operator==(const Use&) const = default;
   };
+  struct KnownShape {
+    std::vector<int> members;
+    bool all_to_all = false;
+    GroupShape shape;
+  };
+  mutable KnownShape last_shape_;          // a group is asked for with several sizes in a row
   mutable std::vector<Use> uses_;          // few; each pair once
   mutable std::vector<Assumption> notes_;  // figures used outside what they were given for
 };

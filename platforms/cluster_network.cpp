@@ -86,6 +86,7 @@ void Cluster::scale_links(const std::vector<double>& factors) {
     links_[i].bandwidth = links_[i].bandwidth * factors[i];
   }
   quality_ = factors;
+  last_shape_ = {};
 }
 
 const Cluster::Place& Cluster::place(int gpu) const {
@@ -131,7 +132,8 @@ Seconds Cluster::network_latency(const Place& from, const Place& to) const {
   const NodeSpec& n = node_spec(from);
   ORRERY_ASSERT(n.nics, "a transfer between nodes without NICs");
   used(n.name, "nics.latency");
-  used(platform_.cluster.name, "fabric.hop_latency");
+  used(platform_.cluster.name,
+       platform_.cluster.fabric.network ? "fabric.file" : "fabric.hop_latency");
   return n.nics->latency.value + fabric_.latency(port(from), port(to));
 }
 
@@ -273,7 +275,14 @@ void Cluster::shape_network(Collective kind, const std::vector<int>& members, Gr
     g.all_to_all_load = std::max(g.all_to_all_load, bytes / links_[link].bandwidth.value);
 }
 
-GroupShape Cluster::shape(Collective kind, const std::vector<int>& members) const {
+const GroupShape& Cluster::shape(Collective kind, const std::vector<int>& members) const {
+  const bool all_to_all = kind == Collective::all_to_all;
+  if (last_shape_.members != members || last_shape_.all_to_all != all_to_all)
+    last_shape_ = {members, all_to_all, make_shape(kind, members)};
+  return last_shape_.shape;
+}
+
+GroupShape Cluster::make_shape(Collective kind, const std::vector<int>& members) const {
   struct InNode {
     int members = 0;
     const Place* place = nullptr;

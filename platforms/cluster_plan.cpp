@@ -31,6 +31,7 @@ CollectivePlan Cluster::plan(Collective kind, Bytes size, const std::vector<int>
   for (const CurveSpec& curve : platform_.curves)
     if (covers(curve, g, kind)) {
       used(curve.name, "");
+      if (quality_.empty()) return collective_plan(kind, size, g, &curve);
       CurveSpec now = curve;
       now.bandwidth.value = curve.bandwidth.value * quality(members);
       return collective_plan(kind, size, g, &now);

@@ -45,6 +45,7 @@ Fabric::Fabric(const FabricSpec& spec, const std::optional<WanSpec>& wan,
   if (spec.topology == "fat-tree") make_fat_tree(spec, links);
   if (spec.topology == "dragonfly" || spec.topology == "dragonfly+") make_dragonfly(spec, links);
   if (spec.topology == "torus") make_torus(spec, links);
+  if (spec.topology == "simgrid") make_simgrid(spec, links);
   if (wan) make_wan(*wan, sites, links);
 }
 
@@ -124,7 +125,7 @@ void Fabric::make_dragonfly(const FabricSpec& spec, std::vector<LinkSpec>& links
   top_switches_ = 4;
   if (spec.nodes_per_leaf) {
     add_tier(spec.nodes_per_leaf->value, false, 1);
-    if (spec.leaf_oversubscription.value > 1)
+    if ((ecmp_ && plus) || spec.leaf_oversubscription.value > 1)
       link_tier("leaf", LinkTier::leaf, spec.leaf_oversubscription.value, BytesPerSecond(0), links);
   }
   add_tier(spec.nodes_per_group->value, false, plus ? 3 : 2);
@@ -132,12 +133,17 @@ void Fabric::make_dragonfly(const FabricSpec& spec, std::vector<LinkSpec>& links
       spec.link_bandwidth->value * static_cast<double>(spec.links_per_pair->value);
   const auto groups = static_cast<std::uint32_t>(tiers_.back().units);
   if (groups < 2) return;
-  if (!minimal_)
+  if (!minimal_ && !ecmp_)
     return link_tier("group", LinkTier::global, 1, pair * static_cast<double>(groups - 1), links);
   pair_base_ = next_link(links);
+  pair_parallel_ = ecmp_ ? static_cast<std::uint32_t>(spec.links_per_pair->value) : 1;
+  const BytesPerSecond each(pair.value / pair_parallel_);
   for (std::uint32_t a = 0; a < groups; ++a)
     for (std::uint32_t b = 0; b < groups; ++b)
-      links.push_back({fmt::format("group{}.to{}", a, b), pair, LinkTier::global});
+      for (std::uint32_t k = 0; k < pair_parallel_; ++k)
+        links.push_back(
+            {ecmp_ ? fmt::format("group{}.to{}.{}", a, b, k) : fmt::format("group{}.to{}", a, b),
+             each, LinkTier::global});
 }
 
 void Fabric::make_torus(const FabricSpec& spec, std::vector<LinkSpec>& links) {
@@ -157,6 +163,17 @@ void Fabric::make_torus(const FabricSpec& spec, std::vector<LinkSpec>& links) {
         for (const char* way : {"+", "-"})
           links.push_back({fmt::format("torus{}.{}{}{}", s, place, axes[d], way),
                            spec.link_bandwidth->value, LinkTier::torus});
+  }
+}
+
+void Fabric::make_simgrid(const FabricSpec& spec, std::vector<LinkSpec>& links) {
+  ORRERY_ASSERT(spec.network, "the reader of platforms has read the file");
+  network_ = spec.network;
+  host_of_node_ = spec.host_of_node;
+  for (const SimgridNetwork::Link& link : network_->links()) {
+    const bool binds = link.crossed && !link.fat_pipe;
+    network_link_.push_back(binds ? static_cast<std::int64_t>(next_link(links)) : -1);
+    if (binds) links.push_back({link.name, link.bandwidth, LinkTier::simgrid});
   }
 }
 
@@ -214,6 +231,7 @@ void Fabric::route(Port from, Port to, std::vector<std::uint32_t>& path) const {
     int hops = 0;
     return walk_torus(from, to, &path, hops);
   }
+  if (network_) return way_in_network(from, to, path);
   const std::size_t top = meeting(from, to);
   const std::uint64_t hash =
       ecmp_ ? mix((static_cast<std::uint64_t>(from.node) << 40) ^
@@ -226,12 +244,22 @@ void Fabric::route(Port from, Port to, std::vector<std::uint32_t>& path) const {
     const std::int64_t pair = wan_link_[static_cast<std::size_t>(a * sites() + b)];
     if (pair >= 0) path.push_back(static_cast<std::uint32_t>(pair));
     if (access_base_ >= 0) path.push_back(static_cast<std::uint32_t>(access_base_ + 2 * b + 1));
-  } else if (minimal_ && top == tiers_.size() && tiers_.back().units > 1) {
+  } else if (pair_parallel_ > 0 && top == tiers_.size()) {
     const Tier& groups = tiers_.back();
-    path.push_back(pair_base_ + static_cast<std::uint32_t>(unit(groups, from) * groups.units +
-                                                           unit(groups, to)));
+    const auto pair =
+        static_cast<std::uint32_t>(unit(groups, from) * groups.units + unit(groups, to));
+    path.push_back(pair_base_ + pair * pair_parallel_ +
+                   static_cast<std::uint32_t>((hash >> 32) % pair_parallel_));
   }
   for (std::size_t t = top; t-- > 0;) climb(tiers_[t], to, hash, true, path);
+}
+
+void Fabric::way_in_network(Port from, Port to, std::vector<std::uint32_t>& path) const {
+  std::vector<std::uint32_t> way;
+  network_->route(host_of_node_[static_cast<std::size_t>(from.node)],
+                  host_of_node_[static_cast<std::size_t>(to.node)], way);
+  for (const std::uint32_t link : way)
+    if (network_link_[link] >= 0) path.push_back(static_cast<std::uint32_t>(network_link_[link]));
 }
 
 void Fabric::walk_torus(Port from, Port to, std::vector<std::uint32_t>* path, int& hops) const {
@@ -258,11 +286,20 @@ int Fabric::switches(Port from, Port to) const {
     if (site(from.node) == site(to.node)) walk_torus(from, to, nullptr, hops);
     return hops + 1;
   }
+  if (network_) return 0;
   const std::size_t top = meeting(from, to);
   return top < tiers_.size() ? tiers_[top].switches : top_switches_;
 }
 
 Seconds Fabric::latency(Port from, Port to) const {
+  if (network_) {
+    std::vector<std::uint32_t> way;
+    network_->route(host_of_node_[static_cast<std::size_t>(from.node)],
+                    host_of_node_[static_cast<std::size_t>(to.node)], way);
+    Seconds sum;
+    for (const std::uint32_t link : way) sum += network_->links()[link].latency;
+    return sum;
+  }
   return hop_ * static_cast<double>(switches(from, to));
 }
 

@@ -9,6 +9,9 @@
 //   dragonfly+  leaf, group of leaves and spines (Shpiner et al. 2017)
 //   torus       no units: nodes are routers with a link to each neighbour; dimensions in order, the
 //               shorter way round, up where both are equal
+//   simgrid     none of these: hosts, links and routes of a SimGrid platform file. Nodes are its
+//               hosts; what goes from one to another has its NIC's link, the file's, the other
+//               NIC's
 //
 // Routing. `adaptive` spreads every flow evenly over its equal paths. All parallel links of a unit
 // then carry the same, so one link up and one link down stand for them, with their bandwidth
@@ -16,21 +19,26 @@
 // the NICs below it can. The global links of a dragonfly group count as one in each direction too:
 // right for traffic to many groups, and for one pair of groups among idle ones, by way of third
 // groups; up to twice too fast where every group sends to one other. `minimal` (dragonflies) keeps
-// to the direct links of a pair of groups. `ecmp` (fat trees) puts each flow, by a hash of its two
-// ports, on one of the parallel links, and so on one spine. Links inside a dragonfly group are
+// to the direct links of a pair of groups, the equal and shortest ways, and spreads evenly over
+// them. `ecmp` puts each flow, by a hash of its two ports, on one of the parallel links: of a fat
+// tree, and so on one spine; of a dragonfly, on one of the direct links of a pair of groups, and in
+// a dragonfly+ on one spine of its groups. Links inside a dragonfly group are
 // taken to suffice.
 //
 // Switches passed: fat tree 1 in a leaf, 3 in a pod, 2 levels - 1 across the top; dragonfly 1, 2 in
 // a group, 4; dragonfly+ 1, 3, 4; torus routers passed, both ends included.
+// The links of a SimGrid file have their own latencies.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/core/config.hpp"
 #include "platforms/machine.hpp"
+#include "platforms/simgrid_network.hpp"
 
 namespace orrery {
 
@@ -48,8 +56,17 @@ struct FabricSpec {
   std::vector<Sourced<std::int64_t>> dimensions;
   std::optional<Sourced<BytesPerSecond>> link_bandwidth;  // global links, or those of a torus
   Sourced<Seconds> hop_latency;
+  // Of a simgrid fabric: the file, and which of its hosts are the nodes, in order; none: all.
+  std::optional<Sourced<std::string>> file;
+  std::vector<Sourced<std::string>> hosts;
+  std::shared_ptr<const SimgridNetwork> network;  // what the file says, once it has been read
+  std::vector<int> host_of_node;
 };
 void describe(Fields<FabricSpec>& f);
+
+// Reads the file of a simgrid fabric for so many nodes and fills in what it says. Throws
+// ConfigError with what is wrong: in the file, or where the fabric names it.
+void read_simgrid_fabric(FabricSpec& spec, std::int64_t nodes, BytesPerSecond fastest_nic);
 
 // What replaces the general figures of a WAN between two sites.
 struct WanPairSpec {
@@ -98,7 +115,7 @@ class Fabric {
   // Between the NIC of `from` and that of another node. Appends the links that may bind.
   void route(Port from, Port to, std::vector<std::uint32_t>& path) const;
   int switches(Port from, Port to) const;
-  Seconds latency(Port from, Port to) const;    // of the switches
+  Seconds latency(Port from, Port to) const;    // of the switches, or a SimGrid file's links
   Seconds wan_latency(int from, int to) const;  // between the sites of two nodes
   int site(int node) const { return nodes_[static_cast<std::size_t>(node)].site; }
   int sites() const { return static_cast<int>(site_begin_.size()); }
@@ -121,6 +138,7 @@ class Fabric {
                  std::vector<LinkSpec>& links);
   void make_fat_tree(const FabricSpec& spec, std::vector<LinkSpec>& links);
   void make_dragonfly(const FabricSpec& spec, std::vector<LinkSpec>& links);
+  void make_simgrid(const FabricSpec& spec, std::vector<LinkSpec>& links);
   void make_torus(const FabricSpec& spec, std::vector<LinkSpec>& links);
   void make_wan(const WanSpec& wan, const std::vector<std::string>& sites,
                 std::vector<LinkSpec>& links);
@@ -132,6 +150,7 @@ class Fabric {
   std::size_t meeting(Port from, Port to) const;  // tiers in which they differ
   void climb(const Tier& tier, Port port, std::uint64_t hash, bool down,
              std::vector<std::uint32_t>& path) const;
+  void way_in_network(Port from, Port to, std::vector<std::uint32_t>& path) const;
   void walk_torus(Port from, Port to, std::vector<std::uint32_t>* path, int& hops) const;
 
   std::vector<Node> nodes_;
@@ -140,12 +159,16 @@ class Fabric {
   int top_switches_ = 1;
   Seconds hop_;
   bool minimal_ = false, ecmp_ = false;
-  std::uint32_t pair_base_ = 0;            // minimal: links of each pair of groups
+  std::uint32_t pair_base_ = 0;            // minimal, or ecmp: links of each pair of groups,
+  std::uint32_t pair_parallel_ = 0;        // so many of them; 0: groups have theirs in common
   std::vector<std::int64_t> torus_;        // dimensions
   std::vector<std::uint32_t> torus_base_;  // by site
   std::vector<Seconds> wan_latency_;       // by pair of sites
   std::vector<std::int64_t> wan_link_;     // by pair; -1: none
   std::int64_t access_base_ = -1;
+  std::shared_ptr<const SimgridNetwork> network_;
+  std::vector<int> host_of_node_;
+  std::vector<std::int64_t> network_link_;  // by link of the file; -1: it never binds
 };
 
 }  // namespace orrery

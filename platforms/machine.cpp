@@ -15,8 +15,8 @@ std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by
 }  // namespace
 
 const char* name(LinkTier tier) {
-  static constexpr const char* names[link_tier_count]{"scale-up", "numa",   "nic",   "leaf",
-                                                      "pod",      "global", "torus", "wan"};
+  static constexpr const char* names[link_tier_count]{"scale-up", "numa",  "nic", "leaf",   "pod",
+                                                      "global",   "torus", "wan", "simgrid"};
   return names[static_cast<std::size_t>(tier)];
 }
 

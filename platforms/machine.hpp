@@ -17,9 +17,10 @@
 
 namespace orrery {
 
-// What a link belongs to, from the inside of a node to the outside of a site.
-enum class LinkTier : std::uint8_t { scale_up, numa, nic, leaf, pod, global, torus, wan };
-inline constexpr int link_tier_count = 8;
+// What a link belongs to, from the inside of a node to the outside of a site; of a network that a
+// SimGrid file describes, all are of one tier.
+enum class LinkTier : std::uint8_t { scale_up, numa, nic, leaf, pod, global, torus, wan, simgrid };
+inline constexpr int link_tier_count = 9;
 const char* name(LinkTier);
 
 // A network resource: one direction of a NVLink port or of a NIC, or many parallel links that are

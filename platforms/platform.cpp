@@ -218,6 +218,14 @@ Platform read_platform(const PlatformFolder& folder, const std::string& cluster,
                              platform.cluster.name));
     problems.throw_if_any();
   }
+  if (own.fabric.topology == "simgrid") {
+    BytesPerSecond fastest(0);
+    for (const Platform::Part& part : platform.parts)
+      if (part.node.nics)
+        fastest =
+            std::max(fastest, part.node.nics->bandwidth.value * part.node.nics->achieved.value);
+    read_simgrid_fabric(platform.cluster.fabric, nodes, fastest);
+  }
   for (const auto& name : own.collectives.curves) {
     const CurveSpec* curve = defined(own.curves, name.value);
     platform.curves.push_back(curve != nullptr ? *curve : folder.curve(name.value, name.mark));

@@ -33,8 +33,8 @@ std::vector<Flow> flows_of(const Machine& machine, const std::vector<int>& membe
 }
 
 // Calls `use(link, bytes)` for every link of every flow.
-template <class Use>
-void for_each_link(const Machine& machine, const std::vector<Flow>& flows, const Use& use) {
+template <class Flows, class Use>
+void for_each_link(const Machine& machine, const Flows& flows, const Use& use) {
   std::vector<std::uint32_t> path;
   for (const Flow& flow : flows) {
     path.clear();
@@ -62,10 +62,12 @@ const std::vector<double>& Collectives::sibling_load(const Communicator& communi
     const int size = grid.size(axis), from = communicator.members()[0];
     const int offset =
         grid.coordinate(communicator.members()[1], axis) - grid.coordinate(from, axis) + size;
+    std::vector<Flow> all;
     for (int rank = 0; rank < grid.size(); ++rank) {
       const int to = grid.rank_with(rank, axis, (grid.coordinate(rank, axis) + offset) % size);
-      if (to != rank) for_each_link(machine, {{rank, to, Bytes(unit)}}, add);
+      if (to != rank) all.push_back({rank, to, Bytes(unit)});
     }
+    for_each_link(machine, all, add);
   } else {
     for (int rank = 0; rank < grid.size(); ++rank)
       if (grid.group_leader(rank, axes) == rank)
@@ -83,21 +85,27 @@ double Collectives::sharing(const Communicator& communicator, Collective kind) {
   const Machine& machine = core_.machine;
   const std::vector<int>& members = communicator.members();
   const std::vector<double>& together = sibling_load(communicator, pairwise);
-  const std::vector<Flow> own = communicator.edge()
-                                    ? std::vector<Flow>{{members[0], members[1], Bytes(unit)}}
-                                    : flows_of(machine, members, pairwise);
-  std::vector<std::pair<std::uint32_t, double>> mine;
-  for_each_link(machine, own,
-                [&](std::uint32_t link, double bytes) { mine.emplace_back(link, bytes); });
-  std::sort(mine.begin(), mine.end());
   double alone = 0, shared = 0;
-  for (std::size_t i = 0; i < mine.size();) {
-    const std::uint32_t link = mine[i].first;
+  const auto compare = [&](std::uint32_t link, double bytes) {
     const double rate = machine.links()[link].bandwidth.value;
-    double bytes = 0;
-    for (; i < mine.size() && mine[i].first == link; ++i) bytes += mine[i].second;
     alone = std::max(alone, bytes / rate);
     shared = std::max(shared, together[link] / rate);
+  };
+  if (communicator.edge()) {  // there are as many as ranks: nothing is allocated
+    path_.clear();
+    machine.route(members[0], members[1], path_);
+    for (const std::uint32_t link : path_) compare(link, static_cast<double>(unit));
+    return known = alone > 0 ? std::max(1.0, shared / alone) : 1;
+  }
+  std::vector<std::pair<std::uint32_t, double>> mine;
+  for_each_link(machine, flows_of(machine, members, pairwise),
+                [&](std::uint32_t link, double bytes) { mine.emplace_back(link, bytes); });
+  std::sort(mine.begin(), mine.end());
+  for (std::size_t i = 0; i < mine.size();) {
+    const std::uint32_t link = mine[i].first;
+    double bytes = 0;
+    for (; i < mine.size() && mine[i].first == link; ++i) bytes += mine[i].second;
+    compare(link, bytes);
   }
   return known = alone > 0 ? std::max(1.0, shared / alone) : 1;
 }

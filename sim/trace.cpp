@@ -77,10 +77,14 @@ void TraceWriter::flush_when_large() {
 }
 
 void TraceWriter::name_rank(std::uint32_t rank) {
+  name_process(rank, fmt::format("rank {}", rank));
+}
+
+void TraceWriter::name_process(std::uint32_t number, std::string_view name) {
   begin_event();
   fmt::format_to(std::back_inserter(buffer_),
-                 R"({{"ph":"M","name":"process_name","pid":{0},"args":{{"name":"rank {0}"}}}})",
-                 rank);
+                 R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}"}}}})", number,
+                 escape_json(name));
   flush_when_large();
 }
 
@@ -127,9 +131,9 @@ void TraceWriter::arrow(std::string_view name, Track from, Time left, Track to, 
   flush_when_large();
 }
 
-void TraceWriter::counter(std::uint32_t rank, std::string_view name, Time at, std::int64_t value) {
+void TraceWriter::counter(std::uint32_t process, std::string_view name, Time at, double value) {
   begin_event();
-  fmt::format_to(std::back_inserter(buffer_), R"({{"ph":"C","pid":{},"name":"{}","ts":)", rank,
+  fmt::format_to(std::back_inserter(buffer_), R"({{"ph":"C","pid":{},"name":"{}","ts":)", process,
                  escape_json(name));
   append_time(buffer_, at);
   fmt::format_to(std::back_inserter(buffer_), R"(,"args":{{"value":{}}}}})", value);

@@ -5,8 +5,9 @@
 // slice from the moment its stream comes to it, holding a "transfer" slice from when all members
 // have come; arrows lead from a transfer's sender to its receiver, or from the member that came
 // last to the others. An exchange tells its `peer`, and as `staleness` and `peer_staleness` how
-// many steps either has ended since it last exchanged on that channel. Times are microseconds with
-// six decimals, so that no picosecond is lost.
+// many steps either has ended since it last exchanged on that channel. Where flows are simulated,
+// the process behind the ranks' is "links", with a counter for each link that is used: its bytes
+// per second. Times are microseconds with six decimals, so that no picosecond is lost.
 //
 // Events are written as operations end: equal runs give equal bytes.
 #pragma once
@@ -71,13 +72,15 @@ class TraceWriter {
   explicit TraceWriter(TraceSink& sink);
 
   void name_rank(std::uint32_t rank);
+  void name_process(std::uint32_t number, std::string_view name);
   void name_stream(Track track, std::string_view name);
   // `arguments`: the members of a JSON object, without braces; empty for none.
   void slice(Track track, std::string_view category, std::string_view name, Time begin, Time end,
              std::string_view arguments = {});
   // An arrow between two slices that are open at these times.
   void arrow(std::string_view name, Track from, Time left, Track to, Time arrived);
-  void counter(std::uint32_t rank, std::string_view name, Time at, std::int64_t value);
+  // What a quantity is from `at` on.
+  void counter(std::uint32_t process, std::string_view name, Time at, double value);
   void finish();
 
  private:

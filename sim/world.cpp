@@ -20,6 +20,15 @@
 
 namespace orrery {
 
+bool simulates_flows(const SimOptions& options) {
+  const auto contended = [](Fidelity fidelity) {
+    return fidelity == Fidelity::flow || fidelity == Fidelity::messages;
+  };
+  bool needed = contended(options.fidelity);
+  for (const GroupFidelity& group : options.groups) needed = needed || contended(group.fidelity);
+  return needed;
+}
+
 namespace sim {
 
 std::string time_text(Time time) {
@@ -35,15 +44,6 @@ Core::Core(EngineClient& client, WorldOptions world, const SimOptions& sim,
 Core::~Core() = default;
 
 namespace {
-
-bool needs_links(const SimOptions& options) {
-  const auto contended = [](Fidelity fidelity) {
-    return fidelity == Fidelity::flow || fidelity == Fidelity::messages;
-  };
-  bool needed = contended(options.fidelity);
-  for (const GroupFidelity& group : options.groups) needed = needed || contended(group.fidelity);
-  return needed;
-}
 
 class SimWorld : public World, public EngineClient {
  public:
@@ -110,8 +110,18 @@ class SimWorld : public World, public EngineClient {
     if (options_.trace != nullptr) core.trace = std::make_unique<TraceWriter>(*options_.trace);
     if (options_.link_bytes != nullptr)
       options_.link_bytes->assign(core.machine.links().size(), 0.0);
-    if (needs_links(options_))
+    if (simulates_flows(options_))
       for (const LinkSpec& link : core.machine.links()) core.engine.add_link(link.bandwidth);
+    if (core.trace != nullptr && simulates_flows(options_)) trace_links();
+  }
+
+  void trace_links() {
+    const std::uint32_t process = core_->rank_count();
+    core_->trace->name_process(process, "links");
+    core_->engine.watch_links(
+        [&core = *core_, process](Time since, LinkId id, BytesPerSecond rate) {
+          core.trace->counter(process, core.machine.links()[id.value].name, since, rate.value);
+        });
   }
 
   void start_actors(const Program& program) {
@@ -343,7 +353,7 @@ std::unique_ptr<World> make_sim_world(WorldOptions options, SimOptions sim) {
   if (sim.machine->gpus() < options.grid.size())
     throw invalid("the machine has " + std::to_string(sim.machine->gpus()) + " GPUs for " +
                   std::to_string(options.grid.size()) + " ranks");
-  if (sim.throttle && sim::needs_links(sim))
+  if (sim.throttle && simulates_flows(sim))
     throw invalid("throttled links are timed by a formula: use analytic fidelity");
   if (sim.launch_queue < 2) throw invalid("a launch queue holds at least two operations");
   return std::make_unique<sim::SimWorld>(std::move(options), std::move(sim));

@@ -54,6 +54,9 @@ struct SimOptions {
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world
 };
 
+// Whether some transfers are flows that share the machine's links.
+bool simulates_flows(const SimOptions& options);
+
 // Error{config} when the machine has fewer GPUs than the grid has ranks, or an option is invalid.
 std::unique_ptr<World> make_sim_world(WorldOptions options, SimOptions sim);
 

@@ -86,6 +86,8 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   last("world", arguments.world);
   last("ranks", arguments.ranks);
   last("part", arguments.part);
+  last("to", arguments.to);
+  last("node", arguments.node);
   last("scenario", arguments.scenario);
   last("checkpoint", arguments.checkpoint);
   last("resume", arguments.resume);
@@ -102,6 +104,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
     return map.count(name) > 0;
   };
   if (given("checkpoint-every")) arguments.checkpoint_every = count_of("checkpoint-every", number);
+  if (given("gpus")) arguments.gpus = count_of("gpus", number);
   if (given("jobs")) arguments.jobs = count_of("jobs", number);
   if (given("repeats")) arguments.repeats = count_of("repeats", number);
   if (given("target-loss")) arguments.target_loss = number_of("target-loss", number);

@@ -15,11 +15,11 @@ namespace orrery::cli {
 struct Arguments {
   std::string command;
   std::vector<std::string> positional;
-  std::vector<std::string> set;       // path=value
-  std::vector<std::string> over;      // of `sweep`: path=value,value,…
-  std::string world = "cpu";          // of `run` and `calibrate`
-  std::string out;                    // folder for result files; of `calibrate` the file to write
-  std::string ranks;                  // of `calibrate`; empty: 2, or all GPUs
+  std::vector<std::string> set;   // path=value
+  std::vector<std::string> over;  // of `sweep`: path=value,value,…
+  std::string world = "cpu";      // of `run` and `calibrate`
+  std::string out;    // folder for result files; of `calibrate`, `convert` the file to write
+  std::string ranks;  // of `calibrate`; empty: 2, or all GPUs
   std::string checkpoint, resume;     // of `run`
   std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
   std::int64_t repeats = 3;           // of `validate`
@@ -29,6 +29,8 @@ struct Arguments {
   std::int64_t jobs = 0;              // of `sweep`; 0: as many as there are cores
   std::string part;                   // of `sweep`: I/N, or empty
   std::string seed;                   // digits, or empty
+  std::string to, node;               // of `convert`
+  std::int64_t gpus = 0;              // of `convert`; 0: all
   bool json = false, quiet = false, trace = false, quick = false, help = false, man = false;
   ColorMode color = ColorMode::automatic;
 };
@@ -101,6 +103,7 @@ int compare(const Arguments& arguments);
 int race(const Arguments& arguments);
 int list(const Arguments& arguments);
 int explain(const Arguments& arguments);
+int convert(const Arguments& arguments);
 int schema(const Arguments& arguments);
 int doctor(const Arguments& arguments);
 int completion(const Arguments& arguments);

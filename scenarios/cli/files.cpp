@@ -28,6 +28,14 @@ std::string memory_csv(const RunReport& report) {
   return out;
 }
 
+std::string links_csv(const std::vector<LinkUse>& links) {
+  std::string out = "link,tier,bandwidth_bytes_per_s,bytes,utilisation\n";
+  for (const LinkUse& link : links)
+    out += fmt::format("{},{},{},{},{}\n", link.name, link.tier, link.bandwidth, link.bytes,
+                       link.share);
+  return out;
+}
+
 std::string provenance(const Outcome& outcome, const Scenario& scenario,
                        const Arguments& arguments) {
   nlohmann::ordered_json j;
@@ -64,6 +72,8 @@ void write_result_files(const std::string& folder, const Outcome& outcome, const
   write_file_atomically(file("result.json"), to_json(outcome.result));
   write_file_atomically(file("metrics.csv"), metrics_csv(outcome.report, outcome.result));
   write_file_atomically(file("memory.csv"), memory_csv(outcome.report));
+  if (const auto& links = outcome.result.input.link_use; !links.empty())
+    write_file_atomically(file("links.csv"), links_csv(links));
   write_file_atomically(file("config.resolved.yaml"), resolved_yaml(scenario));
   write_file_atomically(file("provenance.json"), provenance(outcome, scenario, arguments));
 }

@@ -9,7 +9,8 @@
 
 namespace orrery::cli {
 
-// result.json, metrics.csv (a line per step), memory.csv (a line per rank), config.resolved.yaml
+// result.json, metrics.csv (a line per step), memory.csv (a line per rank), links.csv (a line per
+// link, where they were counted), config.resolved.yaml
 // (every field, defaults included) and provenance.json (command, versions, fingerprint). Makes the
 // folder. Error{config} when that fails. README.md describes their content.
 void write_result_files(const std::string& folder, const Outcome& outcome, const Scenario& scenario,

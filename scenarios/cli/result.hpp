@@ -38,6 +38,12 @@ struct LinkRow {
   double busiest_share = 0, mean_share = 0;
 };
 
+// What a link carried over the whole run.
+struct LinkUse {
+  std::string name, tier;
+  double bandwidth = 0, bytes = 0, share = 0;  // share: bytes over those that it could carry
+};
+
 // A step with one resource free or doubled. MFU is that of the same GPUs.
 struct BottleneckRow {
   std::string resource, change;
@@ -81,6 +87,7 @@ struct ResultInput {
   std::vector<StalenessRow> staleness;
   bool unequal = false;           // GPUs differ, in kind or condition
   std::vector<LinkRow> links;     // where they were counted
+  std::vector<LinkUse> link_use;  // there too
   std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
   double wall_s = 0, cpu_s = 0;
 };

@@ -221,21 +221,31 @@ bool different_kinds(const Cluster& cluster) {
   return false;
 }
 
-// How busy the links of each tier were; nothing where no bytes were counted.
-std::vector<LinkRow> tier_use(const std::vector<LinkSpec>& links, const std::vector<double>& bytes,
+// How busy each link was; nothing where no bytes were counted.
+std::vector<LinkUse> link_use(const std::vector<LinkSpec>& links, const std::vector<double>& bytes,
                               Time end) {
+  std::vector<LinkUse> rows;
+  for (std::size_t i = 0; i < links.size() && !bytes.empty(); ++i) {
+    const double bandwidth = links[i].bandwidth.value;
+    rows.push_back({links[i].name, name(links[i].tier), bandwidth, bytes[i],
+                    bytes[i] / (bandwidth * end.seconds().value)});
+  }
+  return rows;
+}
+
+// How busy the links of each tier were.
+std::vector<LinkRow> tier_use(const std::vector<LinkUse>& links) {
   std::vector<LinkRow> rows;
-  for (int tier = 0; tier < link_tier_count && !bytes.empty(); ++tier) {
+  for (int tier = 0; tier < link_tier_count; ++tier) {
     LinkRow row;
     row.tier = name(static_cast<LinkTier>(tier));
     double sum = 0;
-    for (std::size_t i = 0; i < links.size(); ++i) {
-      if (links[i].tier != static_cast<LinkTier>(tier)) continue;
-      const double busy = bytes[i] / (links[i].bandwidth.value * end.seconds().value);
-      sum += busy;
+    for (const LinkUse& link : links) {
+      if (link.tier != row.tier) continue;
+      sum += link.share;
       ++row.links;
-      if (row.busiest.empty() || busy > row.busiest_share)
-        row.busiest = links[i].name, row.busiest_share = busy;
+      if (row.busiest.empty() || link.share > row.busiest_share)
+        row.busiest = link.name, row.busiest_share = link.share;
     }
     if (row.links == 0) continue;
     row.mean_share = sum / row.links;
@@ -344,7 +354,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   sim.variability = {gpu_slowness(conditions.gpu_speed, scenario.gpus(), seed), conditions.jitter,
                      seed};
   std::vector<double> link_bytes;
-  if (scenario.run.explain_bottleneck) sim.link_bytes = &link_bytes;
+  if (scenario.run.explain_bottleneck || simulates_flows(sim)) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
   sim.launch_queue = launches_ahead;
   if (!twin) sim.throttle = scenario.platform.throttle;  // else the twin's machine heeds it
@@ -369,7 +379,8 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   if (band) in.step_time_low_s = band->low_s, in.step_time_high_s = band->high_s;
   in.capacity = cluster.device_memory(0);
   in.unequal = !conditions.perfect() || different_kinds(cluster);
-  in.links = tier_use(cluster.links(), link_bytes, report.end);
+  in.link_use = link_use(cluster.links(), link_bytes, report.end);
+  in.links = tier_use(in.link_use);
   in.peak = cluster.peak(scenario.product_dtype());
   if (!scenario.memory.reserve && scenario.reserve().value > 0)
     in.assumptions.push_back({"memory.reserve", format_bytes(scenario.reserve()),

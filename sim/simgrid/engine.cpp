@@ -107,6 +107,11 @@ class Engine::Impl {
     return flows_.add_link(bandwidth);
   }
 
+  void watch_links(std::function<void(Time, LinkId, BytesPerSecond)> changed) {
+    ORRERY_ASSERT(!ran_, "links are watched from before run() on");
+    flows_.watch(std::move(changed));
+  }
+
   Actors& actors() { return actors_; }
   const Flows& flows() const { return flows_; }
   Time now() const { return now_; }
@@ -218,6 +223,9 @@ Engine::Engine(EngineClient& client, const EngineOptions& options)
 Engine::~Engine() = default;
 
 LinkId Engine::add_link(BytesPerSecond bandwidth) { return impl_->add_link(bandwidth); }
+void Engine::watch_links(std::function<void(Time, LinkId, BytesPerSecond)> changed) {
+  impl_->watch_links(std::move(changed));
+}
 ActorId Engine::spawn(std::uint32_t rank, std::uint32_t flow, std::function<void()> body) {
   return impl_->actors().spawn(rank, flow, std::move(body));
 }

@@ -163,6 +163,11 @@ class Engine {
   // 40 us with 4,000 (SimGrid 3.32 searches a list of all).
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload);
 
+  // Calls `changed` whenever the bytes per second that flows put on a link have changed, with the
+  // instant from which they hold. Before run() only; it costs a look at every link in use whenever
+  // a flow starts or ends.
+  void watch_links(std::function<void(Time since, LinkId link, BytesPerSecond rate)> changed);
+
   Time now() const;
   std::uint32_t live_flows() const;   // requested and not yet finished
   std::uint32_t live_actors() const;  // spawned and not yet ended

@@ -29,6 +29,19 @@ class PathZone : public routing::NetZoneImpl {
   }
 };
 
+namespace {
+
+// Its name since SimGrid 3.36, and before.
+template <class Link>
+double load_of(const Link& link) {
+  if constexpr (requires { link.get_load(); })
+    return link.get_load();
+  else
+    return link.get_usage();
+}
+
+}  // namespace
+
 Flows::Flows(EventHeap& ended, const Time& now, EngineCounters& counters)
     : ended_(ended), now_(now), counters_(counters) {}
 
@@ -51,6 +64,7 @@ LinkId Flows::add_link(BytesPerSecond bandwidth) {
   s4u::Link* link = zone_->create_link(std::to_string(links_.size()), {bandwidth.value});
   link->set_latency(0);
   links_.push_back(link->get_impl());
+  faces_.push_back(link);
   return LinkId{static_cast<std::uint32_t>(links_.size() - 1)};
 }
 
@@ -79,6 +93,7 @@ void Flows::refresh(double clock) {
   if (live_ == 0) {
     delay_ = -1;
     next_end_ = time_never;
+    tell_rates();
     return;
   }
   // SimGrid asks its network model itself in each of its steps; asking once more is free while no
@@ -87,8 +102,26 @@ void Flows::refresh(double clock) {
   ORRERY_ASSERT(delay_ > -simgrid_precision,
                 "SimGrid has live flows and no end for them, or one in the past");
   delay_ = std::max(delay_, 0.0);
+  tell_rates();
   const double since = (clock + delay_ - tied_clock_) * 1e12;
   next_end_ = std::max(now_, tied_time_ + Time(static_cast<std::uint64_t>(std::llround(since))));
+}
+
+// SimGrid has just shared the links anew.
+void Flows::tell_rates() {
+  if (!rate_changed_ || !flows_changed_) return;
+  flows_changed_ = false;
+  std::size_t kept = 0;
+  for (Watched& watched : watched_) {
+    const double rate = live_ == 0 ? 0 : load_of(*faces_[watched.link.value]);
+    if (rate != watched.rate) rate_changed_(now_, watched.link, BytesPerSecond(rate));
+    watched.rate = rate;
+    if (rate > 0)
+      watched_[kept++] = watched;
+    else
+      is_watched_[watched.link.value] = false;
+  }
+  watched_.resize(kept);
 }
 
 double Flows::lag(double clock) const {
@@ -129,6 +162,14 @@ void Flows::start(const Request& request) {
   comm->set_destination(to_);  // this starts it
   slots_[slot] = {std::move(comm), request.key, request.payload};
   ++live_;
+  flows_changed_ = true;
+  for (std::uint32_t i = 0; rate_changed_ && i < request.links; ++i) {
+    const LinkId link = request_links_[request.first_link + i];
+    is_watched_.resize(links_.size());
+    if (is_watched_[link.value]) continue;
+    is_watched_[link.value] = true;
+    watched_.push_back({link, 0});
+  }
 }
 
 void Flows::on_completion(const s4u::Activity& activity) {
@@ -141,6 +182,7 @@ void Flows::on_completion(const s4u::Activity& activity) {
   finished_.push_back(std::move(flow.comm));
   free_slots_.push_back(static_cast<std::uint32_t>(number - 1));
   --live_;
+  flows_changed_ = true;
   ++counters_.flows;
 }
 

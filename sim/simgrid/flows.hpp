@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <simgrid/s4u.hpp>
 #include <span>
 #include <vector>
@@ -33,6 +34,11 @@ class Flows {
   simgrid::s4u::Host* host() const { return from_; }
 
   LinkId add_link(BytesPerSecond bandwidth);
+
+  // See Engine::watch_links.
+  void watch(std::function<void(Time, LinkId, BytesPerSecond)> changed) {
+    rate_changed_ = std::move(changed);
+  }
 
   void request(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload);
   bool requested() const { return !requests_.empty(); }
@@ -74,6 +80,7 @@ class Flows {
 
   void on_completion(const simgrid::s4u::Activity& activity);
   void start(const Request& request);
+  void tell_rates();
 
   EventHeap& ended_;
   const Time& now_;
@@ -84,6 +91,16 @@ class Flows {
   simgrid::s4u::Host* from_ = nullptr;
   simgrid::s4u::Host* to_ = nullptr;
   std::vector<simgrid::kernel::resource::StandardLinkImpl*> links_;
+
+  struct Watched {
+    LinkId link;
+    double rate = 0;  // as it was told last
+  };
+  std::function<void(Time, LinkId, BytesPerSecond)> rate_changed_;
+  std::vector<Watched> watched_;            // the links that flows use, each once
+  std::vector<bool> is_watched_;            // by link
+  bool flows_changed_ = false;              // since rates were told
+  std::vector<simgrid::s4u::Link*> faces_;  // of links_
 
   std::vector<Request> requests_;
   std::vector<LinkId> request_links_;

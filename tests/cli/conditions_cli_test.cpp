@@ -2,8 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "backend/core/text.hpp"
 #include "tests/cli/process.hpp"
 
 using namespace orrery;
@@ -76,6 +79,38 @@ TEST_CASE("how busy links are is counted over all ranks, whoever issues for them
   const Json each = result_of({"run.explain_bottleneck=true", "run.folding=off"});
   CHECK(any["links"] == each["links"]);
   CHECK(any["simulated_ranks"] == each["simulated_ranks"]);
+}
+
+TEST_CASE("where flows are simulated, each link's utilisation is in the files of the result") {
+  const TemporaryFolder folder;
+  const Finished done =
+      orrery_with({"simulate", "scenarios/quickstart.yaml", "--quiet", "--json", "--out",
+                   folder.path(), "--set", "run.fidelity=flow", "--set", "run.steps=1"});
+  REQUIRE_MESSAGE(done.exit == 0, done.err);
+  const Json links = done.json<Json>()["links"];
+  REQUIRE(links.size() == 2);
+  std::istringstream table(text_of_file(folder.file("links.csv")));
+  std::string line;
+  std::getline(table, line);
+  CHECK(line == "link,tier,bandwidth_bytes_per_s,bytes,utilisation");
+  std::map<std::string, std::pair<int, double>> tiers;
+  std::map<std::string, double> busiest;
+  while (std::getline(table, line)) {
+    const std::vector<std::string> cells = split(line, ',');
+    REQUIRE(cells.size() == 5);
+    const double share = std::stod(cells[4]);
+    ++tiers[cells[1]].first;
+    tiers[cells[1]].second += share;
+    busiest[cells[1]] = std::max(busiest[cells[1]], share);
+  }
+  for (const Json& row : links) {
+    const std::string tier = row["tier"];
+    CHECK(tiers[tier].first == row["links"].get<int>());
+    CHECK(tiers[tier].second / tiers[tier].first ==
+          doctest::Approx(row["mean_share"].get<double>()));
+    CHECK(busiest[tier] == doctest::Approx(row["busiest_share"].get<double>()));
+    CHECK(busiest[tier] > 0);
+  }
 }
 
 TEST_CASE("gradients that are summed slowly do not hold up the pipeline's backward passes") {

@@ -37,8 +37,8 @@ TEST_CASE("folding that is asked for and cannot be is refused with its reason") 
       {"simulate", quickstart, "--set", "run.folding=on", "--set", "run.fidelity=flow"});
   CHECK(run.exit == 3);
   CHECK(contains(run.err,
-                 "ranks cannot be folded: not available yet: folding where transfers "
-                 "contend for links"));
+                 "ranks cannot be folded: each of its transfers shares links with those "
+                 "of all ranks"));
   const Finished stages = orrery_with({"simulate", quickstart, "--set", "run.folding=on", "--set",
                                        "parallel.pipeline=16", "--set", "data.micro_batch=1"});
   CHECK(stages.exit == 3);

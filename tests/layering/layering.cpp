@@ -58,6 +58,7 @@ const std::vector<Confined> confined_libraries{
     {"Eigen",
      {"Eigen/", "unsupported/Eigen/"},
      {"backend/cpu/", "calibration/", "algorithms/gossip/graph", "tests/cpu/", "tests/bench/"}},
+    {"pugixml", {"pugi"}, {"platforms/simgrid_xml"}},
     {"yaml-cpp", {"yaml-cpp/"}, {"backend/core/", "tests/core/"}},
 };
 

@@ -165,11 +165,12 @@ TEST_CASE("two flows that leave one leaf share its uplink, two that leave two do
 
 TEST_CASE("routes are symmetric and cross no link twice, on every topology") {
   FabricSpec minimal = dragonfly("dragonfly", 4, 16, 2), ecmp = fat_tree(2, 4, 0, 2);
+  FabricSpec hashed = dragonfly("dragonfly", 4, 16, 2);
   minimal.routing = "minimal";
-  ecmp.routing = "ecmp";
+  ecmp.routing = hashed.routing = "ecmp";
   for (const FabricSpec& spec :
        {fat_tree(2, 4, 0, 2), fat_tree(3, 2, 8, 3), dragonfly("dragonfly", 4, 16, 2),
-        dragonfly("dragonfly+", 4, 16, 2), minimal, torus({4, 4, 4}), ecmp}) {
+        dragonfly("dragonfly+", 4, 16, 2), minimal, torus({4, 4, 4}), ecmp, hashed}) {
     const Built b(spec, 64, 2);
     for (int from = 0; from < 64; ++from)
       for (int to = 0; to < 64; ++to) {
@@ -200,6 +201,30 @@ TEST_CASE("ecmp puts a flow on one spine and uses all of them") {
     CHECK(out.back() == in.back());  // the same spine
   }
   CHECK(up.size() == 4);
+}
+
+TEST_CASE("ecmp puts a flow on one direct link of a pair of groups, and on one spine of each") {
+  FabricSpec spec = dragonfly("dragonfly+", 4, 16, 3);
+  spec.routing = "ecmp";
+  const Built b(spec, 48);  // leaves of 4 ports below 4 spines; 3 links from each group to each
+  std::set<std::string> direct, spines;
+  for (int from = 0; from < 16; ++from)
+    for (int to = 16; to < 32; ++to) {
+      const auto names = b.names(from, to);
+      REQUIRE(names.size() == 3);
+      CHECK(b.links[b.path(from, to)[1]].bandwidth.value == 25e9);
+      direct.insert(names[1]);
+      spines.insert(names[0].substr(names[0].find('.')));
+    }
+  CHECK(direct == std::set<std::string>{"group0.to1.0", "group0.to1.1", "group0.to1.2"});
+  CHECK(spines == std::set<std::string>{".up0", ".up1", ".up2", ".up3"});
+  // Leaves of one group meet at a spine; the groups' links are not used.
+  CHECK(b.names(0, 4).size() == 2);
+  // Spread evenly instead, the three are one.
+  spec.routing = "minimal";
+  const Built even(spec, 48);
+  REQUIRE(even.path(0, 16).size() == 1);
+  CHECK(even.links[even.path(0, 16)[0]].bandwidth.value == 3 * 25e9);
 }
 
 TEST_CASE("a route adds the latency of its switches") {

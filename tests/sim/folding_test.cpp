@@ -166,6 +166,33 @@ TEST_CASE("ranks that the platform tells apart are not folded") {
                 "the platform treats no two ranks alike", "");
 }
 
+TEST_CASE("what flows would add to a folded run is nothing: alone, they take the plan's time") {
+  const auto reduce = [](Rank& rank) {
+    Stream& comm = rank.stream("comm");
+    const Tensor x = rank.allocate(comm, Label::gradients, 4'000'000, Dtype::fp32);
+    for (int step = 0; step < 3; ++step) {
+      compute(rank).after(comm.record());
+      compute(rank).launch(timed(rank, "work", 5));
+      comm.after(compute(rank).record());
+      comm.all_reduce(x, Reduce::mean, rank.channel(Axis::replicate, "gradients"));
+      comm.mark_step(step);
+    }
+  };
+  HybridCase c = four_replicas(reduce);
+  const auto ends = [&c](Execution execution, Fidelity fidelity) {
+    c.fidelity = fidelity;
+    return in_child([&] {
+      const RunReport report = c.run(execution);
+      return std::to_string(report.end.picoseconds) + " " + std::to_string(report.ranks.distinct());
+    });
+  };
+  const std::string folded = ends(Execution::folded, Fidelity::analytic);
+  CHECK(folded.ends_with(" 1"));
+  const std::string end = folded.substr(0, folded.find(' '));
+  CHECK(ends(Execution::unfolded, Fidelity::flow) == end + " 4");
+  CHECK(ends(Execution::unfolded, Fidelity::messages) == end + " 4");
+}
+
 TEST_CASE("what runs beside the program, or is kept of it, rules folding out") {
   const auto refused = [](const std::function<void(WorldOptions&, SimOptions&, bool&)>& change) {
     return in_child([&] {
@@ -201,10 +228,10 @@ TEST_CASE("what runs beside the program, or is kept of it, rules folding out") {
         }).find("records or replays decisions") != std::string::npos);
   CHECK(refused([](WorldOptions&, SimOptions& sim, bool&) {
           sim.fidelity = Fidelity::flow;
-        }).find("not available yet: folding where transfers contend") != std::string::npos);
+        }).find("each of its transfers shares links with those of all ranks") != std::string::npos);
   CHECK(refused([](WorldOptions&, SimOptions& sim, bool&) {
           sim.groups.push_back({"replicate", Fidelity::messages});
-        }).find("not available yet: folding where transfers contend") != std::string::npos);
+        }).find("each of its transfers shares links with those of all ranks") != std::string::npos);
 }
 
 }  // namespace

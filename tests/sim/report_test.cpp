@@ -253,6 +253,47 @@ TEST_CASE("an exchange tells its peer, and how many steps either has ended since
             {0, 1, 1, 0}, {0, 1, 3, 2}, {1, 0, 0, 1}, {1, 0, 2, 3}, {1, 2, 4, 5}, {2, 1, 5, 4}});
 }
 
+TEST_CASE("the trace has a counter of each link's bytes per second, which sum to what it carried") {
+  Simulation simulation = training();
+  StringTraceSink sink;
+  std::vector<double> carried;
+  simulation.options.trace = &sink;
+  simulation.options.link_bytes = &carried;
+  simulation.run(train);
+  const auto trace = nlohmann::json::parse(sink.text());
+  struct Counter {
+    double since = 0, rate = 0, bytes = 0, highest = 0;
+  };
+  std::map<std::string, Counter> counters;
+  std::string process;
+  for (const auto& event : trace["traceEvents"]) {
+    if (event["ph"] == "M" && event["name"] == "process_name" && event["pid"] == 4)
+      process = event["args"]["name"];
+    if (event["ph"] != "C") continue;
+    CHECK(event["pid"] == 4);
+    Counter& counter = counters[event["name"]];
+    const double at = event["ts"].get<double>() * 1e-6;
+    counter.bytes += counter.rate * (at - counter.since);
+    counter.since = at;
+    counter.rate = event["args"]["value"];
+    counter.highest = std::max(counter.highest, counter.rate);
+  }
+  CHECK(process == "links");
+  const UniformMachine machine(simulation.machine);
+  REQUIRE(carried.size() == machine.links().size());
+  int used = 0;
+  for (std::size_t i = 0; i < carried.size(); ++i) {
+    const LinkSpec& link = machine.links()[i];
+    CAPTURE(link.name);
+    const Counter& counter = counters[link.name];
+    CHECK(counter.bytes == doctest::Approx(carried[i]).epsilon(1e-6));
+    CHECK(counter.rate == 0);
+    CHECK(counter.highest <= link.bandwidth.value * (1 + 1e-9));
+    used += carried[i] > 0 ? 1 : 0;
+  }
+  CHECK(used == 8);
+}
+
 TEST_CASE("a trace file appears only when the run has succeeded") {
   const auto folder = std::filesystem::temp_directory_path() / "orrery_trace_test";
   std::filesystem::remove_all(folder);
