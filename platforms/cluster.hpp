@@ -51,6 +51,13 @@ class Cluster : public Machine {
   int kind(int gpu) const override { return place(gpu).kind; }
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int gpu) const override;
+  bool interferes() const override { return platform_.stack.interference.has_value(); }
+  Taken waiting(Collective kind, const std::vector<int>& members) const override;
+  Taken transferring(Collective kind, Bytes volume, Time total) const override;
+  // At least one multiprocessor, and of the memory's bandwidth a fair share, is left to a kernel.
+  // What is stated or measured takes longer as the formulas say.
+  Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int kind,
+                          const Taken& taken) const override;
   Time latency(int from, int to) const override;
   Time message_time(int from, int to, Bytes size) const override;
   BytesPerSecond bandwidth(int from, int to) const override;

@@ -214,6 +214,25 @@ void describe(Fields<UnfusedAttentionSpec>& f) {
       .doc("memory traffic of a pass, forward or backward");
 }
 
+void describe(Fields<InsideAndNetwork>& f) {
+  f.field("inside", &InsideAndNetwork::inside).required().between(0, 1000);
+  f.field("network", &InsideAndNetwork::network).required().between(0, 1000);
+}
+
+void describe(Fields<InterferenceSpec>& f) {
+  f.section("collective", &InterferenceSpec::collective)
+      .required()
+      .doc("multiprocessors that one keeps: inside a scale-up domain, and beyond");
+  f.section("point_to_point", &InterferenceSpec::point_to_point)
+      .required()
+      .doc("likewise of a send or receive; 0: copy engines");
+  f.field("memory_reduced", &InterferenceSpec::memory_reduced)
+      .required()
+      .between(0, 10)
+      .doc("bytes through memory per byte sent, where data is reduced");
+  f.field("memory_copied", &InterferenceSpec::memory_copied).required().between(0, 10);
+}
+
 void describe(Fields<StackSpec>& f) {
   f.field("name", &StackSpec::name).required();
   f.field("aliases", &StackSpec::aliases);
@@ -223,6 +242,8 @@ void describe(Fields<StackSpec>& f) {
   f.section("host", &StackSpec::host).required();
   f.field("elementwise", &StackSpec::elementwise).required().at_least(0.1).at_most(20);
   f.field("loss_bytes_per_logit", &StackSpec::loss_bytes_per_logit).required();
+  f.section("interference", &StackSpec::interference)
+      .doc("what communications take from kernels beside them; absent: nothing");
 }
 
 void describe(Fields<CurveSpec>& f) {

@@ -64,6 +64,20 @@ struct HostCosts {
   Time control_latency;  // of a control message
 };
 
+// What communications keep of a GPU from its kernels.
+struct Taken {
+  std::int32_t multiprocessors = 0;
+  std::int32_t transfers = 0;  // that move what `memory` counts
+  std::int64_t memory = 0;     // bytes per second
+  // `sign` times the other.
+  void add(const Taken& other, int sign) {
+    multiprocessors += sign * other.multiprocessors;
+    transfers += sign * other.transfers;
+    memory += sign * other.memory;
+  }
+  bool operator==(const Taken&) const = default;
+};
+
 class Machine {
  public:
   virtual ~Machine() = default;
@@ -72,6 +86,22 @@ class Machine {
   virtual int kind(int gpu) const = 0;  // GPUs of one kind share prices
   virtual Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const = 0;
   virtual HostCosts host(int gpu) const = 0;
+
+  // Whether kernels beside communications take longer at all. What a communication takes of each
+  // member's GPU: all along, be it that it waits for other members, and besides while `volume`
+  // leaves a member in `total`.
+  virtual bool interferes() const { return false; }
+  virtual Taken waiting(Collective /*kind*/, const std::vector<int>& /*members*/) const {
+    return {};
+  }
+  virtual Taken transferring(Collective /*kind*/, Bytes /*volume*/, Time /*total*/) const {
+    return {};
+  }
+  // kernel_time on a GPU of which that is taken.
+  virtual Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int kind,
+                                  const Taken& /*taken*/) const {
+    return kernel_time(kernel, cost, kind);
+  }
 
   virtual Time latency(int from, int to) const = 0;              // alpha of one message
   virtual BytesPerSecond bandwidth(int from, int to) const = 0;  // of one transfer alone
@@ -112,6 +142,9 @@ struct UniformSpec {
   HostCosts host;
   std::function<Time(const Kernel&, const Cost&)>
       kernel_time;  // timed kernels take their own duration; others 0 if unset
+  // Of any communication; set: kernels beside communications take this long.
+  Taken waiting{}, transferring{};
+  std::function<Time(const Kernel&, const Cost&, const Taken&)> kernel_time_beside{};
 };
 
 class UniformMachine : public Machine {
@@ -122,6 +155,13 @@ class UniformMachine : public Machine {
   int kind(int) const override { return 0; }
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int) const override { return spec_.host; }
+  bool interferes() const override { return spec_.kernel_time_beside != nullptr; }
+  Taken waiting(Collective, const std::vector<int>&) const override { return spec_.waiting; }
+  Taken transferring(Collective, Bytes, Time) const override { return spec_.transferring; }
+  Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int,
+                          const Taken& taken) const override {
+    return spec_.kernel_time_beside(kernel, cost, taken);
+  }
   Time latency(int, int) const override { return spec_.alpha; }
   BytesPerSecond bandwidth(int, int) const override { return spec_.bandwidth; }
   CollectivePlan plan(Collective kind, Bytes size, const std::vector<int>& members) const override;

@@ -168,6 +168,20 @@ struct UnfusedAttentionSpec {
 };
 void describe(Fields<UnfusedAttentionSpec>& f);
 
+// A constant of communications inside a scale-up domain, and of those that leave one.
+struct InsideAndNetwork {
+  Sourced<std::int64_t> inside, network;
+};
+void describe(Fields<InsideAndNetwork>& f);
+
+// What communications take of the GPUs whose kernels they run beside. 0: copy engines do it.
+struct InterferenceSpec {
+  InsideAndNetwork collective, point_to_point;  // multiprocessors
+  // Bytes through a member's memory per byte that it sends, where data is reduced or only copied.
+  Sourced<double> memory_reduced, memory_copied;
+};
+void describe(Fields<InterferenceSpec>& f);
+
 // The software: constants that belong to no device.
 struct StackSpec {
   std::string name;
@@ -179,6 +193,8 @@ struct StackSpec {
       1};  // memory traffic of norms, activations, residuals; 1 = perfectly fused
   Sourced<Bytes> loss_bytes_per_logit;  // memory traffic of the loss, forward and backward; 0 = the
                                         // kernel's own
+  std::optional<InterferenceSpec>
+      interference;  // absent: kernels are as fast beside communications
 };
 void describe(Fields<StackSpec>& f);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "sim/device.hpp"
+#include "sim/interference.hpp"
 #include "sim/recording.hpp"
 #include "sim/streams.hpp"
 
@@ -83,6 +84,7 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   transfer.start = std::max(transfer.start, start);
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
+  if (core_.interference != nullptr) take(transfer, stream, start);
   if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) return;
   if (transfer.settings == nullptr)
     transfer.settings = &settings(*transfer.rendezvous->communicator);
@@ -94,6 +96,49 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
     begin(transfer);
 }
 
+// ---- What kernels feel of it
+
+// Of each member's GPU by its kernel, which may wait for other members.
+Taken Collectives::waiting(const Rendezvous& rendezvous) const {
+  const Collective kind = rendezvous.first.kind;
+  const std::vector<int>& all = rendezvous.communicator->members();
+  if (!is_pair(kind)) return all.size() > 1 ? core_.machine.waiting(kind, all) : Taken{};
+  const auto [one, other] = ranks_of_pair(rendezvous);
+  return one != other ? core_.machine.waiting(kind, {one, other}) : Taken{};
+}
+
+Taken Collectives::taken(Communicator& communicator, const Communication& communication) {
+  Rendezvous rendezvous;
+  rendezvous.communicator = &communicator;
+  rendezvous.first = communication;
+  rendezvous.expected = communicator.size();
+  const Price& alone = price(rendezvous, settings(communicator));
+  Taken all = waiting(rendezvous);
+  all.add(core_.machine.transferring(alone.kind, alone.volume, alone.total), 1);
+  return all;
+}
+
+void Collectives::take(Transfer& transfer, StreamState& member, Time start) {
+  if (!transfer.taken) transfer.taken = waiting(*transfer.rendezvous);
+  core_.interference->take(*member.device, *transfer.taken, start);
+}
+
+// Its bytes take the price's time, whatever slows them down beside others.
+void Collectives::take_bandwidth(Transfer& transfer) {
+  const Price& alone = price(transfer);
+  transfer.taken_beside = core_.machine.transferring(alone.kind, alone.volume, alone.total);
+  for (StreamState* const member : transfer.members)
+    core_.interference->take(*member->device, transfer.taken_beside, transfer.start);
+}
+
+void Collectives::give_back(Transfer& transfer) {
+  Taken all = *transfer.taken;
+  all.add(transfer.taken_beside, 1);
+  for (StreamState* const member : transfer.members)
+    core_.interference->give_back(*member->device, all, core_.now);
+  transfer.taken.reset();
+}
+
 void Collectives::reads_due(Transfer& transfer) {
   transfer.values->take_copies();
   begin(transfer);
@@ -101,6 +146,7 @@ void Collectives::reads_due(Transfer& transfer) {
 
 // All members have come, the last at transfer.start.
 void Collectives::begin(Transfer& transfer) {
+  if (core_.interference != nullptr) take_bandwidth(transfer);
   const Rendezvous& rendezvous = *transfer.rendezvous;
   const bool ring = transfer.fidelity == Fidelity::messages && !is_pair(rendezvous.first.kind);
   if (ring && rendezvous.expected > 1) return begin_ring(transfer);
@@ -204,6 +250,7 @@ void Collectives::ring_receives(RingMember& receiver) {
 }
 
 void Collectives::finish(Transfer& transfer) {
+  if (core_.interference != nullptr) give_back(transfer);
   if (core_.trace != nullptr) trace(transfer);
   if (core_.options.link_bytes != nullptr) count_links(transfer);
   bool racy = false;

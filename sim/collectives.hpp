@@ -8,6 +8,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -33,7 +34,7 @@ struct CollectivePrice {
   Bytes size;
   Time total;    // alone, or beside its siblings
   Time latency;  // of total, before its flows start
-  Bytes volume;  // of a pair's flow
+  Bytes volume;  // that a member sends, or of a pair's flow
   std::vector<Flow> flows;
 };
 struct CollectiveSettings {  // of a communicator
@@ -49,6 +50,8 @@ struct Transfer {
   CollectiveSettings* settings = nullptr;  // of its communicator, when all members have come
   std::vector<StreamState*> members;       // those that have come, in that order
   Time start;                              // the latest of them
+  std::optional<Taken> taken;              // of each member's GPU, while it waits; empty: not asked
+  Taken taken_beside;                      // besides, while it transfers
   Fidelity fidelity = Fidelity::analytic;
   bool flows_next = false;    // its latency is being paid
   std::uint32_t left = 0;     // flows, or messages
@@ -97,6 +100,8 @@ class Collectives {
 
   // How long it takes when nothing else goes on. The communicator's number stands for it.
   Time alone(Communicator& communicator, const Communication& communication);
+  // What it then takes of each member's GPU.
+  Taken taken(Communicator& communicator, const Communication& communication);
 
   void transfer_due(Transfer& transfer);
   void reads_due(Transfer& transfer);
@@ -127,6 +132,10 @@ class Collectives {
   const std::vector<double>& sibling_load(const Communicator& communicator, bool pairwise);
   Price price_pair(const Rendezvous& rendezvous);
   void begin(Transfer& transfer);
+  Taken waiting(const Rendezvous& rendezvous) const;
+  void take(Transfer& transfer, StreamState& member, Time start);
+  void take_bandwidth(Transfer& transfer);
+  void give_back(Transfer& transfer);
   void begin_ring(Transfer& transfer);
   void start_flows(Transfer& transfer);
   void start_flow(int from, int to, Bytes size, std::uint64_t payload);

@@ -14,6 +14,7 @@
 namespace orrery::sim {
 
 class Collectives;
+class Interference;
 class Mail;
 class SimCursor;
 class SimDevice;
@@ -62,7 +63,8 @@ struct Core {
   std::unique_ptr<Streams> streams;
   std::unique_ptr<Collectives> collectives;
   std::unique_ptr<Mail> mail;
-  std::unique_ptr<TraceWriter> trace;  // null: no trace
+  std::unique_ptr<Interference> interference;  // null: kernels run as fast beside communications
+  std::unique_ptr<TraceWriter> trace;          // null: no trace
 
   // Within phase 1 operations of no length can end at once; in phase 2 they go through the heap,
   // so that nothing ends while actors run.

@@ -148,6 +148,10 @@ class Refinement {
       if (recorded.channel != number || communication.kind == Collective::receive) continue;
       communication.member = channel.edge ? 0 : grid_.index_in_group(rank, channel.axes);
       prices.push_back(prices_.alone(communicator, communication).picoseconds);
+      if (!core_.machine.interferes()) continue;
+      const Taken taken = prices_.taken(communicator, communication);
+      prices.push_back(static_cast<std::uint64_t>(taken.multiprocessors));
+      prices.push_back(static_cast<std::uint64_t>(taken.memory));
     }
     return prices;
   }

@@ -83,6 +83,7 @@ Collectives::Price Collectives::price_group(const Communicator& communicator, Co
   if (members.size() < 2) return price;
   const CollectivePlan plan = core_.machine.plan(kind, size, members);
   price.latency = price.total = plan.total;
+  price.volume = plan.volume;
   const Fidelity fidelity = settings(communicator).fidelity;
   const double shared = fidelity == Fidelity::automatic ? sharing(communicator, kind) : 1;
   if (plan.volume.value > 0 && (core_.options.link_bytes != nullptr || shared > 1 ||

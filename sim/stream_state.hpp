@@ -164,6 +164,9 @@ struct alignas(64) StreamState {
   StreamState* waits_for = nullptr;                    // the stream that has to pass it
   StreamState* next_waiter = nullptr;                  // in that stream's list
   std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
+  // Of the engine's entry that ends the head, or its run; time_never: there is none. An entry that
+  // comes at another time is one of before its device's Presence changed.
+  Time due = time_never;
 
   // Streams of a rank lie side by side: this many together, or all that a script has.
   static constexpr std::uint32_t neighbours = 2;

@@ -5,6 +5,7 @@
 
 #include "sim/collectives.hpp"
 #include "sim/cursor.hpp"
+#include "sim/interference.hpp"
 #include "sim/time_account.hpp"
 #include "sim/values.hpp"
 
@@ -33,15 +34,15 @@ namespace {
 
 // Calls `kernel(kernel, start, end)` for each kernel of a sequence that begins at `start`, and
 // returns its end. Kernel k starts no earlier than its own launch, k launches after the first:
-// exactly as if all were launched one by one. `factor` is that of all its kernels.
-template <class Each>
-Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launch, double factor,
-                   const Each& kernel) {
+// exactly as if all were launched one by one. `end_of(kernel, start)` is when one ends.
+template <class EndOf, class Each>
+Time walk_sequence(const Sequence& sequence, Time start, Time issued, Time launch,
+                   const EndOf& end_of, const Each& kernel) {
   Time at = start;
   Time launched = issued;
   for (const Sequence::Step& step : sequence.steps()) {
     at = std::max(at, launched);
-    const Time end = at + Variability::scaled(step.kernel.kernel->duration, factor);
+    const Time end = end_of(*step.kernel.kernel, at);
     kernel(*step.kernel.kernel, at, end);
     at = end;
     launched += launch;
@@ -62,6 +63,18 @@ double Streams::factor_of(const StreamState& stream, const Entry& entry,
   return variability.factor(stream.rank, stream.index, ordinal, unevenness);
 }
 
+bool Streams::disturbed(const StreamState& stream, Time start) const {
+  const Presence* const presence = stream.device->presence.get();
+  return presence != nullptr && !presence->quiet_from(start);
+}
+
+Time Streams::kernel_end(const StreamState& stream, const PreparedKernel& kernel, Time start,
+                         double factor) const {
+  if (disturbed(stream, start))
+    return core_.interference->end_of(*stream.device, kernel, start, factor);
+  return start + Variability::scaled(kernel.duration, factor);
+}
+
 // When an operation ends that begins at `start`.
 Time Streams::end_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal,
                      Time start) const {
@@ -69,13 +82,18 @@ Time Streams::end_of(const StreamState& stream, const Entry& entry, std::uint64_
   switch (entry.kind()) {
     case EntryKind::kernel:
     case EntryKind::copy:
-      return start + Variability::scaled(entry.pointer<const PreparedKernel>()->duration, factor);
+      return kernel_end(stream, *entry.pointer<const PreparedKernel>(), start, factor);
     case EntryKind::sequence: {
       const auto& sequence = *entry.pointer<const Sequence>();
       const Time launch = stream.device->launch_cost();
-      if (launch == Time{}) return start + Variability::scaled(sequence.duration(), factor);
-      return walk_sequence(sequence, start, entry.issued(), launch, factor,
-                           [](const PreparedKernel&, Time, Time) {});
+      if (launch == Time{} && !disturbed(stream, start))
+        return start + Variability::scaled(sequence.duration(), factor);
+      return walk_sequence(
+          sequence, start, entry.issued(), launch,
+          [&](const PreparedKernel& kernel, Time at) {
+            return kernel_end(stream, kernel, at, factor);
+          },
+          [](const PreparedKernel&, Time, Time) {});
     }
     default:
       return start;
@@ -149,6 +167,7 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
     return false;
   }
   stream.phase = StreamPhase::fence_passes;
+  stream.due = core_.now;
   core_.engine.schedule(core_.now, {stream.rank, stream.index, stream.head()},
                         make_payload(Due::operation, &stream));
   return true;
@@ -171,11 +190,37 @@ bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time star
     end_operation(stream);
     return false;
   }
-  const bool alone = poisoned || stream.head_values || core_.trace != nullptr;
-  const Time run_end = alone ? end : begin_run(stream, end);
-  core_.engine.schedule(run_end, {stream.rank, stream.index, stream.run_end},
-                        make_payload(Due::operation, &stream));
+  schedule_end(stream, end);
   return true;
+}
+
+// The head ends at `end`, alone or in a run.
+void Streams::schedule_end(StreamState& stream, Time end) {
+  const bool alone = stream.poisoned || stream.head_values || core_.trace != nullptr ||
+                     disturbed(stream, stream.began);
+  stream.due = alone ? end : begin_run(stream, end);
+  core_.engine.schedule(stream.due, {stream.rank, stream.index, stream.run_end},
+                        make_payload(Due::operation, &stream));
+}
+
+void Streams::retime(SimRank& rank) {
+  for (StreamState* const stream : rank.streams()) {
+    if (stream->phase != StreamPhase::running || stream->due == time_never || stream->poisoned)
+      continue;
+    const Time end = end_of(*stream, stream->queue.front());
+    if (end == stream->due && stream->run_end == stream->passed + 1) continue;
+    stream->run_end = stream->passed + 1;
+    if (stream->head_values && stream->values->front().races())
+      schedule_racy_end(*stream, end);
+    else
+      schedule_end(*stream, end);
+  }
+}
+
+void Streams::schedule_racy_end(StreamState& stream, Time end) {
+  stream.due = end;
+  core_.engine.schedule(end, Core::racy_write_key(stream.rank, stream.index, stream.head()),
+                        make_payload(Due::operation, &stream));
 }
 
 // ---- Runs
@@ -261,12 +306,12 @@ void Streams::settle_due(StreamState& stream) {
 
 void Streams::reads_due(StreamState& stream) {
   stream.values->front().take_copies();
-  core_.engine.schedule(end_of(stream, stream.queue.front()),
-                        Core::racy_write_key(stream.rank, stream.index, stream.head()),
-                        make_payload(Due::operation, &stream));
+  schedule_racy_end(stream, end_of(stream, stream.queue.front()));
 }
 
 void Streams::operation_due(StreamState& stream) {
+  if (stream.due != core_.now) return;
+  stream.due = time_never;
   stream.queue.prefetch_next();
   if (stream.phase == StreamPhase::fence_passes) {
     end_fence(stream);
@@ -283,11 +328,22 @@ void Streams::wakes(StreamState& stream) {
   if (!ready_.empty()) run_ready();
 }
 
+Time Streams::computing(const StreamState& stream, const Entry& entry) const {
+  const auto& sequence = *entry.pointer<const Sequence>();
+  const double factor = factor_of(stream, entry, stream.head());
+  if (!disturbed(stream, stream.began)) return Variability::scaled(sequence.duration(), factor);
+  Time sum;
+  walk_sequence(
+      sequence, stream.began, entry.issued(), stream.device->launch_cost(),
+      [&](const PreparedKernel& kernel, Time at) { return kernel_end(stream, kernel, at, factor); },
+      [&](const PreparedKernel&, Time at, Time until) { sum += until - at; });
+  return sum;
+}
+
 void Streams::account_operation(StreamState& stream, const Entry& entry, Time end) const {
   Time computed = end - stream.device->account().until();
   if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
-    computed = std::min(computed, Variability::scaled(entry.pointer<const Sequence>()->duration(),
-                                                      factor_of(stream, entry, stream.head())));
+    computed = std::min(computed, computing(stream, entry));
   stream.device->account().computed(computed, end);
 }
 
@@ -378,11 +434,15 @@ void Streams::trace_operation(const StreamState& stream, const Entry& entry) con
       const auto& sequence = *entry.pointer<const Sequence>();
       core_.trace->slice(track, "sequence", sequence.name(), stream.began, end);
       if (stream.poisoned) return;
-      walk_sequence(sequence, stream.began, entry.issued(), stream.device->launch_cost(),
-                    factor_of(stream, entry, stream.head()),
-                    [&](const PreparedKernel& kernel, Time at, Time until) {
-                      core_.trace->slice(track, "kernel", kernel.kernel.label, at, until);
-                    });
+      walk_sequence(
+          sequence, stream.began, entry.issued(), stream.device->launch_cost(),
+          [&, factor = factor_of(stream, entry, stream.head())](const PreparedKernel& kernel,
+                                                                Time at) {
+            return kernel_end(stream, kernel, at, factor);
+          },
+          [&](const PreparedKernel& kernel, Time at, Time until) {
+            core_.trace->slice(track, "kernel", kernel.kernel.label, at, until);
+          });
       return;
     }
     default:

@@ -39,6 +39,10 @@ class Streams {
   // settle() will be called when operation `ordinal` ends, whatever run it is in.
   void expect(StreamState& stream, std::uint64_t ordinal);
 
+  // What is taken of the rank's GPU has changed: what runs there ends at another time. Its streams
+  // are settled.
+  void retime(SimRank& rank);
+
   void operation_due(StreamState& stream);
   void settle_due(StreamState& stream);
   void reads_due(StreamState& stream);
@@ -59,6 +63,8 @@ class Streams {
   bool begin_fence(StreamState& stream, const Entry& entry, Time start);
   bool begin_operation(StreamState& stream, const Entry& entry, Time start);
   void catch_up(StreamState& stream);
+  void schedule_end(StreamState& stream, Time end);
+  void schedule_racy_end(StreamState& stream, Time end);
   Time begin_run(StreamState& stream, Time end);
   Time foreseen_end(StreamState& stream, const Entry& entry, std::uint64_t ordinal, Time at) const;
   void account_operation(StreamState& stream, const Entry& entry, Time end) const;
@@ -68,6 +74,13 @@ class Streams {
   void pass(StreamState& stream, Time at);
   void trace_operation(const StreamState& stream, const Entry& entry) const;
   double factor_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal) const;
+  // Something of the GPU is taken from kernels of an operation that begins at `start`.
+  bool disturbed(const StreamState& stream, Time start) const;
+  // A kernel of the stream, on the GPU as it is.
+  Time kernel_end(const StreamState& stream, const PreparedKernel& kernel, Time start,
+                  double factor) const;
+  // How long the kernels of its head, a sequence, run.
+  Time computing(const StreamState& stream, const Entry& entry) const;
   Time end_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal,
               Time start) const;
   // Of its head.

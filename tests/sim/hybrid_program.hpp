@@ -94,6 +94,18 @@ class Nodes : public UniformMachine {
     return ring_plan(kind, size, static_cast<int>(members.size()), latency(*first, *last),
                      spec_.bandwidth);
   }
+  Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int kind,
+                          const Taken& taken) const override {
+    return UniformMachine::kernel_time_beside(kernel, cost, kind, taken) *
+           static_cast<std::uint64_t>(1 + kind);
+  }
+  // Of communications that leave a node, a half of the processors.
+  Taken waiting(Collective, const std::vector<int>& members) const override {
+    const auto [first, last] = std::minmax_element(members.begin(), members.end());
+    Taken taken = spec_.waiting;
+    if (*first / per_node_ != *last / per_node_) taken.multiprocessors /= 2;
+    return taken;
+  }
 
  private:
   UniformSpec spec_;
@@ -107,6 +119,7 @@ struct HybridCase {
   std::uint32_t launch_queue = 64;
   sim::Variability variability{};
   Fidelity fidelity = Fidelity::automatic;
+  bool interference = false;  // kernels beside communications have 2 or 3 of 4 processors
   World::Program program = hybrid_program;
 
   // In this process, once.
@@ -116,6 +129,13 @@ struct HybridCase {
     spec.alpha = 2_us;
     spec.bandwidth = BytesPerSecond(50e9);
     spec.host = {400_ns, 900_ns, 1500_ns, 5_us};
+    if (interference) {
+      spec.waiting.multiprocessors = 2;
+      spec.kernel_time_beside = [](const Kernel& kernel, const Cost&, const Taken& taken) {
+        const double left = std::max(1, 4 - taken.multiprocessors);
+        return to_time(Seconds(kernel.scalars[1] * 4 / left));
+      };
+    }
     const Nodes machine(spec, per_node, kinds);
     WorldOptions world;
     world.grid = plan.grid();
