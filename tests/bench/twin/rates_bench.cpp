@@ -40,7 +40,7 @@ constexpr Link links[]{{"100 ms", "{latency: 100ms, bandwidth: 1Gbps}"},
 
 struct Options {
   std::string platform;
-  int rounds = 3, steps = 12, samples = 768;
+  int rounds = 3, steps = 40, samples = 768;
   bool form = false;
 };
 
