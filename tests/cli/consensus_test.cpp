@@ -61,7 +61,7 @@ TEST_CASE("where replicas are equal their mean has the loss of each") {
 
 TEST_CASE("bf16 parameters are averaged as they are") {
   const Json result =
-      result_of(training("simulate", ddp, {"precision={parameters: bf16, activations: fp32}"}));
+      result_of(training("simulate", ddp, {"precision={parameters: bf16, activations: bf16}"}));
   CHECK(result["loss_consensus"][2]["loss"] == result["loss_held_out"]);
 }
 

@@ -189,3 +189,21 @@ TEST_CASE("the twin prints a line per case and a summary, in one form") {
     CHECK_MESSAGE(lines[1].contains(key), key);
   CHECK(run_process({ORRERY_TWIN, "--nonsense", "1"}).exit == 2);
 }
+
+TEST_CASE("the benchmark of gossip's rates prints a line per case and a summary, in one form") {
+  const Finished done = run_process({ORRERY_RATES, "--form"});
+  REQUIRE_MESSAGE(done.exit == 0, done.err);
+  std::vector<Json> lines;
+  for (const std::string& line : split(done.out, '\n'))
+    if (!line.empty()) lines.push_back(Json::parse(line));
+  REQUIRE(lines.size() == 2);
+  for (const char* key : {"case", "gradients_error", "averagings_error"})
+    CHECK_MESSAGE(lines[0].contains(key), key);
+  // An exchange of 100 ms a gradient, and a gradient that takes next to nothing.
+  CHECK(lines[0]["averagings_per_s"].get<double>() > 3);
+  CHECK(lines[0]["averagings_per_s"].get<double>() < 10);
+  CHECK(lines[1]["case"] == "summary");
+  for (const char* key : {"cases", "median_error", "worst_error", "passed"})
+    CHECK_MESSAGE(lines[1].contains(key), key);
+  CHECK(run_process({ORRERY_RATES, "--nonsense", "1"}).exit == 2);
+}

@@ -22,13 +22,11 @@
 // a memory peak is not exact, or the process grows by more than 15 % beside it (of
 // `low-communication`: the worst and the growth may be any).
 #include <fmt/core.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -36,9 +34,12 @@
 #include <string>
 #include <vector>
 
+#include "tests/bench/twin/measuring.hpp"
+
 namespace {
 
 using Json = nlohmann::ordered_json;
+using namespace orrery::bench;
 
 constexpr double least_compute_share = 0.30;
 constexpr int micro_batches = 4;  // per replica and step, unless it accumulates
@@ -181,38 +182,6 @@ Grid grid_of(const Options& options) {
   return grid;
 }
 
-std::string quoted(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-// Runs orrery; its stdout. Throws when it fails.
-std::string orrery(const std::vector<std::string>& arguments) {
-  std::string command = quoted(ORRERY_PROGRAM);
-  for (const std::string& argument : arguments) command += " " + quoted(argument);
-  std::FILE* const pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
-  std::string text;
-  char buffer[65536];
-  for (std::size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
-    text.append(buffer, n);
-  const int status = pclose(pipe);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw std::runtime_error("failed: " + command);
-  return text;
-}
-
-// The platform file of this machine, measured now.
-std::string calibrated(int round, int ranks) {
-  const std::filesystem::path results = ORRERY_SOURCE_DIR "/results/bench";
-  std::filesystem::create_directories(results);
-  const std::string file = (results / fmt::format("twin-platform-{}.yaml", round)).string();
-  std::fprintf(stderr, "calibrating (minutes): %s\n", file.c_str());
-  orrery({"calibrate", "--world", "cpu", "--ranks", std::to_string(ranks), "--out", file});
-  return file;
-}
-
 Json validate(const Case& one, const std::string& platform, const Options& options) {
   const int steps = one.steps > 0 ? one.steps : options.steps;
   std::vector<std::string> arguments{"validate",  one.scenario,
@@ -222,12 +191,7 @@ Json validate(const Case& one, const std::string& platform, const Options& optio
                                      "--set",     "platform.stack=" + options.stack,
                                      "--set",     fmt::format("run.steps={}", steps)};
   for (const std::string& setting : one.set) arguments.insert(arguments.end(), {"--set", setting});
-  return Json::parse(orrery(arguments));
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+  return Json::parse(run_orrery(arguments));
 }
 
 // What the rounds of a case tell together.
@@ -333,7 +297,7 @@ int run(const Options& options) {
   std::vector<std::vector<Json>> rounds(cases.size());
   for (int round = 1; round <= options.rounds; ++round) {
     const std::string platform =
-        options.platform.empty() ? calibrated(round, grid.ranks) : options.platform;
+        options.platform.empty() ? calibrated("twin", round, grid.ranks) : options.platform;
     for (std::size_t i = 0; i < cases.size(); ++i) {
       std::fprintf(stderr, "round %d of %d: %s\n", round, options.rounds, cases[i].name.c_str());
       rounds[i].push_back(validate(cases[i], platform, options));

@@ -1,0 +1,45 @@
+// Stochastic gradient push on the nodes that its authors used.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
+
+using namespace orrery;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+struct Step {
+  double seconds, compute;
+  double waiting() const { return seconds - compute; }
+};
+
+Step step_of(const std::string& algorithm) {
+  const Finished run =
+      orrery_with({"simulate", "scenarios/resnet-50-sgp.yaml", "--json", "--quiet", "--set",
+                   "algorithm={name: " + algorithm + ", optimizer: {name: momentum, lr: 0.1}}"});
+  REQUIRE_MESSAGE(run.exit == 0, run.err);
+  const Json result = run.json<Json>();
+  return {result["step_time_s"].get<double>(), result["time"]["compute_s"].get<double>()};
+}
+
+}  // namespace
+
+// Assran et al. 2019 (arXiv 1811.10792): 90 epochs of ImageNet (1,281,167 pictures) with 32 x 256
+// pictures a step take about 1.6 hours, and more than 5 with all-reduce: 0.41 s and 1.28 s a step.
+// All-reduce over ten gigabits a second moves its 2 x 31/32 x 102 MB in 0.18 s, beside the backward
+// pass for the most part, so the forecast gains what links of that rate can hide, and not a factor
+// of three: what was measured there over TCP is not told, and not modelled.
+TEST_CASE("over 10 Gb/s overlap-SGP hides the message that SGP waits for, and DDP hides a part") {
+  const Step ddp = step_of("ddp"), sgp = step_of("sgp"), overlap = step_of("overlap-sgp");
+  const double message = 25'557'032 * 4 / (0.9 * 1.25e9);
+  CHECK(sgp.waiting() == doctest::Approx(message).epsilon(0.02));
+  CHECK(overlap.waiting() < 0.01 * overlap.seconds);
+  CHECK(ddp.waiting() > 0);
+  CHECK(ddp.waiting() < 2 * message * 31 / 32 * 1.1);
+  const double steps = 90.0 * 1'281'167 / (32 * 256);
+  MESSAGE("90 epochs: " << steps * ddp.seconds / 3600 << " h by DDP, "
+                        << steps * overlap.seconds / 3600 << " h by overlap-SGP");
+  CHECK(steps * ddp.seconds / 3600 < 5);
+}
