@@ -36,7 +36,8 @@ struct TransformerSpec {
   std::int64_t window = 0;       // tokens that attention looks back; 0: all
   double rope_theta = 10'000;    // base of the rotary embedding; concerns values only, as does
   double norm_epsilon = 1e-5;
-  Parametrisation parametrisation = Parametrisation::standard;  // the other is refused
+  Parametrisation parametrisation = Parametrisation::standard;
+  std::int64_t base_width = 1;  // of mu, which is the standard one at this width
   // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`.
   std::int64_t experts = 0;            // 0: none
   std::int64_t experts_per_token = 1;  // that the router chooses

@@ -100,7 +100,8 @@ void check_composition(const Scenario& s, Problems& problems) {
     problems.add(path, why == entry.refuses.end() ? text : text + ": " + why->reason,
                  fine.empty() ? "" : "it composes with " + join(fine, ", "));
   }
-  const bool mu = s.model_spec.mlp.parametrisation == Parametrisation::mu;
+  const bool mu = s.model_spec.mlp.parametrisation == Parametrisation::mu ||
+                  s.model_spec.transformer.parametrisation == Parametrisation::mu;
   for (const Refusal& refusal : entry.refuses)
     if (mu && refusal.what == "mu")
       problems.add("algorithm.name",

@@ -169,6 +169,8 @@ TransformerShape transformer_shape(const TransformerSpec& spec) {
   shape.output_bias = spec.output_bias;
   shape.mlp_bias = spec.mlp_bias;
   shape.tied = spec.tied;
+  shape.parametrisation = spec.parametrisation;
+  shape.base_width = i(spec.base_width);
   shape.parallel_blocks = spec.parallel_blocks;
   shape.reversible = spec.reversible;
   shape.experts = i(spec.experts);
