@@ -76,9 +76,9 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
   waiting.patience = parts.options.patience;
   waiting.clock = parts.options.clock;
   transport_ = parts.options.transport(rank, std::move(waiting));
-  check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  transport_->stream_opened();
   keep_host_waits();
+  transport_->stream_opened();
+  check(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   origin_ = events_.take();
   check(cudaEventRecord(origin_, copies_), "cudaEventRecord");
   wait_for(copies_);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -61,6 +62,10 @@ struct Pending {
   Communication first;
   std::vector<View> inputs, outputs;
   std::size_t issued = 0;
+};
+
+struct Finish {
+  void operator()(cudaStream_t stream) const { finish(stream); }
 };
 
 // Where the members of a communicator meet, or two that exchange. Stays where it is.
@@ -137,26 +142,22 @@ struct LocalHub::State {
     {
       const std::lock_guard lock(mutex);
       if (const auto known = rooms.find(key); known != rooms.end()) return known->second;
+    }
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
+    std::unique_ptr<CUstream_st, Finish> fresh(made);  // finished where another member was first
+    const std::lock_guard lock(mutex);
+    auto known = rooms.find(key);
+    if (known == rooms.end()) {
       if (words_taken + parts + 1 > all_words)
         throw Error(Category::unavailable, "too many channels for ranks on one GPU");
       count_stream();
+      known = rooms.try_emplace(key).first;
+      known->second.hub = fresh.release();
+      known->second.issued.resize(parts);
+      known->second.words = words + std::exchange(words_taken, words_taken + parts + 1);
     }
-    cudaStream_t fresh = nullptr;
-    check(cudaStreamCreateWithFlags(&fresh, cudaStreamNonBlocking), "cudaStreamCreate");
-    Room* room = nullptr;
-    {
-      const std::lock_guard lock(mutex);
-      room = &rooms[key];
-      if (room->hub == nullptr) {
-        room->hub = std::exchange(fresh, nullptr);
-        room->issued.resize(parts);
-        room->words = words + std::exchange(words_taken, words_taken + parts + 1);
-      } else {  // another member was first
-        --streams;
-      }
-    }
-    finish(fresh);
-    return *room;
+    return known->second;
   }
 
   // All members have issued operation `number`: the stream of the room carries it out. They issue
