@@ -90,7 +90,8 @@ TEST_CASE("the labels of a shard are as concentrated as the Dirichlet distributi
           doctest::Approx((1 + alpha * 0.26) / (1 + alpha)).epsilon(off));
   }
   CHECK(same_label(deal_labels(ten, 400, 1e5, 1)) == doctest::Approx(0.1).epsilon(0.02));
-  CHECK(same_label(deal_labels(ten, 10, 1e-6, 1)) > 0.5);
+  // As many shards as labels, each wanting one: those that want the same have to share it.
+  CHECK(same_label(deal_labels(ten, 10, 1e-6, 1)) > 0.35);
 }
 
 TEST_CASE("the shards of a text are its records, of few ranges each, without what is held out") {
