@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -115,13 +116,21 @@ class Arena {
   std::vector<View> views_;
 };
 
-// When the first thread began and the last one ended.
-struct Span {
-  Clock::time_point first = Clock::time_point::max(), last = Clock::time_point::min();
-  double seconds() const { return std::chrono::duration<double>(last - first).count(); }
+// What a thread has taken: of the clock on the wall, and of a core.
+struct Taken {
+  double wall = 0, core = 0;
+  static Taken until_now() {
+    timespec own{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &own);
+    return {seconds_since({}),
+            static_cast<double>(own.tv_sec) + 1e-9 * static_cast<double>(own.tv_nsec)};
+  }
+  Taken operator-(const Taken& o) const { return {wall - o.wall, core - o.core}; }
 };
 
-// Runs all points once on `busy` threads in lockstep.
+// Runs all points once on `busy` threads: in lockstep, or where they are more than the cores, each
+// on its own. Some then wait while others run, seldom within a point and long: a point takes its
+// time on a core, times what the thread's whole round took over its time on a core.
 class Round {
  public:
   Round(const std::vector<KernelPoint>& points, std::vector<Arena>& arenas, int busy,
@@ -132,12 +141,10 @@ class Round {
         order_(order),
         calls_(calls),
         first_(first),
-        sums_(points.size()),
-        spans_(points.size()) {}
+        share_cores_(busy > static_cast<int>(std::thread::hardware_concurrency())),
+        sums_(points.size()) {}
 
-  // Mean seconds of a call over the threads, by point; where they are more than the cores, what all
-  // of them take for a call each, as some wait while others run and do not see it. `done` is told
-  // how many points are over.
+  // Mean seconds of a call over the threads, by point. `done` is told how many points are over.
   std::vector<double> run(const std::function<void(std::size_t)>& done) {
     std::barrier meet(busy_);
     std::vector<std::thread> threads;
@@ -146,43 +153,43 @@ class Round {
     work(0, meet, done);
     for (std::thread& thread : threads) thread.join();
     if (failure_) std::rethrow_exception(failure_);
-    const bool share_cores = busy_ > static_cast<int>(std::thread::hardware_concurrency());
-    for (std::size_t point = 0; point < sums_.size(); ++point)
-      sums_[point] = share_cores ? spans_[point].seconds() / calls_[point] : sums_[point] / busy_;
+    for (double& sum : sums_) sum /= busy_;
     return std::move(sums_);
   }
 
  private:
   void work(int thread, std::barrier<>& meet, const std::function<void(std::size_t)>& done) {
+    std::vector<double> own(points_.size());
+    const Taken start = Taken::until_now();
     for (std::size_t i = 0; i < order_.size(); ++i) {
       const std::size_t point = order_[i];
-      Span own;
       try {
-        own = measure(arenas_[static_cast<std::size_t>(thread)], points_[point].kernel,
-                      calls_[point], meet);
+        const Taken taken = measure(arenas_[static_cast<std::size_t>(thread)],
+                                    points_[point].kernel, calls_[point], meet);
+        own[point] = (share_cores_ ? taken.core : taken.wall) / calls_[point];
       } catch (...) {
         const std::lock_guard lock(mutex_);
         failure_ = std::current_exception();
         meet.arrive_and_drop();
         return;
       }
-      const std::lock_guard lock(mutex_);
-      sums_[point] += own.seconds() / calls_[point];
-      spans_[point].first = std::min(spans_[point].first, own.first);
-      spans_[point].last = std::max(spans_[point].last, own.last);
       if (done) done(i + 1);
     }
+    const Taken all = Taken::until_now() - start;
+    const std::lock_guard lock(mutex_);
+    for (std::size_t point = 0; point < own.size(); ++point)
+      sums_[point] += own[point] * (share_cores_ ? all.wall / all.core : 1);
   }
 
-  Span measure(Arena& arena, const Kernel& kernel, int calls, std::barrier<>& meet) const {
+  Taken measure(Arena& arena, const Kernel& kernel, int calls, std::barrier<>& meet) const {
     const KernelBodies& bodies = cpu_bodies();
     arena.lay_out(kernel);
     if (first_ || calls > 1) bodies.run(kernel, arena.operands(0));
-    meet.arrive_and_wait();
-    const Clock::time_point start = Clock::now();
+    if (!share_cores_) meet.arrive_and_wait();
+    const Taken start = Taken::until_now();
     for (int call = 0; call < calls; ++call)
       bodies.run(kernel, arena.operands(static_cast<std::size_t>(call) + 1));
-    return {start, Clock::now()};
+    return Taken::until_now() - start;
   }
 
   const std::vector<KernelPoint>& points_;
@@ -192,8 +199,8 @@ class Round {
   const std::vector<int>& calls_;
   const bool first_;  // kernels are met for the first time: a call before the one that counts
   std::mutex mutex_;
+  const bool share_cores_;
   std::vector<double> sums_;
-  std::vector<Span> spans_;
   std::exception_ptr failure_;
 };
 

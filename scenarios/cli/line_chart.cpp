@@ -141,7 +141,8 @@ std::string to_svg(const LineChart& chart) {
                   fmt::format("stroke=\"{}\" stroke-width=\"3\"", colour).c_str());
     out += text(x_end + 40, y + 4, "start", line.name);
   }
-  out += text((left + x_end) / 2, height - 12, "middle", chart.x_label);
+  out += text((left + x_end) / 2, height - 12, "middle",
+              chart.x_label + (xs.logarithmic ? ", logarithmic" : ""));
   out += fmt::format(
       "<text transform=\"translate(18 {:.1f}) rotate(-90)\" "
       "text-anchor=\"middle\">{}</text>\n",

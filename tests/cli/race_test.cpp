@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "scenarios/cli/line_chart.hpp"
 #include "tests/cli/process.hpp"
 
 using namespace orrery;
@@ -279,4 +280,19 @@ TEST_CASE("a value model is refused where it would not tell what the timed model
   const Finished real = orrery_with({"run", "scenarios/race.yaml"});
   CHECK(real.exit == 3);
   CHECK(contains(real.err, "beside value_model"));
+}
+
+TEST_CASE(
+    "a chart has a logarithmic axis where one line ends long before another, and room for names") {
+  const cli::Line slow{"slow", {1, 500, 1000}, {3, 2, 1}};
+  const std::string name(60, 'x');
+  const auto svg = [&](double soonest) {
+    return cli::to_svg({"seconds", "loss", {slow, {name, {1, soonest}, {3, 1}}}, std::nullopt});
+  };
+  CHECK(contains(svg(20), "seconds, logarithmic</text>"));
+  CHECK(!contains(svg(500), "logarithmic"));
+  CHECK(contains(svg(20), "M70.0 20.0L555.8 225.0L610.0 430.0"));   // 540 log 500 / log 1000
+  CHECK(contains(svg(500), "M70.5 20.0L340.0 225.0L610.0 430.0"));  // 540 / 2
+  const std::size_t at = svg(20).find("viewBox=\"0 0 ") + 13;
+  CHECK(std::stod(svg(20).substr(at)) > 610 + 60 * 6);
 }
