@@ -119,13 +119,14 @@ Tensor Decoupled::clear() {
 
 void Decoupled::update_shard() {
   optimizer_->begin_step(communication_);
-  for_alike(replica_.parameters(), [&](std::int64_t begin, std::int64_t end, bool decay) {
-    const std::int64_t from = std::max(begin, begin_) - begin_;
-    const std::int64_t to = std::min(end, begin_ + shard_) - begin_;
-    if (from < to)
-      optimizer_->update(communication_, weights_.slice(from, to), shard_gradient_.slice(from, to),
-                         from, decay, scale_);
-  });
+  for_alike(replica_.parameters(),
+            [&](std::int64_t begin, std::int64_t end, const UpdateRule& rule) {
+              const std::int64_t from = std::max(begin, begin_) - begin_;
+              const std::int64_t to = std::min(end, begin_ + shard_) - begin_;
+              if (from < to)
+                optimizer_->update(communication_, weights_.slice(from, to),
+                                   shard_gradient_.slice(from, to), from, rule, scale_);
+            });
 }
 
 void Decoupled::communicate(Update update) {

@@ -74,7 +74,7 @@ void Diloco::inner_step_issued(std::int64_t t) {
   }
   compute().after(mean(theta_i));
   outer_->begin_step(compute());
-  outer_->update(compute(), theta_, theta_i, 0, false, share_);
+  outer_->update(compute(), theta_, theta_i, 0, {}, share_);
   compute().copy(takes_part ? theta_ : kept_, theta_i);
   replica_.flat().weights_changed(compute(), 0, theta_i.elements());
 }

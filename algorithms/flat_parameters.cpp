@@ -99,6 +99,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.elements = spec.elements;
     p.block = block;
     p.decay = spec.decay;
+    p.rates = spec.rates;
     p.columns = spec.columns;
     for (const Axis axis : {Axis::tensor, Axis::expert})
       if (!spec.division.divides(axis)) p.replicated = p.replicated | axis;
@@ -202,9 +203,9 @@ void FlatParameters::add_squares(Stream& stream, const Tensor& sum) {
 
 void FlatParameters::update(Stream& stream, std::span<const Parameter> parameters,
                             const Tensor& scale) {
-  for_alike(parameters, [&](std::int64_t begin, std::int64_t end, bool decay) {
+  for_alike(parameters, [&](std::int64_t begin, std::int64_t end, const UpdateRule& rule) {
     for_own(begin, end, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
-      optimizer_->update(stream, values_at(from, own, n), gradients_at(from, own, n), own, decay,
+      optimizer_->update(stream, values_at(from, own, n), gradients_at(from, own, n), own, rule,
                          scale);
     });
   });

@@ -46,15 +46,19 @@ OnebitAdam::OnebitAdam(Replica& replica, const OnebitAdamOptions& options)
   const double beta = replica.options().optimizer.beta1;
   average_ = rank_.prepare(Kernel::linear_combination(elements(), 1 - beta, beta, Dtype::fp32));
   const auto epsilon = static_cast<float>(replica.options().optimizer.epsilon);
-  for_alike(replica.parameters(), [&](std::int64_t begin, std::int64_t end, bool decay) {
-    const auto shrink = static_cast<float>(decay ? replica.options().optimizer.weight_decay : 0);
+  for_alike(replica.parameters(), [&](std::int64_t begin, std::int64_t end,
+                                      const UpdateRule& rule) {
+    const auto factor = static_cast<float>(rule.rates.adaptive);
+    const auto shrink =
+        static_cast<float>(rule.decay ? replica.options().optimizer.weight_decay : 0);
     const Prepared step = rank_.prepare(Kernel::custom(  // theta, m, v, lr
         "frozen adam", {Role::update, Role::read, Role::read, Role::read},
-        [epsilon, shrink](std::span<const View> view) {
+        [factor, epsilon, shrink](std::span<const View> view) {
           const auto theta = floats(view[0]), m = floats(view[1]), v = floats(view[2]);
           const float lr = floats(view[3])[0];
           for (std::size_t i = 0; i < theta.size(); ++i)
-            if (v[i] > 0) theta[i] -= lr * (m[i] / (std::sqrt(v[i]) + epsilon) + shrink * theta[i]);
+            if (v[i] > 0)
+              theta[i] -= lr * (factor * m[i] / (std::sqrt(v[i]) + epsilon) + shrink * theta[i]);
         },
         Flops(0), bytes_of(4 * (end - begin), Dtype::fp32)));
     ranges_.push_back({begin, end, step});

@@ -47,7 +47,7 @@ void SlowMo::inner_step_issued(std::int64_t t) {
   momentum_->begin_step(compute());
   const double rate = momentum_->rate();  // alpha gamma_t
   compute().upload(inverse_rate_, {rate > 0 ? options_.slow_lr / rate : 0});
-  momentum_->update(compute(), start_, x, 0, false, inverse_rate_);
+  momentum_->update(compute(), start_, x, 0, {}, inverse_rate_);
   compute().copy(start_, x);
   replica_.flat().weights_changed(compute(), 0, x.elements());
 }

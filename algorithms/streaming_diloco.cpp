@@ -150,7 +150,7 @@ void StreamingDiloco::apply(const Fragment& p) {
   std::int64_t at = 0;
   for (const auto& [begin, end] : p.ranges) {
     const Tensor theta = theta_.slice(begin, end);
-    outer_->update(compute(), theta, slot.slice(at, at + end - begin), begin, false, {});
+    outer_->update(compute(), theta, slot.slice(at, at + end - begin), begin, {}, {});
     compute().launch(rank_.prepare(Kernel::linear_combination(end - begin, 1 - options_.mixing,
                                                               options_.mixing, Dtype::fp32)),
                      {theta, weights.slice(begin, end)});

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/models/parametrisation.hpp"
 #include "backend/axes.hpp"
 #include "backend/tensor.hpp"
 
@@ -35,18 +36,28 @@ struct Parameter {
   bool decay = true;
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Axes replicated;
+  RateFactors rates{};
 };
 
-// Calls f(begin, end, decay) for runs of neighbouring parameters that decay alike.
+// What an optimizer has to know of a parameter.
+struct UpdateRule {
+  bool decay = false;  // subject to weight decay
+  RateFactors rates{};
+  bool operator==(const UpdateRule&) const = default;
+};
+inline UpdateRule rule_of(const Parameter& p) { return {p.decay, p.rates}; }
+
+// Calls f(begin, end, rule) for runs of neighbouring parameters that are updated alike.
 template <class F>
 void for_alike(std::span<const Parameter> parameters, F f) {
   for (std::size_t i = 0; i < parameters.size();) {
     const std::int64_t begin = parameters[i].begin;
-    const bool decay = parameters[i].decay;
+    const UpdateRule rule = rule_of(parameters[i]);
     std::int64_t end = begin;
-    for (; i < parameters.size() && parameters[i].begin == end && parameters[i].decay == decay; ++i)
+    for (; i < parameters.size() && parameters[i].begin == end && rule_of(parameters[i]) == rule;
+         ++i)
       end += parameters[i].elements;
-    f(begin, end, decay);
+    f(begin, end, rule);
   }
 }
 

@@ -122,6 +122,25 @@ std::string TransformerSpec::too_large() const {
   return all <= 1e15 ? "" : fmt::format("about {:.0e} parameters are more than any model has", all);
 }
 
+namespace {
+
+template <class Spec>
+void describe_parametrisation(Fields<Spec>& f) {
+  f.field("parametrisation", &Spec::parametrisation)
+      .one_of({{"standard", Parametrisation::standard}, {"mu", Parametrisation::mu}})
+      .doc("mu: learning rates found at one width are good at all");
+  f.field("base_width", &Spec::base_width)
+      .between(1, 1'000'000)
+      .doc("of mu: the hidden width at which it is the standard parametrisation");
+  f.check([](const Spec& spec, const SectionProblems& p) {
+    if (spec.base_width != 1 && spec.parametrisation == Parametrisation::standard)
+      p.add("base_width", "the standard parametrisation has no base width",
+            "leave it out, or use parametrisation: mu");
+  });
+}
+
+}  // namespace
+
 void describe(Fields<TransformerSpec>& f) {
   f.field("layers", &TransformerSpec::layers).required().between(1, 100'000);
   f.field("hidden", &TransformerSpec::hidden).required().between(1, 1'000'000);
@@ -153,6 +172,7 @@ void describe(Fields<TransformerSpec>& f) {
       .positive()
       .doc("base of the rotary embedding");
   f.field("norm_epsilon", &TransformerSpec::norm_epsilon).positive();
+  describe_parametrisation(f);
   f.field("experts", &TransformerSpec::experts).between(0, 100'000).doc("0: no mixture");
   f.field("experts_per_token", &TransformerSpec::experts_per_token).between(1, 100'000);
   f.field("expert_ffn", &TransformerSpec::expert_ffn).between(0, 10'000'000).doc("0: ffn");
@@ -180,6 +200,9 @@ void describe(Fields<TransformerSpec>& f) {
             "give head_size");
     if (t.kv_heads > 0 && t.heads % t.kv_heads != 0)
       p.add("kv_heads", fmt::format("{} does not divide heads = {}", t.kv_heads, t.heads));
+    if (t.parametrisation == Parametrisation::mu && t.experts > 0)
+      p.add("parametrisation", "not available yet: mu of a mixture of experts",
+            "use standard, or a model without experts");
     if (t.learned_positions && t.max_positions == 0)
       p.add("learned_positions", "a table of positions needs max_positions");
     if (t.reversible && t.parallel_blocks)
@@ -215,6 +238,7 @@ void describe(Fields<MlpSpec>& f) {
   f.field("vocabulary", &MlpSpec::vocabulary).between(2, 65'536);
   f.field("reversible", &MlpSpec::reversible)
       .doc("hidden layers but the first are couplings of two");
+  describe_parametrisation(f);
 }
 
 void describe(Fields<ResnetShape>& f) {

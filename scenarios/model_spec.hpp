@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "algorithms/models/fno.hpp"
+#include "algorithms/models/parametrisation.hpp"
 #include "algorithms/models/revnet.hpp"
 #include "backend/core/config.hpp"
 
@@ -35,6 +36,8 @@ struct TransformerSpec {
   std::int64_t window = 0;       // tokens that attention looks back; 0: all
   double rope_theta = 10'000;    // base of the rotary embedding; concerns values only, as does
   double norm_epsilon = 1e-5;
+  Parametrisation parametrisation = Parametrisation::standard;
+  std::int64_t base_width = 1;  // of mu, which is the standard one at this width
   // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`.
   std::int64_t experts = 0;            // 0: none
   std::int64_t experts_per_token = 1;  // that the router chooses
@@ -70,6 +73,8 @@ void describe(Fields<TransformerSpec>& f);
 struct MlpSpec {
   std::int64_t context = 0, embedding = 0, hidden = 0, layers = 0, vocabulary = 256;
   bool reversible = false;  // hidden layers but the first are couplings of two
+  Parametrisation parametrisation = Parametrisation::standard;
+  std::int64_t base_width = 1;  // of mu, which is the standard one at this width
 
   std::int64_t parameters() const;
   std::int64_t multiply_adds() const;  // of all GEMMs, per sample

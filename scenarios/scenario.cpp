@@ -98,6 +98,14 @@ void check_composition(const Scenario& s, Problems& problems) {
     problems.add(path, why == entry.refuses.end() ? text : text + ": " + why->reason,
                  fine.empty() ? "" : "it composes with " + join(fine, ", "));
   }
+  const bool mu = s.model_spec.mlp.parametrisation == Parametrisation::mu ||
+                  s.model_spec.transformer.parametrisation == Parametrisation::mu;
+  for (const Refusal& refusal : entry.refuses)
+    if (mu && refusal.what == "mu")
+      problems.add("algorithm.name",
+                   fmt::format("{} does not compose with parametrisation mu: {}", entry.name,
+                               refusal.reason),
+                   "use another algorithm, or the standard parametrisation");
 }
 
 // A name of fidelity at `path`; `automatic`, with a problem, where it is none.

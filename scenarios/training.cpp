@@ -63,7 +63,8 @@ MlpShape mlp_shape(const Scenario& scenario) {
           i(spec.hidden),           i(spec.layers),
           i(spec.vocabulary),       i(scenario.data.micro_batch),
           scenario.micro_batches(), scenario.precision.activations,
-          spec.reversible};
+          spec.reversible,          spec.parametrisation,
+          i(spec.base_width)};
 }
 
 // Gathers the states that ranks have at the same step. Ranks may be threads, and some may be steps
@@ -137,6 +138,8 @@ TransformerShape transformer_shape(const TransformerSpec& spec) {
   shape.output_bias = spec.output_bias;
   shape.mlp_bias = spec.mlp_bias;
   shape.tied = spec.tied;
+  shape.parametrisation = spec.parametrisation;
+  shape.base_width = i(spec.base_width);
   shape.parallel_blocks = spec.parallel_blocks;
   shape.reversible = spec.reversible;
   shape.experts = i(spec.experts);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/models/parametrisation.hpp"
 #include "backend/rank.hpp"
 
 namespace orrery {
@@ -43,6 +44,7 @@ struct ParameterSpec {
   bool decay = true;         // subject to weight decay
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Division division{};
+  RateFactors rates{};
 };
 
 // Writes initial values of one rank's part of a parameter, whose number among all of the model is

@@ -44,10 +44,14 @@ class Embedding : public Block {
 // Z = X W, Y = gelu(Z + b); saved: Z
 class Hidden : public Block {
  public:
-  Hidden(const MlpShape& s, std::int64_t inputs) : shape_(s), inputs_(inputs) {
+  Hidden(const MlpShape& s, std::int64_t inputs, bool first) : shape_(s), inputs_(inputs) {
     parameters_ = {{"weight", inputs * s.hidden, 1.0 / std::sqrt(static_cast<double>(inputs)), 0,
                     true, s.hidden},
                    {"bias", s.hidden, 0, 0, false}};
+    if (s.mu()) {
+      parameters_[0].rates = first ? input_rates(s.width()) : hidden_rates(s.width());
+      parameters_[1].rates = input_rates(s.width());
+    }
     output_elements_ = saved_elements_ = backward_workspace_ = deferred_elements_ =
         std::int64_t{s.micro_batch} * s.hidden;
     backward_input_workspace_ = 0;
@@ -123,14 +127,18 @@ class Hidden : public Block {
   const Sequence* backward_weight_ = nullptr;
 };
 
-// logits = X W + b, loss = mean cross-entropy; kept: d logits, which the loss kernel leaves in
-// their place
+// logits = X W / n + b, loss = mean cross-entropy; n = 1 but under mu, where it is the width over
+// the base width. Kept: d logits, which the loss kernel leaves in their place
 class Head : public Block {
  public:
   explicit Head(const MlpShape& s) : shape_(s) {
     parameters_ = {{"weight", std::int64_t{s.hidden} * s.vocabulary,
                     1.0 / std::sqrt(static_cast<double>(s.hidden)), 0, true, s.vocabulary},
                    {"bias", s.vocabulary, 0, 0, false}};
+    if (s.mu()) {
+      parameters_[0].deviation = 1.0 / std::sqrt(static_cast<double>(s.base_width));
+      parameters_[0].rates = output_rates(s.width());
+    }
     kept_elements_ = forward_workspace_ = std::int64_t{s.micro_batch} * s.vocabulary;
     weights_read_input_ = true;
     computes_loss_ = true;
@@ -141,18 +149,20 @@ class Head : public Block {
     const Dtype t = shape_.dtype;
     const double scale = 1.0 / (static_cast<double>(b) * shape_.micro_batches);
     forward_ = &rank.sequence(
-        fmt::format("mlp.head.forward {}x{}x{} {} {}", b, h, v, scale, name(t)), [&](Sequence& s) {
+        fmt::format("mlp.head.forward {}x{}x{}/{} {} {}", b, h, v, factor(), scale, name(t)),
+        [&](Sequence& s) {
           const int p = s.slot("parameters"), x = s.slot("input"), w = s.slot("workspace"),
                     l = s.slot("kept");
           const int targets = s.slot("targets"), loss = s.slot("loss");
           s.add(rank.prepare(Kernel::gemm(b, v, h, t)),
                 {{x, 0, b * h}, {p, 0, weights}, {w, 0, b * v}});
+          multiply(rank, s, {w, 0, b * v});
           s.add(rank.prepare(Kernel::bias_activation(b, v, Activation::none, t)),
                 {{w, 0, b * v}, {p, weights, v}, {l, 0, b * v}});
           s.add(rank.prepare(Kernel::cross_entropy(b, v, scale, t)),
                 {{l, 0, b * v}, {targets, 0, b}, {loss, 0, 1}});
         });
-    const std::string shape = fmt::format("{}x{}x{} {}", b, h, v, name(t));
+    const std::string shape = fmt::format("{}x{}x{}/{} {}", b, h, v, factor(), name(t));
     backward_ = &rank.sequence("mlp.head.backward " + shape, [&](Sequence& s) {
       const int dl = s.slot("kept");
       input_gradient(rank, s, dl);
@@ -186,13 +196,21 @@ class Head : public Block {
     const int p = s.slot("parameters"), dx = s.slot("d_input");
     s.add(rank.prepare(Kernel::gemm(b, h, v, shape_.dtype, false, true)),
           {{dl, 0, b * v}, {p, 0, h * v}, {dx, 0, b * h}});
+    multiply(rank, s, {dx, 0, b * h});
   }
   void weight_gradient(Rank& rank, Sequence& s, int dl) const {
     const std::int64_t b = shape_.micro_batch, h = shape_.hidden, v = shape_.vocabulary;
     const int x = s.slot("input"), g = s.slot("gradients");
+    s.add(rank.prepare(Kernel::column_sum(b, v, shape_.dtype)), {{dl, 0, b * v}, {g, h * v, v}});
+    multiply(rank, s, {dl, 0, b * v});
     s.add(rank.prepare(Kernel::gemm(h, v, b, shape_.dtype, true, false, true)),
           {{x, 0, b * h}, {dl, 0, b * v}, {g, 0, h * v}});
-    s.add(rank.prepare(Kernel::column_sum(b, v, shape_.dtype)), {{dl, 0, b * v}, {g, h * v, v}});
+  }
+  double factor() const { return shape_.mu() ? 1 / shape_.width() : 1; }
+  void multiply(Rank& rank, Sequence& s, const SlotView& x) const {
+    if (shape_.mu())
+      s.add(rank.prepare(Kernel::linear_combination(x.elements, factor(), 0, shape_.dtype)),
+            {x, x});
   }
 
   MlpShape shape_;
@@ -213,8 +231,9 @@ Model make_mlp(const MlpShape& shape, std::shared_ptr<const std::string> text) {
   model.targets_per_sample = 1;
   model.text = std::move(text);
   model.blocks.push_back(std::make_shared<Embedding>(shape));
-  const auto first = std::make_shared<Hidden>(shape, std::int64_t{shape.context} * shape.embedding);
-  const auto later = std::make_shared<Hidden>(shape, shape.hidden);
+  const auto first =
+      std::make_shared<Hidden>(shape, std::int64_t{shape.context} * shape.embedding, true);
+  const auto later = std::make_shared<Hidden>(shape, shape.hidden, false);
   const std::int64_t stream = std::int64_t{shape.micro_batch} * shape.hidden;
   const std::shared_ptr<Block> layer = shape.reversible ? make_coupling(later, later) : later;
   model.blocks.push_back(first);

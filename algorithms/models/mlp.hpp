@@ -16,6 +16,12 @@ struct MlpShape {
   Dtype dtype = Dtype::fp32;
   // Hidden layers but the first are functions of couplings (reversible.hpp), two each.
   bool reversible = false;
+  // mu: hidden widths are those that grow; `embedding` and `vocabulary` stay.
+  Parametrisation parametrisation = Parametrisation::standard;
+  int base_width = 1;  // of mu
+
+  bool mu() const { return parametrisation == Parametrisation::mu; }
+  double width() const { return static_cast<double>(hidden) / base_width; }
 };
 
 // Blocks: embedding, `layers` hidden layers, head; reversible: embedding, hidden layer, doubling,

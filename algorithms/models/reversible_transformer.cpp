@@ -43,8 +43,16 @@ class Branch : public TransformerBlock {
   Range matrix(const std::string& name, std::int64_t rows, std::int64_t columns, double deviation,
                bool bias) {
     const Range range{parameter_elements(), rows * columns, bias ? columns : 0};
-    parameters_.push_back({name + ".weight", range.elements, deviation, 0, true, columns});
-    if (bias) parameters_.push_back({name + ".bias", columns, 0, 0, false});
+    parameters_.push_back({name + ".weight",
+                           range.elements,
+                           deviation / std::sqrt(s_.width()),
+                           0,
+                           true,
+                           columns,
+                           {},
+                           hidden_rates(s_.width())});
+    if (bias)
+      parameters_.push_back({name + ".bias", columns, 0, 0, false, 0, {}, input_rates(s_.width())});
     return range;
   }
   Range save(std::int64_t elements) {

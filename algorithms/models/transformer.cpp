@@ -55,6 +55,9 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
     throw Error(Category::config, "a sequence of " + std::to_string(shape.sequence) +
                                       " tokens needs as many learned positions; there are " +
                                       std::to_string(shape.learned_positions));
+  if (shape.mu() && shape.experts > 0)
+    throw Error(Category::config,
+                "not available yet: the mu parametrisation of a mixture of experts");
   if (const std::vector<std::string> reasons = shape.indivisible(); !reasons.empty()) {
     std::string all;
     for (const std::string& reason : reasons) all += (all.empty() ? "" : "; ") + reason;

@@ -52,7 +52,14 @@ struct TransformerShape {
   // runs again in the backward (stored_attention.hpp). Dropout of stored scores, and behind
   // attention and MLP, keeps a mask of bytes each. Stored scores and dropout are timing models.
   bool stored_attention = false, recompute_attention = false, dropout = false;
+  // mu: hidden, heads and ffn grow; vocabulary, positions and the size of a head stay, so that what
+  // attention divides by does too (where heads grew in size, it would have to be that size, not its
+  // root). Not of a mixture, whose router's width is the experts'.
+  Parametrisation parametrisation = Parametrisation::standard;
+  int base_width = 1;  // of mu
 
+  bool mu() const { return parametrisation == Parametrisation::mu; }
+  double width() const { return mu() ? static_cast<double>(hidden) / base_width : 1; }
   Norm norm() const { return norm_bias ? Norm::layer : Norm::rms; }
   int length() const {
     return sequence / context;

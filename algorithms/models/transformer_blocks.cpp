@@ -20,6 +20,7 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.stored_attention || s.recompute_attention || s.dropout)
     key += fmt::format(" {}{}{}", s.stored_attention ? "S" : "", s.recompute_attention ? "R" : "",
                        s.dropout ? "D" : "");
+  if (s.mu()) key += fmt::format(" mu {}", s.base_width);
   if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
   if (s.experts > 0)
     key += fmt::format(" e{}/{}x{}+{} {} {} {}", s.experts_per_token, s.experts, s.expert_ffn,
@@ -31,8 +32,9 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
 
 Range TransformerBlock::add_norm(const std::string& name) {
   const Range range{parameter_elements(), s_.hidden, s_.norm_bias ? s_.hidden : 0};
-  parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false});
-  if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
+  const RateFactors rates = input_rates(s_.width());
+  parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false, 0, {}, rates});
+  if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, rates});
   whole_.push_back({range.begin, range.elements + range.bias, 0});
   return range;
 }

@@ -10,6 +10,7 @@ namespace {
 ParameterSpec table(const char* name, const TransformerShape& s) {
   const std::int64_t rows = s.vocabulary / s.tensor;
   ParameterSpec spec{name, rows * s.hidden, 0.02, 0, true, s.hidden};
+  spec.rates = input_rates(s.width());  // and of the head, whose fan-in is the embedding's fan-out
   if (s.tensor > 1) spec.division = {Axis::tensor, rows, s.hidden, {}};
   return spec;
 }
@@ -22,7 +23,8 @@ class TokenEmbedding : public TransformerBlock {
     tokens_ = parameter_elements();
     if (!s.rotary && s.learned_positions > 0) {
       positions_ = std::int64_t{s.learned_positions} * s.hidden;
-      parameters_.push_back({"positions", positions_, 0.02, 0, true, s.hidden});
+      parameters_.push_back(
+          {"positions", positions_, 0.02, 0, true, s.hidden, {}, input_rates(s.width())});
       whole_.push_back({tokens_, positions_, 0});
     }
     partial_gradients_ = tensor_.sequence() && positions_ > 0;
@@ -89,7 +91,8 @@ class TokenEmbedding : public TransformerBlock {
   std::int64_t vocabulary_, tokens_ = 0, positions_ = 0;  // rows here; elements of the tables
 };
 
-// Final norm, logits, cross-entropy. Kept: the norm's output, and d logits in the place of the
+// Final norm, logits, cross-entropy; under mu the norm's output is divided by the width over the
+// base width. Kept: that output, and d logits in the place of the
 // logits. Over a divided vocabulary the loss takes three steps, between which ranks agree on each
 // row's maximum, then on its sum of exponentials and its target's logit (as Megatron-LM's
 // megatron/core/fusions/fused_cross_entropy.py does).
@@ -149,6 +152,7 @@ class LanguageHead : public TransformerBlock {
     const SlotView normed{k, 0, own}, logits{k, own, rows_ * vocabulary_};
     const SlotView targets{target, 0, rows_}, loss{sum, 0, 1};
     norm(rank, s, {x, 0, own}, norm_, p, normed);
+    multiply(rank, s, normed);
     const SlotView all = tensor_.gather(s, normed, {t, 0, rows_ * h});
     if (tensor_.sequence()) s.wait();
     s.add(rank.prepare(Kernel::gemm(rows_, vocabulary_, h, s_.dtype, false, true, false, "logits")),
@@ -193,7 +197,13 @@ class LanguageHead : public TransformerBlock {
             {d_logits, head_input, weight_.in(table_gradient)});
     if (!inputs) return;
     tensor_.wait(s);
+    multiply(rank, s, d_sum);
     norm_backward(rank, s, d_sum, {x, 0, own}, norm_, p, g, {}, {dx, 0, own});
+  }
+  void multiply(Rank& rank, PassProgram& s, const SlotView& x) const {
+    if (s_.mu())
+      s.add(rank.prepare(Kernel::linear_combination(x.elements, 1 / s_.width(), 0, s_.dtype)),
+            {x, x});
   }
   double scale() const { return 1.0 / (static_cast<double>(rows_) * s_.micro_batches); }
 

@@ -101,22 +101,25 @@ class Layer : public TransformerBlock {
     const Range range{parameter_elements(), s_.hidden * width, bias ? width : 0};
     Division division;
     if (!tensor_.alone()) division = {Axis::tensor, s_.hidden, s_.tensor * width, columns};
-    parameters_.push_back({name + ".weight", range.elements, 0.02, 0, true, width, division});
+    parameters_.push_back({name + ".weight", range.elements, hidden_deviation(0.02), 0, true, width,
+                           division, hidden_rates(s_.width())});
     if (!bias) return range;
     if (!tensor_.alone()) division.rows = 1;
-    parameters_.push_back({name + ".bias", width, 0, 0, false, 0, division});
+    parameters_.push_back(
+        {name + ".bias", width, 0, 0, false, 0, division, input_rates(s_.width())});
     return range;
   }
+  double hidden_deviation(double at_base) const { return at_base / std::sqrt(s_.width()); }
   // A matrix to `hidden` whose rows are divided over the tensor group; the bias, added to the sum,
   // is not.
   Range by_rows(const std::string& name, std::int64_t rows, double deviation, bool bias) {
     const Range range{parameter_elements(), rows * s_.hidden, bias ? s_.hidden : 0};
     Division division;
     if (!tensor_.alone()) division = {Axis::tensor, rows, s_.hidden, {}};
-    parameters_.push_back(
-        {name + ".weight", range.elements, deviation, 0, true, s_.hidden, division});
+    parameters_.push_back({name + ".weight", range.elements, hidden_deviation(deviation), 0, true,
+                           s_.hidden, division, hidden_rates(s_.width())});
     if (!bias) return range;
-    parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false});
+    parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, input_rates(s_.width())});
     whole_.push_back({range.begin + range.elements, s_.hidden, 0});
     return range;
   }

@@ -17,11 +17,12 @@ class AdamW : public Optimizer {
         first_(state("first_moment")),
         second_(state("second_moment")) {}
   void update(Stream& stream, const Tensor& value, const Tensor& gradient, std::int64_t begin,
-              bool decay, const Tensor& scale) override {
+              const UpdateRule& rule, const Tensor& scale) override {
     const std::int64_t n = value.elements();
+    const double factor = rule.rates.adaptive;
     const Kernel kernel =
-        Kernel::adamw(n, options_.lr, options_.beta1, options_.beta2, options_.epsilon,
-                      decay ? options_.weight_decay : 0, dtype_, gradient.dtype());
+        Kernel::adamw(n, options_.lr * factor, options_.beta1, options_.beta2, options_.epsilon,
+                      decay_over(rule, factor), dtype_, gradient.dtype());
     stream.launch(rank_.prepare(kernel),
                   {value, gradient, part(first_, begin, n), part(second_, begin, n),
                    part(master_, begin, n), scale, step_});

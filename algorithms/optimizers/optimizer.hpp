@@ -34,7 +34,7 @@ class Optimizer {
   // Updates `value`, whose state is elements [begin, begin + size), with `gradient` times
   // `scale` (a Values::always scalar; empty: 1).
   virtual void update(Stream& stream, const Tensor& value, const Tensor& gradient,
-                      std::int64_t begin, bool decay, const Tensor& scale) = 0;
+                      std::int64_t begin, const UpdateRule& rule, const Tensor& scale) = 0;
   // The learning rate of the step that was begun last.
   double rate() const { return options_.lr * schedule_multiplier(options_, steps_); }
   // The fp32 copy that is stepped in place of narrower parameters, or empty.
@@ -51,6 +51,10 @@ class Optimizer {
   Optimizer(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements,
             Dtype dtype);
   Tensor state(const char* name);  // fp32 zeros, `elements` of them
+  // Such that a rate times a factor shrinks a weight as the rate alone would.
+  double decay_over(const UpdateRule& rule, double factor) const {
+    return rule.decay ? options_.weight_decay / factor : 0;
+  }
   Tensor part(const Tensor& whole, std::int64_t begin,
               std::int64_t size) const;  // empty for an empty tensor
   OptimizerOptions options_;

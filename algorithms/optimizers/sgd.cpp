@@ -15,11 +15,12 @@ class Sgd : public Optimizer {
     if (options.name == "momentum") momentum_ = state("momentum");
   }
   void update(Stream& stream, const Tensor& value, const Tensor& gradient, std::int64_t begin,
-              bool decay, const Tensor& scale) override {
+              const UpdateRule& rule, const Tensor& scale) override {
     const std::int64_t n = value.elements();
+    const double factor = rule.rates.proportional;
     const Kernel kernel =
-        Kernel::sgd(n, options_.lr, momentum_ ? options_.momentum : 0, options_.nesterov,
-                    decay ? options_.weight_decay : 0, dtype_, gradient.dtype());
+        Kernel::sgd(n, options_.lr * factor, momentum_ ? options_.momentum : 0, options_.nesterov,
+                    decay_over(rule, factor), dtype_, gradient.dtype());
     stream.launch(rank_.prepare(kernel), {value, gradient, part(momentum_, begin, n),
                                           part(master_, begin, n), scale, step_});
   }

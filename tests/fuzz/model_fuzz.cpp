@@ -82,6 +82,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(unsigned char* data, std::size_t 
        "kind: resnet",
        "depth: 50",
        "image: 32",
+       "parametrisation: mu",
+       "base_width: 32",
        "window: 4096",
        "kv_heads: 2",
        "head_size: 100000",
