@@ -13,13 +13,25 @@
 //     for each p with t = t_p mod H:
 //       start the mean over workers of quantise(theta_p - theta_{m,p})
 //
+// With eager updates (Kale, Douillard and Donchev, "Eager Updates For Overlapped Communication and
+// Computation in DiLoCo", 2025, arXiv 2502.12996, algorithm 3) a meeting may take until the next of
+// its fragment, tau = H. Of k workers, m does not wait for its own share of a mean, and takes that
+// of the others when it arrives; each outer gradient still enters once, and workers have outer
+// parameters of their own:
+//
+//   for each p with t = t_p mod H:
+//     Delta_{m,p} <- theta_p - theta_{m,p};       Delta_p <- wait for the last mean, 0 at first
+//     theta_p <- OuterOpt(theta_p, Delta_{m,p} / k + (Delta_p - last Delta_{m,p} / k))
+//     theta_{m,p} <- alpha theta_{m,p} + (1 - alpha) theta_p             alpha = 0 as in DiLoCo
+//     start the mean over workers of quantise(Delta_{m,p})
+//
 // Cost, for P_p parameters of fragment p, P in all, k workers and b bytes a number (fp4: 1/2 and
 // scales):
 //   communication   2 (k-1)/k b P_p bytes per rank every H steps for each fragment: 2 (k-1)/k b P /
 //   H
 //                   per step, exposed only where it takes longer than tau steps
 //   memory          8 P bytes beside the inner algorithm's (theta and v), and 4 P_p for each
-//                   fragment under way
+//                   fragment under way; eager: 8 P_p, and all fragments are
 #include "algorithms/streaming_diloco.hpp"
 
 #include <algorithm>
@@ -37,12 +49,16 @@ void describe(Fields<StreamingDilocoOptions>& f) {
       .doc("which blocks make a fragment");
   f.field("overlap", &StreamingDilocoOptions::overlap)
       .at_least(0)
-      .doc("tau: inner steps that a meeting may take");
+      .doc("tau: inner steps that a meeting may take; default 1, of eager updates inner_steps");
   f.field("mixing", &StreamingDilocoOptions::mixing)
       .between(0, 1)
-      .doc("alpha: share of the worker's own parameters when a meeting ends");
+      .doc("alpha: share of the worker's own parameters when a meeting ends; default 0.5, eager 0");
+  f.field("eager", &StreamingDilocoOptions::eager)
+      .doc("a worker's own outer gradient is applied at once, the others' at the next meeting");
   f.check([](const StreamingDilocoOptions& o, const SectionProblems& p) {
-    if (o.overlap > o.inner_steps)
+    if (o.eager && o.tau() != o.overlap.value_or(o.inner_steps))
+      p.add("overlap", "an eager meeting takes until the next of its fragment", "leave it out");
+    if (o.tau() > o.inner_steps)
       p.add("overlap", "a fragment would meet again before its last meeting is over",
             "use at most inner_steps");
   });
@@ -97,16 +113,19 @@ StreamingDiloco::StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> in
   std::size_t most = 0;
   for (std::int64_t t = 0; t < options.inner_steps; ++t) {
     std::size_t here = 0;
-    for (std::int64_t back = 0; back <= options.overlap && back < options.inner_steps; ++back)
+    for (std::int64_t back = 0; back <= options.tau() && back < options.inner_steps; ++back)
       for (const Fragment& p : fragments_)
         if (p.offset == (t + options.inner_steps - back) % options.inner_steps) ++here;
     most = std::max(most, here);
   }
   const std::int64_t elements = largest_fragment(fragments_);
   for (std::size_t i = 0; i < most; ++i) {
-    deltas_.push_back(rank_.allocate(compute(), Label::communication, elements, Dtype::fp32,
+    for (std::vector<Tensor>* each : {&deltas_, &own_}) {
+      if (each == &own_ && !options.eager) continue;
+      each->push_back(rank_.allocate(compute(), Label::communication, elements, Dtype::fp32,
                                      {.name = "outer.gradient"}));
-    compute().launch(rank_.prepare(Kernel::fill(elements, 0, Dtype::fp32)), {deltas_.back()});
+      compute().launch(rank_.prepare(Kernel::fill(elements, 0, Dtype::fp32)), {each->back()});
+    }
   }
 }
 
@@ -115,18 +134,27 @@ bool StreamingDiloco::due(const Fragment& p, std::int64_t t) const {
 }
 
 void StreamingDiloco::inner_step_issued(std::int64_t t) {
-  if (options_.overlap > 0)
+  if (options_.eager) {
     for (const Fragment& p : fragments_)
-      if (due(p, t - options_.overlap)) apply(p);
+      if (due(p, t)) meet_eagerly(p);
+    return;
+  }
+  if (options_.tau() > 0)
+    for (const Fragment& p : fragments_)
+      if (due(p, t - options_.tau())) apply(p);
   for (const Fragment& p : fragments_) {
     if (!due(p, t)) continue;
     send(p);
-    if (options_.overlap == 0) apply(p);
+    if (options_.tau() == 0) apply(p);
   }
 }
 
 void StreamingDiloco::send(const Fragment& p) {
-  const Tensor& slot = deltas_[static_cast<std::size_t>(sent_++) % deltas_.size()];
+  under_way_.push_back(mean(take_outer_gradient(p, slot(deltas_, sent_++, p))));
+}
+
+// Into a slot, range by range.
+Tensor StreamingDiloco::take_outer_gradient(const Fragment& p, const Tensor& slot) {
   const Tensor weights = replica_.flat().weights();
   std::int64_t at = 0;
   for (const auto& [begin, end] : p.ranges) {
@@ -135,24 +163,51 @@ void StreamingDiloco::send(const Fragment& p) {
     subtract_from(theta_.slice(begin, end), delta);
     at += end - begin;
   }
-  under_way_.push_back(mean(slot.slice(0, p.elements)));
+  return slot;
 }
 
-void StreamingDiloco::apply(const Fragment& p) {
-  const Tensor& slot = deltas_[static_cast<std::size_t>(applied_) % deltas_.size()];
+void StreamingDiloco::wait_for_mean() {
   if (static_cast<std::int64_t>(under_way_.size()) == sent_ - applied_) {
     compute().after(under_way_.front());
     under_way_.pop_front();
   }
   ++applied_;
+}
+
+void StreamingDiloco::apply(const Fragment& p) {
+  const Tensor delta = slot(deltas_, applied_, p);
+  wait_for_mean();
+  step(p, delta);
+}
+
+// Fragments meet in turn, so the mean that comes next is this fragment's, and its slot the one that
+// is free next.
+void StreamingDiloco::meet_eagerly(const Fragment& p) {
+  const Tensor gradient = slot(deltas_, sent_, p), own = slot(own_, sent_, p);
+  const double share = 1.0 / rank_.size(Axis::island);
+  const auto add_own = [&](double factor) {
+    compute().launch(rank_.prepare(Kernel::linear_combination(p.elements, factor, 1, Dtype::fp32)),
+                     {own, gradient});
+  };
+  if (sent_ >= std::ssize(fragments_)) wait_for_mean();
+  add_own(-share);  // of the last meeting; both are 0 before the first
+  take_outer_gradient(p, own);
+  add_own(share);
+  step(p, gradient);
+  compute().copy(own, gradient);
+  under_way_.push_back(mean(gradient));
+  ++sent_;
+}
+
+void StreamingDiloco::step(const Fragment& p, const Tensor& gradient) {
   const Tensor weights = replica_.flat().weights();
   outer_->begin_step(compute());
   std::int64_t at = 0;
   for (const auto& [begin, end] : p.ranges) {
     const Tensor theta = theta_.slice(begin, end);
-    outer_->update(compute(), theta, slot.slice(at, at + end - begin), begin, {}, {});
-    compute().launch(rank_.prepare(Kernel::linear_combination(end - begin, 1 - options_.mixing,
-                                                              options_.mixing, Dtype::fp32)),
+    outer_->update(compute(), theta, gradient.slice(at, at + end - begin), begin, {}, {});
+    compute().launch(rank_.prepare(Kernel::linear_combination(end - begin, 1 - options_.alpha(),
+                                                              options_.alpha(), Dtype::fp32)),
                      {theta, weights.slice(begin, end)});
     replica_.flat().weights_changed(compute(), begin, end);
     at += end - begin;
@@ -177,6 +232,7 @@ void StreamingDiloco::visit(Archive& archive) {
   archive.field("applied", applied_);
   for (std::size_t i = 0; i < deltas_.size(); ++i)
     archive.field("gradient." + std::to_string(i), deltas_[i]);
+  for (std::size_t i = 0; i < own_.size(); ++i) archive.field("own." + std::to_string(i), own_[i]);
   outer_->visit(archive);
 }
 
@@ -185,3 +241,6 @@ void StreamingDiloco::visit(Archive& archive) {
 // Differences from the paper: the reduced outer gradient is sent back in the codec too (the paper
 // leaves open whether it is); a fragment's first meeting comes after t_p steps, not H; the scale of
 // the four-bit numbers, which the paper does not tell, is a power of two per block.
+// Eager updates send each fragment in turn, as the paper's variant of Streaming DiLoCo does. Of a
+// step 1/k is fresh: with many workers they come close to outer gradients that are delayed
+// altogether, for which the paper lowers the outer rate.

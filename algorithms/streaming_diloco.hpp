@@ -15,10 +15,13 @@ struct StreamingDilocoOptions : DilocoOptions {
     outer_lr = 0.4;
     codec.name = "fp4";
   }
-  std::int64_t fragment_layers = 3;  // blocks of a fragment; 0: one fragment
-  std::string pattern = "strided";   // strided | sequential
-  std::int64_t overlap = 1;          // tau, inner steps that a meeting may take
-  double mixing = 0.5;               // alpha, of the local parameters
+  std::int64_t fragment_layers = 3;     // blocks of a fragment; 0: one fragment
+  std::string pattern = "strided";      // strided | sequential
+  std::optional<std::int64_t> overlap;  // tau, inner steps that a meeting may take; 1, eager: H
+  std::optional<double> mixing;         // alpha, of the local parameters; 0.5, eager: 0
+  bool eager = false;                   // a worker's own outer gradient does not wait for the mean
+  std::int64_t tau() const { return eager ? inner_steps : overlap.value_or(1); }
+  double alpha() const { return mixing.value_or(eager ? 0 : 0.5); }
 };
 void describe(Fields<StreamingDilocoOptions>& f);
 
@@ -44,11 +47,19 @@ class StreamingDiloco : public Islands {
   bool due(const Fragment& p, std::int64_t t) const;
   void send(const Fragment& p);
   void apply(const Fragment& p);
+  void meet_eagerly(const Fragment& p);
+  Tensor take_outer_gradient(const Fragment& p, const Tensor& slot);
+  void wait_for_mean();
+  void step(const Fragment& p, const Tensor& gradient);
+  Tensor slot(const std::vector<Tensor>& all, std::int64_t number, const Fragment& p) const {
+    return all[static_cast<std::size_t>(number) % all.size()].slice(0, p.elements);
+  }
   StreamingDilocoOptions options_;
   std::vector<Fragment> fragments_;
   Tensor theta_;  // outer parameters
   std::unique_ptr<Optimizer> outer_;
   std::vector<Tensor> deltas_;           // outer gradients under way, in turn
+  std::vector<Tensor> own_;              // eager: this worker's part of each
   std::int64_t sent_ = 0, applied_ = 0;  // fragments, since the start of the training
   std::deque<Event> under_way_;          // their means; shorter after a resume: they are there
 };
