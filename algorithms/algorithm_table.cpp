@@ -15,7 +15,9 @@
 #include "algorithms/dgl.hpp"
 #include "algorithms/diloco.hpp"
 #include "algorithms/dpu.hpp"
+#include "algorithms/lagg_a.hpp"
 #include "algorithms/local_sgd.hpp"
+#include "algorithms/lopt_a.hpp"
 #include "algorithms/none.hpp"
 #include "algorithms/onebit_adam.hpp"
 #include "algorithms/petra.hpp"
@@ -59,6 +61,7 @@ const std::vector<std::string> trains_a_worker{"none", "ddp", "petra", "reversib
 template <class Made, class Options>
 AlgorithmPlan over_islands(const Node& node, Problems& problems) {
   auto options = read<Options>(node, problems);
+  if constexpr (std::is_base_of_v<LearnedOptions, Options>) load_weights(options, node, problems);
   AlgorithmSpec inner;
   if (!options.inner.is_null()) inner = read<AlgorithmSpec>(options.inner, problems);
   const std::vector<std::string>& fine = trains_a_worker;
@@ -70,11 +73,12 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
   options.inner = to_node(inner);
   AlgorithmPlan plan = inner.plan;
   plan.options = to_node(options);
-  plan.divide = [workers = options.workers, inner = inner.plan.divide](int n) {
-    const int islands = workers == 0 ? n : static_cast<int>(workers);
+  plan.divide = [options, inner = inner.plan.divide](int n) {
+    const int islands = options.workers == 0 ? n : static_cast<int>(options.workers);
     if (n % islands != 0)
       throw Error(Category::config,
                   fmt::format("{} workers need a multiple of {} replicas", islands, islands));
+    if constexpr (std::is_base_of_v<LearnedOptions, Options>) options.check_workers(islands);
     DataAxes axes = inner(n / islands);
     axes.island = islands;
     return axes;
@@ -163,6 +167,11 @@ const std::vector<Refusal> no_division{
 
 const std::vector<std::string> inside_and_inner{
     "tensor", "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
+const std::vector<std::string> learned_and_inner{
+    "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
+const char* const sees_tensors =
+    "not available yet: what a learned optimizer sees of a tensor is over the whole of it";
+const std::vector<Refusal> no_parts_of_tensors{{"tensor", sees_tensors}, {"expert", sees_tensors}};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
 const char* const decides_alone =
     "not available yet: ranks of one replica that agree on how many micro-batches to take";
@@ -177,6 +186,15 @@ const std::vector<std::string> whole_layers{"pipeline", "context", "recompute"};
 const char* const compresses_parts =
     "not available yet: ranks that hold some parameters alike would compress them differently";
 const std::vector<Refusal> no_parts{{"tensor", compresses_parts}, {"expert", compresses_parts}};
+const std::vector<Refusal> no_parts_no_mu{
+    {"tensor", compresses_parts},
+    {"expert", compresses_parts},
+    {"mu", "not available yet: learning rates by parameter of steps by signs"}};
+const std::vector<Refusal> no_company_no_mu = [] {
+  std::vector<Refusal> all = no_company;
+  all.push_back({"mu", "it has one smoothness, from which all its steps follow"});
+  return all;
+}();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> dividing{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{
@@ -212,6 +230,10 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        inside_and_inner,
        {},
        over_islands<StreamingDiloco, StreamingDilocoOptions>},
+      {"lopt-a", "arXiv 2312.02204", "algorithms/lopt_a.cpp", learned_and_inner,
+       no_parts_of_tensors, over_islands<LoptA, LoptAOptions>},
+      {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
+       no_parts_of_tensors, over_islands<LaggA, LaggAOptions>},
       {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company,
        decoupled<Acco, 2>},
       {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company,
@@ -222,7 +244,7 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        gossiping<A2cid2, A2cid2Options>},
       {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
        gossiping<AdPsgd, AdPsgdOptions>},
-      {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company,
+      {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company_no_mu,
        gossiping<Dadao, DadaoOptions>},
       {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
        pushing<SgpOptions>},
@@ -238,7 +260,7 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        compressed<PowerSgd, PowerSgdOptions>},
       {"onebit-adam", "arXiv 2102.02888", "algorithms/onebit_adam.cpp", whole_layers, no_parts,
        compressed<OnebitAdam, OnebitAdamOptions>},
-      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts,
+      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts_no_mu,
        compressed<Demo, DemoOptions>},
       {"petra", "arXiv 2406.02052", "algorithms/petra.cpp", stages_only, no_division,
        by_stages<Petra, PetraOptions>},
@@ -265,11 +287,6 @@ std::vector<std::string> algorithm_names() {
   return names;
 }
 
-const std::vector<std::string>& planned_algorithms() {
-  static const std::vector<std::string> all{"lopt-a", "lagg-a"};
-  return all;
-}
-
 void describe(Fields<AlgorithmSpec>& f) {
   f.field("name", &AlgorithmSpec::name)
       .doc(
@@ -285,13 +302,7 @@ void read_algorithm(AlgorithmSpec& algorithm, const std::string& path, Problems&
     return;
   }
   const std::string names = join(algorithm_names(), ", ");
-  std::vector<std::string> all = algorithm_names();
-  const std::vector<std::string>& planned = planned_algorithms();
-  if (std::find(planned.begin(), planned.end(), algorithm.name) != planned.end())
-    return problems.add(path, fmt::format("not available yet: algorithm {}", algorithm.name),
-                        "use one of " + names);
-  all.insert(all.end(), planned.begin(), planned.end());
-  const std::string near = did_you_mean(algorithm.name, all);
+  const std::string near = did_you_mean(algorithm.name, algorithm_names());
   problems.add(path, fmt::format("unknown algorithm '{}'", algorithm.name),
                near.empty() ? "there are " + names : near);
 }

@@ -66,8 +66,6 @@ struct AlgorithmEntry {
 const std::vector<AlgorithmEntry>& algorithm_table();
 const AlgorithmEntry* find_algorithm(const std::string& name);  // null: unknown
 std::vector<std::string> algorithm_names();
-// Names that mean something to a user already but cannot be had yet.
-const std::vector<std::string>& planned_algorithms();
 
 // The keys of `algorithm`.
 struct AlgorithmSpec {

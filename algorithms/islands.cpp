@@ -10,7 +10,8 @@ Islands::Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const Codec
       inner_(std::move(inner)) {
   if (rank_.size(Axis::island) == 1) return;
   communication_ = &rank_.stream("islands");
-  mean_.emplace(*communication_, rank_.channel(Axis::island, "islands"), codec_, elements);
+  channel_ = &rank_.channel(Axis::island, "islands");
+  mean_.emplace(*communication_, *channel_, codec_, elements);
 }
 
 StepEnd Islands::issue(Progress& progress) {
@@ -37,6 +38,11 @@ Tensor Islands::copy_of_weights(const char* name) {
 void Islands::subtract_from(const Tensor& theta, const Tensor& gradient) {
   compute().launch(rank_.prepare(Kernel::linear_combination(theta.elements(), 1, -1, Dtype::fp32)),
                    {theta, gradient});
+}
+
+void Islands::take_change(const Tensor& theta, const Tensor& weights) {
+  compute().launch(rank_.prepare(Kernel::linear_combination(theta.elements(), -1, 1, Dtype::fp32)),
+                   {theta, weights});
 }
 
 Bytes Islands::sent_in_mean(std::int64_t elements) const {

@@ -23,7 +23,7 @@ struct IslandOptions {
 };
 
 template <class Options>
-void describe_islands(Fields<Options>& f) {
+void describe_islands(Fields<Options>& f, bool with_codec = true) {
   const auto own = []<class M>(M IslandOptions::*member) {
     return static_cast<M Options::*>(member);
   };
@@ -33,7 +33,8 @@ void describe_islands(Fields<Options>& f) {
   f.field("inner_steps", own(&IslandOptions::inner_steps))
       .at_least(1)
       .doc("H: steps between two meetings");
-  f.section("codec", own(&IslandOptions::codec)).doc("how the workers' numbers are sent");
+  if (with_codec)
+    f.section("codec", own(&IslandOptions::codec)).doc("how the workers' numbers are sent");
   f.open("inner", own(&IslandOptions::inner))
       .doc("the algorithm that trains a worker, with its optimizer; default ddp");
 }
@@ -58,6 +59,9 @@ class Islands : public Algorithm {
   Bytes sent_in_mean(std::int64_t elements) const;
 
   Stream& compute() const { return replica_.compute(); }
+  // Where islands meet, and its stream; of a single one neither.
+  Stream* communication() const { return communication_; }
+  Channel* channel() const { return channel_; }
   // Issues the mean of a vector of the compute stream over the islands, on the communication
   // stream; the compute stream waits only where it is told to.
   Event mean(const Tensor& x);
@@ -65,6 +69,8 @@ class Islands : public Algorithm {
   Tensor copy_of_weights(const char* name);
   // `gradient` <- theta - gradient, on the compute stream.
   void subtract_from(const Tensor& theta, const Tensor& gradient);
+  // `weights` <- weights - theta.
+  void take_change(const Tensor& theta, const Tensor& weights);
 
   Replica& replica_;
   Rank& rank_;
@@ -74,6 +80,7 @@ class Islands : public Algorithm {
   std::unique_ptr<Algorithm> inner_;
   std::optional<CompressedMean> mean_;  // absent: a single island
   Stream* communication_ = nullptr;
+  Channel* channel_ = nullptr;
 };
 
 }  // namespace orrery

@@ -140,14 +140,15 @@ Json schedules(const std::string&) {
   return all;
 }
 
-// Below scenarios/, but for models, measured cases, texts and sources.
+// Below scenarios/, but for models, learned optimizers, measured cases, texts and sources.
 Json scenarios(const std::string& root) {
   std::vector<std::string> files;
   std::error_code none;
   for (const auto& entry : fs::recursive_directory_iterator(fs::path(root) / "scenarios", none)) {
     const std::string file = fs::path(entry.path()).lexically_relative(root).generic_string();
-    const bool other =
-        file.starts_with("scenarios/models/") || file.starts_with("scenarios/published/");
+    const bool other = file.starts_with("scenarios/models/") ||
+                       file.starts_with("scenarios/learned/") ||
+                       file.starts_with("scenarios/published/");
     if (file.ends_with(".yaml") && !other) files.push_back(file);
   }
   std::sort(files.begin(), files.end());

@@ -89,7 +89,6 @@ const std::vector<Expected> expected{
     {"octal_number.yaml", 4, 14,
      "run.steps: expected a whole number, got '010' with a leading zero",
      "numbers are decimal; drop the zero"},
-    {"planned_algorithm.yaml", 4, 13, "not available yet: algorithm lopt-a", "use "},
     {"tagged_value.yaml", 4, 13, "tags such as '!!str' are not used here",
      "quote a value to make it a string"},
     {"tagged_value.yaml", 4, 13, "run.seed: expected a whole number, got the text '1'",

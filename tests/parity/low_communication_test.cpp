@@ -14,6 +14,8 @@ struct Named {
   std::string name, yaml;
 };
 
+const std::string learned = std::string(ORRERY_SOURCE_DIR) + "/scenarios/learned/";
+
 // By name, with what makes everything of it happen within a few steps.
 const std::vector<Named> cases{
     {"none", "{name: none}"},
@@ -29,6 +31,12 @@ const std::vector<Named> cases{
     {"diloco", "{name: diloco, inner_steps: 4, codec: {name: bf16}}"},
     {"streaming-diloco",
      "{name: streaming-diloco, inner_steps: 6, fragment_layers: 2, overlap: 3}"},
+    {"streaming-diloco",
+     "{name: streaming-diloco, inner_steps: 4, fragment_layers: 2, eager: true}"},
+    {"lopt-a", "{name: lopt-a, inner_steps: 3, weights: " + learned + "averaging.yaml}"},
+    {"lagg-a", "{name: lagg-a, inner_steps: 3, weights: " + learned + "averaging-4-workers.yaml}"},
+    {"lagg-a", "{name: lagg-a, inner_steps: 2, sharded: false, weights: " + learned +
+                   "averaging-4-workers.yaml}"},
     {"acco", "{name: acco, optimizer: {weight_decay: 0.1}}"},
     {"dpu", "{name: dpu}"},
     {"a2cid2", "{name: a2cid2, rate: 2, clip_norm: 1}"},

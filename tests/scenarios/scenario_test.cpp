@@ -181,8 +181,8 @@ TEST_CASE("what is not available yet is said, not ignored") {
       said = said || (m.file == "--set" && m.text.find("not available yet") != std::string::npos);
     CHECK_MESSAGE(said, setting);
   };
-  for (const char* setting : {"algorithm.name=lopt-a", "precision.parameters=fp8",
-                              "precision.master=bf16", "precision.activations=fp32"})
+  for (const char* setting :
+       {"precision.parameters=fp8", "precision.master=bf16", "precision.activations=fp32"})
     refused(setting);
 }
 
