@@ -240,3 +240,6 @@ void StreamingDiloco::visit(Archive& archive) {
 // Differences from the paper: the reduced outer gradient is sent back in the codec too (the paper
 // leaves open whether it is); a fragment's first meeting comes after t_p steps, not H; the scale of
 // the four-bit numbers, which the paper does not tell, is a power of two per block.
+// Eager updates send each fragment in turn, as the paper's variant of Streaming DiLoCo does. Of a
+// step 1/k is fresh: with many workers they come close to outer gradients that are delayed
+// altogether, for which the paper lowers the outer rate.

@@ -168,6 +168,22 @@ TEST_CASE("LAgg-A with a shard on each worker is LAgg-A with all Deltas on all o
   CHECK(largest_difference(x, weights_after(mlp)) < 2e-5);
 }
 
+TEST_CASE("what a network sees of the past is kept when a training stops") {
+  const WeightsFile one(random_network(1)), four(random_network(workers));
+  for (const std::string& yaml :
+       {algorithm("lopt-a", one.path()), algorithm("lagg-a", four.path())})
+    for (const std::int64_t columns : {5, 0}) {
+      AlgorithmCase whole = unlike_workers(yaml, {0, 1, 2, 3}, columns);
+      const std::vector<float> at_once = weights_after(whole);
+      AlgorithmCase first = whole;
+      first.stop = 4;
+      const WorldResult stopped = run_in_sim(setup_of(first), training_of(first));
+      REQUIRE_MESSAGE(!stopped.error, why(stopped));
+      whole.resume = &stopped;
+      CHECK(weights_after(whole) == at_once);
+    }
+}
+
 namespace {
 
 // Metz et al.'s features of one tensor in doubles, whole matrices at a time.
