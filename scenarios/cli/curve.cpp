@@ -79,17 +79,22 @@ void fill_curve(Result& result, const RunReport& report) {
       sent += static_cast<double>(channel.use.bytes.value);
   const double sent_each = sent / static_cast<double>(report.ranks.size()) /
                            static_cast<double>(std::max<std::int64_t>(1, in.subject.steps));
+  const std::vector<Step> steps = together(in, report);
+  for (const Step& step : steps)
+    if (step.losses > 0) result.loss.push_back(step.loss / step.losses);
   std::int64_t samples = 0;
-  for (const Step& step : in.takes_turns ? in_order(in, report) : together(in, report)) {
+  for (const Step& step : in.takes_turns ? in_order(in, report) : steps) {
     if (step.losses == 0) continue;
     samples += step.samples;
-    result.loss.push_back(step.loss / step.losses);
-    const std::size_t done = result.loss.size();
+    result.curve.loss.push_back(step.loss / step.losses);
+    const std::size_t done = result.curve.loss.size();
     result.curve.seconds.push_back(step.ended);
     result.curve.samples.push_back(samples);
     result.curve.bytes_per_rank.push_back(
         done <= in.sent.size() ? in.sent[done - 1] : sent_each * static_cast<double>(done));
   }
+  for (ConsensusRow& row : result.input.loss_consensus)
+    row.seconds = steps.at(static_cast<std::size_t>(row.step - in.steps_before) - 1).ended;
 }
 
 }  // namespace orrery::cli

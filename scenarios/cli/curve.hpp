@@ -5,9 +5,7 @@
 
 namespace orrery::cli {
 
-// Fills loss and curve of a result whose input is there. A step is that of all
-// workers; where they take steps as they come to them, it is as many of their steps as there are
-// workers, in the order in which these ended.
+// Fills loss and curve of a result whose input is there.
 void fill_curve(Result& result, const RunReport& report);
 
 }  // namespace orrery::cli

@@ -77,11 +77,10 @@ const std::vector<Figure> figure_table{
      "every world. Fragmentation and what a framework itself holds are not in it."},
     {"loss", "nats", "Mean over replicas, per step; empty when values are virtual."},
     {"loss_at", "",
-     "What it took until each of these losses: simulated or measured seconds, samples of all "
+     "By step its loss and what it took until then: simulated or measured seconds, samples of all "
      "workers, bytes that a rank sent (by the algorithm's cost block, else by the counters, "
      "on average over ranks and steps). Under gossip a step is as many gradients as there are "
-     "workers, in the "
-     "order in which they ended."},
+     "workers, in the order in which they ended; `loss` goes by each worker's own steps."},
     {"loss_held_out", "nats",
      "Mean loss of the model at the end on data.held_out; absent where nothing is held out."},
     {"loss_consensus", "nats",

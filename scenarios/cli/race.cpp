@@ -57,18 +57,19 @@ struct Runner {
 // What is drawn and raced to the target: by step, or at the steps after which the mean of all
 // workers was evaluated, each with what it took until then.
 Json points_of(const Result& result) {
-  const std::vector<ConsensusRow>& evaluations = result.loss_consensus;
+  const std::vector<ConsensusRow>& evaluations = result.input.loss_consensus;
   Json points{{"loss_of", evaluations.empty() ? "workers" : "mean of workers"}};
-  const auto add = [&](std::size_t step, double loss) {
+  const auto add = [&](std::size_t step, double loss, double seconds) {
     points["steps"].push_back(step);
     points["loss"].push_back(loss);
-    points["seconds"].push_back(result.curve.seconds.at(step - 1));
+    points["seconds"].push_back(seconds);
     points["samples"].push_back(result.curve.samples.at(step - 1));
     points["bytes_per_rank"].push_back(result.curve.bytes_per_rank.at(step - 1));
   };
-  for (const ConsensusRow& row : evaluations) add(static_cast<std::size_t>(row.step), row.loss);
-  for (std::size_t step = 1; evaluations.empty() && step <= result.loss.size(); ++step)
-    add(step, result.loss.at(step - 1));
+  for (const ConsensusRow& row : evaluations)
+    add(static_cast<std::size_t>(row.step), row.loss, row.seconds);
+  for (std::size_t step = 1; evaluations.empty() && step <= result.curve.loss.size(); ++step)
+    add(step, result.curve.loss.at(step - 1), result.curve.seconds.at(step - 1));
   return points;
 }
 

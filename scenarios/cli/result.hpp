@@ -58,6 +58,13 @@ struct StalenessRow {
   double share = 0;
 };
 
+// The loss on data.held_out of the mean of all replicas' parameters, after so many steps of each.
+struct ConsensusRow {
+  std::int64_t step = 0;
+  double loss = 0;
+  double seconds = 0;  // when the last of them had ended
+};
+
 // What is known before the run.
 struct ResultInput {
   Subject subject;
@@ -85,10 +92,11 @@ struct ResultInput {
   bool takes_turns = false;  // workers take steps as they come to them, `subject.steps` on average
   std::vector<double> sent;  // bytes of a rank until each step, by plan; empty: as counted
   std::vector<StalenessRow> staleness;
-  bool unequal = false;           // GPUs differ, in kind or condition
-  std::vector<LinkRow> links;     // where they were counted
-  std::vector<LinkUse> link_use;  // there too
-  std::int64_t steps_before = 0;  // of a resumed run; subject.steps are this process's
+  std::vector<ConsensusRow> loss_consensus;  // every data.evaluate_every steps
+  bool unequal = false;                      // GPUs differ, in kind or condition
+  std::vector<LinkRow> links;                // where they were counted
+  std::vector<LinkUse> link_use;             // there too
+  std::int64_t steps_before = 0;             // of a resumed run; subject.steps are this process's
   double wall_s = 0, cpu_s = 0;
 };
 
@@ -98,20 +106,16 @@ struct WorkerRow {
   double idle_share = 0;    // of the counted steps in which it does not compute
 };
 
-// The loss on data.held_out of the mean of all replicas' parameters, after so many steps of each.
-struct ConsensusRow {
-  std::int64_t step = 0;
-  double loss = 0;
-};
-
 struct CommunicationRow {
   std::string group, operation, lane;
   double calls = 0, bytes_per_rank = 0, time_s = 0, exposed_s = 0;
 };
 
 // By step with a loss, what it took until then: time, samples of all workers, bytes that a rank
-// sent.
+// sent. A step is that of all workers; where they take steps as they come to them, it is as many of
+// their steps as there are workers, in the order in which these ended.
 struct Curve {
+  std::vector<double> loss;  // mean of the step
   std::vector<double> seconds;
   std::vector<std::int64_t> samples;
   std::vector<double> bytes_per_rank;
@@ -137,10 +141,9 @@ struct Result {
   int memory_rank = 0;
   Bytes peak_bytes;
   BytesByLabel by_label{};
-  std::vector<double> loss;                  // mean over replicas, per step
-  Curve curve;                               // beside it
-  std::optional<double> loss_held_out;       // of the model at the end, on data.held_out
-  std::vector<ConsensusRow> loss_consensus;  // every data.evaluate_every steps
+  std::vector<double> loss;  // mean over replicas, per step
+  Curve curve;
+  std::optional<double> loss_held_out;  // of the model at the end, on data.held_out
   std::uint64_t activities = 0, flows = 0;
   std::uint64_t peak_rss_bytes = 0;
   std::string version, build;

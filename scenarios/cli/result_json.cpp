@@ -129,11 +129,12 @@ Json body_json(const Result& r) {
   j["memory"] = memory_json(r);
   j["loss"] = r.loss;
   if (!r.loss.empty())
-    j["loss_at"] = {{"seconds", r.curve.seconds},
+    j["loss_at"] = {{"loss", r.curve.loss},
+                    {"seconds", r.curve.seconds},
                     {"samples", r.curve.samples},
                     {"bytes_per_rank", r.curve.bytes_per_rank}};
   if (r.loss_held_out) j["loss_held_out"] = *r.loss_held_out;
-  for (const ConsensusRow& row : r.loss_consensus)
+  for (const ConsensusRow& row : in.loss_consensus)
     j["loss_consensus"].push_back({{"step", row.step}, {"loss", row.loss}});
   j["activities"] = r.activities;
   j["flows"] = r.flows;

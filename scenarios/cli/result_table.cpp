@@ -202,9 +202,9 @@ std::string to_table(const Result& r, bool color) {
                        r.loss.front(), r.loss.back(), r.loss.size());
   if (r.loss_held_out)
     out += fmt::format("            {:.4f} on held-out text\n", *r.loss_held_out);
-  if (!r.loss_consensus.empty())
+  if (!r.input.loss_consensus.empty())
     out += fmt::format("            {:.4f} there by the mean of all replicas after {} steps\n",
-                       r.loss_consensus.back().loss, r.loss_consensus.back().step);
+                       r.input.loss_consensus.back().loss, r.input.loss_consensus.back().step);
   out += "\n" + time_table(r);
   if (!r.communication.empty()) out += "\n" + communication_table(r);
   out += staleness_table(r.input.staleness) + workers_table(r);
@@ -224,14 +224,14 @@ std::string metrics_csv(const RunReport& report, const Result& result) {
   const auto& marks = report.ranks[0].steps;
   const Curve& curve = result.curve;
   const bool in_turns = result.input.takes_turns && !result.loss.empty();
-  const std::size_t steps = in_turns ? result.loss.size() : marks.size();
+  const std::size_t steps = in_turns ? curve.loss.size() : marks.size();
   for (std::size_t step = 0; step < steps; ++step) {
     const double ended = in_turns ? curve.seconds[step] : marks[step].at.seconds().value;
     out += fmt::format("{},{:.12f},",
                        step + 1 + static_cast<std::size_t>(result.input.steps_before), ended);
-    out += step < result.loss.size() ? fmt::format("{:.9g},{},{:.0f}\n", result.loss[step],
-                                                   curve.samples[step], curve.bytes_per_rank[step])
-                                     : ",,\n";
+    out += step < curve.loss.size() ? fmt::format("{:.9g},{},{:.0f}\n", curve.loss[step],
+                                                  curve.samples[step], curve.bytes_per_rank[step])
+                                    : ",,\n";
   }
   return out;
 }

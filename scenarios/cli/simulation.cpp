@@ -209,9 +209,9 @@ Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const
   const InterruptGuard guard;
   if (scenario.run.record) write_file_atomically(*scenario.run.record, to_text(report.decisions));
   if (held_out) in.evaluation_flops = held_out->matrix_flops * in.ranks;
+  in.loss_consensus = told.consensus.losses();
   Result result = make_result(std::move(in), report);
   if (held_out) result.loss_held_out = held_out->loss;
-  result.loss_consensus = told.consensus.losses();
   return {std::move(report), std::move(result)};
 }
 

@@ -125,9 +125,9 @@ TEST_CASE("every figure of a result is explained, in the result's order") {
   }
   std::vector<std::string> explained;
   for (const cli::Figure& figure : cli::figures())
-    if (std::string name = figure.name;
-        name != "loss_held_out" && name != "loss_consensus" && name != "steps_before" &&
-        name != "workers" && name != "loss_at")
+    if (std::string name = figure.name; name != "loss_held_out" && name != "loss_consensus" &&
+                                        name != "steps_before" && name != "workers" &&
+                                        name != "loss_at")
       explained.push_back(std::move(name));
   CHECK(explained == keys);
   CHECK(contains(orrery_with({"explain", "mfu"}).out, "dense peaks"));

@@ -118,7 +118,7 @@ TEST_CASE("a value model gossips when the timed model would, and its gradients a
     CHECK(sent_per_step(twin) == doctest::Approx(sent_per_step(timed)).epsilon(0.01));
     CHECK(mean_staleness(twin) == doctest::Approx(mean_staleness(timed)).epsilon(0.02));
     CHECK(mean_staleness(timed) > 0);
-    CHECK(twin["loss"].size() == 40);
+    CHECK(twin["loss_at"]["loss"].size() == 40);
   }
 }
 
@@ -135,7 +135,7 @@ TEST_CASE("a slow worker of four makes a quarter of the gradients of the others 
   for (const std::size_t fast : {0, 1, 2})
     CHECK(share(fast) / share(3) == doctest::Approx(4).epsilon(0.15));
   const Json& at = r["loss_at"];
-  CHECK(r["loss"].size() == 60);
+  CHECK(at["loss"].size() == 60);
   CHECK(at["samples"].back() == 60 * 32);
   CHECK(std::is_sorted(at["seconds"].begin(), at["seconds"].end()));
   // In steps of all, whose time goes on evenly: it was sorted before it was counted.
