@@ -15,8 +15,9 @@ class SimgridReader : private XmlText {
 
   SimgridNetwork read() {
     if (const std::size_t bad = invalid_utf8(text()); bad != std::string::npos) {
-      fail_at(bad, 1, "this is not UTF-8");
-      problems().throw_if_any();
+      ConfigMessage message = message_at(mark(bad, 1), "this is not UTF-8");
+      message.excerpt.clear();  // which no terminal would show
+      throw ConfigError({message});
     }
     pugi::xml_document document;
     const pugi::xml_parse_result parsed = document.load_buffer(

@@ -151,6 +151,7 @@ TEST_CASE("nodes and hosts that do not fit each other are refused where they are
 TEST_CASE("what a platform file says wrongly is told at its line and column") {
   CHECK(refusal("").starts_with("1:1 this is not XML"));
   CHECK(refusal("<platform version=\"4.1\">\n<zone id=\"z\"").starts_with("2:"));
+  CHECK(refusal("<platform\n\xff>").starts_with("2:1 this is not UTF-8"));
   CHECK(refusal("<a/>").starts_with("1:1 a SimGrid platform begins with <platform"));
   CHECK(refusal("<platform version=\"3\"><zone id=\"z\" routing=\"Full\"/></platform>")
             .starts_with("1:2 expected a platform of version 4, got '3'"));
