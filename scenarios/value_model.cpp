@@ -35,6 +35,8 @@ void check_timed(const Scenario& s, const Mark& mark, Problems& problems) {
   if (s.run.fidelity == Fidelity::flow || s.run.fidelity == Fidelity::messages ||
       !s.run.group_fidelity.empty())
     refuse("over contended links", "set run.fidelity to auto or analytic");
+  if (s.machines.stack.interference)
+    refuse("where communications slow kernels down", "use a stack without interference");
   if (s.run.folding == Folding::on)
     problems.add(mark, "ranks that compute values differ, so they cannot be folded",
                  "leave run.folding out");
