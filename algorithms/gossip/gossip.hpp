@@ -9,8 +9,8 @@
 //
 // Cost, for P parameters:
 //   communication  4 P bytes sent and received per averaging and worker, and by two where one
-//                  joins; one all-reduce of 4 P
-//                  bytes at the end, after which all workers have the mean
+//                  joins; one all-reduce of 4 P bytes at the end, after which all workers have the
+//                  mean
 //   memory         beside parameters, gradients and optimizer: 4 P each for what is sent and for
 //                  what is received, and P parameters of a copy that gradients are computed at
 //                  (none where they read what an averaging may be writing)
