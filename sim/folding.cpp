@@ -219,15 +219,15 @@ std::optional<Partition> fold(const SharedProgram& program, Core& core, Refusal&
     refusal = {"its GPUs differ or jitter (cluster_conditions)", {}};
     return std::nullopt;
   }
-  if (core.options.link_bytes != nullptr) {
-    refusal = {"the load of every link is counted (run.explain_bottleneck)", {}};
-    return std::nullopt;
-  }
   if (contended(core.options)) {
     refusal = {
         "each of its transfers shares links with those of all ranks (fidelity flow or messages); "
         "where none does, analytic fidelity gives the same times and folds",
         {}};
+    return std::nullopt;
+  }
+  if (core.options.link_bytes != nullptr) {
+    refusal = {"the load of every link is counted (run.explain_bottleneck)", {}};
     return std::nullopt;
   }
   Partition folded = Refinement(program, core).run();
