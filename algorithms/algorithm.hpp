@@ -22,6 +22,9 @@ class Algorithm {
   void step(Progress& progress) { progress.step_issued(issue(progress)); }
   // All state that outlives a step.
   virtual void visit(Archive& archive) = 0;
+  // An algorithm that holds this one has changed the weights that the rank owns, on the compute
+  // stream, since the last step.
+  virtual void weights_changed() {}
   // After the last step: whatever is still to be settled.
   virtual void finish() {}
   // What this rank sends to other replicas in the first `steps` steps of a training, by the cost

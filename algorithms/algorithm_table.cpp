@@ -54,9 +54,10 @@ AlgorithmPlan read_none(const Node& node, Problems& problems) {
   return plan;
 }
 
-// Workers that each run an inner algorithm.
-const std::vector<std::string> trains_a_worker{"none", "ddp", "petra", "reversible-backprop"};
-template <class Made, class Options>
+// Workers that each run an inner algorithm; `whole`: that acts on whole parameters.
+const std::vector<std::string> trains_a_worker{"none", "ddp",   "fsdp",
+                                               "zero", "petra", "reversible-backprop"};
+template <class Made, class Options, bool whole = false>
 AlgorithmPlan over_islands(const Node& node, Problems& problems) {
   auto options = read<Options>(node, problems);
   if constexpr (std::is_base_of_v<LearnedOptions, Options>) load_weights(options, node, problems);
@@ -68,6 +69,17 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
                  fmt::format("{} cannot train a worker of another algorithm", inner.name),
                  "use " + join(fine, " or "));
   read_algorithm(inner, "algorithm.inner.name", problems);
+  if (const Sharding& sharding = inner.plan.sharding; sharding.stage > 0) {
+    if (whole)
+      problems.add("algorithm.inner.name",
+                   "not available yet: workers that divide their parameters, of an algorithm that "
+                   "takes these by layer",
+                   "use ddp");
+    else if (!sharding.parameters())
+      problems.add("algorithm.inner.stage",
+                   "not available yet: workers that divide optimizer state, and no parameters",
+                   "use stage 3, or ddp");
+  }
   options.inner = to_node(inner);
   AlgorithmPlan plan = inner.plan;
   plan.options = to_node(options);
@@ -174,9 +186,14 @@ const std::vector<Refusal> no_division{
     {"expert", "not available yet: stages that several ranks share"},
     {"recompute", "what a stage computes again is the algorithm's own choice"}};
 
-const std::vector<std::string> inside_and_inner{"tensor", "pipeline",  "context",
-                                                "expert", "recompute", "none",
-                                                "ddp",    "petra",     "reversible-backprop"};
+const std::vector<std::string> inside_and_inner{
+    "tensor", "pipeline", "context", "expert", "recompute",          "none",
+    "ddp",    "fsdp",     "zero",    "petra",  "reversible-backprop"};
+const std::vector<std::string> inside_and_whole = [] {
+  std::vector<std::string> all = inside_and_inner;
+  std::erase_if(all, [](const std::string& what) { return what == "fsdp" || what == "zero"; });
+  return all;
+}();
 const std::vector<std::string> learned_and_inner{
     "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const char* const sees_tensors =
@@ -239,13 +256,13 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
       {"streaming-diloco",
        "arXiv 2501.18512",
        "algorithms/streaming_diloco.cpp",
-       inside_and_inner,
+       inside_and_whole,
        {},
-       over_islands<StreamingDiloco, StreamingDilocoOptions>},
+       over_islands<StreamingDiloco, StreamingDilocoOptions, true>},
       {"lopt-a", "arXiv 2312.02204", "algorithms/lopt_a.cpp", learned_and_inner,
-       no_parts_of_tensors, over_islands<LoptA, LoptAOptions>},
+       no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
       {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
-       no_parts_of_tensors, over_islands<LaggA, LaggAOptions>},
+       no_parts_of_tensors, over_islands<LaggA, LaggAOptions, true>},
       {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company,
        decoupled<Acco, 2>},
       {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company,

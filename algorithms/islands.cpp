@@ -18,6 +18,7 @@ StepEnd Islands::issue(Progress& progress) {
   const StepEnd inner = inner_->issue(progress);
   compute().after(inner.end);
   inner_step_issued(progress.step() + 1);
+  inner_->weights_changed();
   return {compute().record(), inner.loss};
 }
 

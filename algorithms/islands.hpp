@@ -1,8 +1,8 @@
 // Workers that meet now and then: what local SGD, SlowMo, DiLoCo and their kind have in common.
 //
 // A worker is an island: one or more replicas that an inner algorithm trains (none: one replica;
-// ddp: several). All ranks of an island hold the same weights, or the same part of them, and meet
-// their counterparts in the other islands.
+// ddp: several; fsdp: several that divide their parameters). Each rank of an island meets those in
+// the other islands that hold the same weights, whole or a part of them.
 #pragma once
 
 #include <memory>

@@ -201,6 +201,10 @@ std::optional<Bytes> Zero::sent(std::int64_t steps) const {
   return step * steps;
 }
 
+void Zero::weights_changed() {
+  if (gathered_) gathered_->updated();
+}
+
 StepEnd Zero::issue(Progress& progress) {
   Stream& compute = replica_.compute();
   replica_.accumulate_gradients(progress);

@@ -32,6 +32,7 @@ class Zero : public Algorithm, private ShardingHooks {
   // The replica was made with options.sharding().
   Zero(Replica& replica, const ZeroOptions& options);
   StepEnd issue(Progress& progress) override;
+  void weights_changed() override;                               // of stage 3
   std::optional<Bytes> sent(std::int64_t steps) const override;  // not told under a pipeline
   void visit(Archive& archive) override { replica_.visit(archive); }
 

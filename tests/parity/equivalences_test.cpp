@@ -88,6 +88,26 @@ TEST_CASE("a worker of several replicas is trained by DDP inside it") {
   CHECK(weights_after(all) == weights_after(ddp));
 }
 
+TEST_CASE("workers that divide their parameters learn what workers that hold them whole learn") {
+  for (const std::string outer : {"local-sgd", "slowmo", "diloco"})
+    for (const std::string inner : {"fsdp", "fsdp, reshard_after_forward: false", "fsdp, shard: 1",
+                                    "zero, stage: 3, reduce: last"}) {
+      CAPTURE(outer);
+      CAPTURE(inner);
+      const auto losses = [&](const std::string& name) {
+        AlgorithmCase c;
+        c.algorithm =
+            "{name: " + outer + ", inner_steps: 2, workers: 2, inner: {name: " + name + "}}";
+        const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
+        REQUIRE_MESSAGE(!result.error, why(result));
+        return losses_of(result, 0, c.steps);
+      };
+      const std::vector<double> whole = losses("ddp"), divided = losses(inner);
+      for (std::size_t step = 0; step < whole.size(); ++step)
+        CHECK(divided[step] == doctest::Approx(whole[step]).epsilon(1e-5));
+    }
+}
+
 TEST_CASE("workers of local SGD agree after a meeting and differ before it") {
   for (const std::int64_t steps : {4, 5}) {
     const AlgorithmCase c =
