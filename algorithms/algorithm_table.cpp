@@ -73,7 +73,7 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
     if (whole)
       problems.add("algorithm.inner.name",
                    "not available yet: workers that divide their parameters, of an algorithm that "
-                   "takes these by layer",
+                   "sees whole tensors",
                    "use ddp");
     else if (!sharding.parameters())
       problems.add("algorithm.inner.stage",
@@ -189,11 +189,6 @@ const std::vector<Refusal> no_division{
 const std::vector<std::string> inside_and_inner{
     "tensor", "pipeline", "context", "expert", "recompute",          "none",
     "ddp",    "fsdp",     "zero",    "petra",  "reversible-backprop"};
-const std::vector<std::string> inside_and_whole = [] {
-  std::vector<std::string> all = inside_and_inner;
-  std::erase_if(all, [](const std::string& what) { return what == "fsdp" || what == "zero"; });
-  return all;
-}();
 const std::vector<std::string> learned_and_inner{
     "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const char* const sees_tensors =
@@ -256,9 +251,9 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
       {"streaming-diloco",
        "arXiv 2501.18512",
        "algorithms/streaming_diloco.cpp",
-       inside_and_whole,
+       inside_and_inner,
        {},
-       over_islands<StreamingDiloco, StreamingDilocoOptions, true>},
+       over_islands<StreamingDiloco, StreamingDilocoOptions>},
       {"lopt-a", "arXiv 2312.02204", "algorithms/lopt_a.cpp", learned_and_inner,
        no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
       {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,

@@ -63,19 +63,39 @@ void describe(Fields<StreamingDilocoOptions>& f) {
   });
 }
 
-std::vector<Fragment> fragments(std::span<const Parameter> parameters,
-                                const StreamingDilocoOptions& options) {
-  std::map<int, std::pair<std::int64_t, std::int64_t>> blocks;  // their ranges
-  for (const Parameter& p : parameters) {
+namespace {
+
+using Range = std::pair<std::int64_t, std::int64_t>;
+
+// Of what a rank owns of each block, or of each group of blocks that ranks divide.
+std::vector<Range> ranges_of_blocks(FlatParameters& flat) {
+  std::vector<Range> ranges;
+  if (flat.sharding().parameters()) {
+    for (const ParameterGroup& group : flat.groups())
+      if (group.elements > 0)
+        ranges.emplace_back(group.parts.front().shard_begin,
+                            group.parts.back().shard_begin + group.parts.back().shard);
+    return ranges;
+  }
+  std::map<int, Range> blocks;
+  for (const Parameter& p : flat.parameters()) {
     const auto [at, fresh] = blocks.try_emplace(p.block, p.begin, p.begin);
     at->second.second = p.begin + p.elements;
   }
+  for (const auto& [block, range] : blocks) ranges.push_back(range);
+  return ranges;
+}
+
+}  // namespace
+
+std::vector<Fragment> fragments(FlatParameters& flat, const StreamingDilocoOptions& options) {
+  const std::vector<Range> blocks = ranges_of_blocks(flat);
   const auto count = static_cast<std::int64_t>(blocks.size());
   const std::int64_t layers = options.fragment_layers == 0 ? count : options.fragment_layers;
   const std::int64_t parts = (count + layers - 1) / layers;
   std::vector<Fragment> all(static_cast<std::size_t>(parts));
   std::int64_t number = 0;
-  for (const auto& [block, range] : blocks) {
+  for (const Range& range : blocks) {
     const std::int64_t p = options.pattern == "strided" ? number % parts : number / layers;
     Fragment& fragment = all[static_cast<std::size_t>(p)];
     fragment.offset = p * options.inner_steps / parts;
@@ -102,9 +122,9 @@ std::int64_t largest_fragment(const std::vector<Fragment>& all) {
 StreamingDiloco::StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> inner,
                                  const StreamingDilocoOptions& options)
     : Islands(replica, std::move(inner), options.codec,
-              largest_fragment(fragments(replica.parameters(), options))),
+              largest_fragment(fragments(replica.flat(), options))),
       options_(options),
-      fragments_(fragments(replica.parameters(), options)),
+      fragments_(fragments(replica.flat(), options)),
       theta_(copy_of_weights("outer.parameters")),
       outer_(make_optimizer(outer_optimizer(options), rank_, compute(), theta_.elements(),
                             Dtype::fp32)) {

@@ -31,9 +31,9 @@ struct Fragment {
   std::int64_t elements = 0;
   std::int64_t offset = 0;  // t_p: it is sent after inner step t when t = t_p mod H, t > 0
 };
-// Blocks p, p + P, … of the model (strided) or neighbours (sequential), as many as cover it.
-std::vector<Fragment> fragments(std::span<const Parameter> parameters,
-                                const StreamingDilocoOptions& options);
+// Blocks (or groups of them that ranks divide) p, p + P, … of the model (strided) or neighbours
+// (sequential), as many as cover it.
+std::vector<Fragment> fragments(FlatParameters& flat, const StreamingDilocoOptions& options);
 
 class StreamingDiloco : public Islands {
  public:

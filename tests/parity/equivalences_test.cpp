@@ -89,7 +89,9 @@ TEST_CASE("a worker of several replicas is trained by DDP inside it") {
 }
 
 TEST_CASE("workers that divide their parameters learn what workers that hold them whole learn") {
-  for (const std::string outer : {"local-sgd", "slowmo", "diloco"})
+  for (const std::string outer :
+       {"local-sgd", "slowmo", "diloco",
+        "streaming-diloco, fragment_layers: 1, overlap: 1, codec: {name: fp32}"})
     for (const std::string inner : {"fsdp", "fsdp, reshard_after_forward: false", "fsdp, shard: 1",
                                     "zero, stage: 3, reduce: last"}) {
       CAPTURE(outer);

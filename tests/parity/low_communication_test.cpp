@@ -36,6 +36,9 @@ const std::vector<Named> cases{
      "{name: streaming-diloco, inner_steps: 6, fragment_layers: 2, overlap: 3}"},
     {"streaming-diloco",
      "{name: streaming-diloco, inner_steps: 4, fragment_layers: 2, eager: true}"},
+    {"streaming-diloco",
+     "{name: streaming-diloco, inner_steps: 4, fragment_layers: 1, workers: 2, inner: {name: "
+     "fsdp}}"},
     {"lopt-a", "{name: lopt-a, inner_steps: 3, weights: " + learned + "averaging.yaml}"},
     {"lagg-a", "{name: lagg-a, inner_steps: 3, weights: " + learned + "averaging-4-workers.yaml}"},
     {"lagg-a", "{name: lagg-a, inner_steps: 2, sharded: false, weights: " + learned +
