@@ -212,11 +212,17 @@ const std::vector<Refusal> no_parts_no_mu{
     {"tensor", compresses_parts},
     {"expert", compresses_parts},
     {"mu", "not available yet: learning rates by parameter of steps by signs"}};
-const std::vector<Refusal> no_company_no_mu = [] {
+std::vector<Refusal> and_no(const char* what, const char* reason) {
   std::vector<Refusal> all = no_company;
-  all.push_back({"mu", "it has one smoothness, from which all its steps follow"});
+  all.push_back({what, reason});
   return all;
-}();
+}
+const std::vector<Refusal> no_company_no_mu =
+    and_no("mu", "it has one smoothness, from which all its steps follow");
+const std::vector<Refusal> no_company_one_model =
+    and_no("evaluate_every", "its replicas have the same parameters after each step");
+const std::vector<Refusal> no_company_on_the_way = and_no(
+    "evaluate_every", "a part of what its workers have is under way, and belongs to no model");
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{
@@ -258,12 +264,12 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
       {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
        no_parts_of_tensors, over_islands<LaggA, LaggAOptions, true>},
-      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company,
+      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company_one_model,
        decoupled<Acco, 2>},
-      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company,
+      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company_one_model,
        decoupled<Dpu, 1>},
       {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
-       alone_in_a_replica, no_company, decoupled<WeightPrediction, 1>},
+       alone_in_a_replica, no_company_one_model, decoupled<WeightPrediction, 1>},
       {"a2cid2", "arXiv 2306.08289", "algorithms/a2cid2.cpp", alone_in_a_replica, no_company,
        gossiping<A2cid2, A2cid2Options>},
       {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
@@ -272,8 +278,8 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        gossiping<Dadao, DadaoOptions>},
       {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
        pushing<SgpOptions>},
-      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
-       pushing<OverlapSgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica,
+       no_company_on_the_way, pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,

@@ -11,6 +11,7 @@ namespace {
 bool is_pair(Collective kind) {
   return kind == Collective::send || kind == Collective::receive || kind == Collective::exchange;
 }
+bool one_way(Collective kind) { return is_pair(kind) && kind != Collective::exchange; }
 bool reduces(Collective kind) {
   return kind == Collective::all_reduce || kind == Collective::reduce_scatter;
 }
@@ -44,7 +45,10 @@ Taken Cluster::waiting(Collective kind, const std::vector<int>& members) const {
 Taken Cluster::transferring(Collective kind, Bytes volume, Time total) const {
   if (total == Time{} || volume.value == 0) return {};
   const InterferenceSpec& spec = *platform_.stack.interference;
-  const double each = (reduces(kind) ? spec.memory_reduced : spec.memory_copied).value;
+  const double copied = spec.memory_copied.value;  // read here and written there, or one of them
+  const double each = reduces(kind)   ? spec.memory_reduced.value
+                      : one_way(kind) ? copied / 2
+                                      : copied;
   const double rate = each * static_cast<double>(volume.value) / total.seconds().value;
   return {0, 1, static_cast<std::int64_t>(rate)};
 }

@@ -170,7 +170,10 @@ void check_sites(const ClusterSpec& c, const SectionProblems& p) {
   std::sort(sorted.begin(), sorted.end());
   if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
     p.add("parts", "the parts of a site do not stand side by side");
-  if (sites.size() > 1 && !c.wan)
+  const bool own_links = c.fabric.topology == "simgrid";
+  if (c.wan && own_links)
+    p.add("wan", "a SimGrid platform has the links between sites itself", "leave it out");
+  if (sites.size() > 1 && !c.wan && !own_links)
     p.add("parts", "several sites, but no wan between them", "add wan: {latency: …, access: …}");
   if (c.wan)
     for (const WanPairSpec& pair : c.wan->pairs)

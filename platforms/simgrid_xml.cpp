@@ -40,6 +40,8 @@ class SimgridReader : private XmlText {
   using Links = SimgridNetwork::Links;
   using Routing = SimgridNetwork::Routing;
 
+  static constexpr double slowest = 1e6, longest = 3600;  // of links: bytes per second, seconds
+
   SimgridNetwork::Zone& zone_at(int zone) { return net_.zones_[static_cast<std::size_t>(zone)]; }
   SimgridNetwork::Point& point_at(int point) {
     return net_.points_[static_cast<std::size_t>(point)];
@@ -57,13 +59,15 @@ class SimgridReader : private XmlText {
   }
   BytesPerSecond bandwidth(const pugi::xml_node& node, const char* attribute) {
     const double rate = quantity(node, attribute, Dimension::bytes_per_second);
-    if (rate <= 0)
-      fail(node, attribute, fmt::format("{}: a link has some bandwidth", attribute), "");
-    return BytesPerSecond(rate);
+    if (rate < slowest)
+      fail(node, attribute, fmt::format("{}: a link has at least 1MBps", attribute), "");
+    return BytesPerSecond(std::max(rate, slowest));
   }
   Seconds latency(const pugi::xml_node& node, const char* attribute) {
-    return node.attribute(attribute) ? Seconds(quantity(node, attribute, Dimension::seconds))
-                                     : Seconds(0);
+    const double time =
+        node.attribute(attribute) ? quantity(node, attribute, Dimension::seconds) : 0;
+    if (time > longest) fail(node, attribute, fmt::format("{}: at most an hour", attribute), "");
+    return Seconds(std::min(time, longest));
   }
   std::string word(const pugi::xml_node& node, const char* attribute, const char* otherwise,
                    const std::vector<std::string>& known) {

@@ -118,6 +118,15 @@ void check_evaluation(const Scenario& s, Problems& problems) {
   if (p.tensor * p.context * p.pipeline * p.expert > 1 || s.algorithm.plan.sharding.parameters())
     refuse(problems, "data.evaluate_every", "the mean of replicas that are divided over ranks",
            "use data parallelism with whole parameters, or leave it out");
+  if (const Node* members = s.algorithm.options.find("members");
+      members != nullptr && !members->children.empty())
+    refuse(problems, "data.evaluate_every", "the mean of workers that come and go",
+           "leave it out, or let all stay");
+  for (const Refusal& refusal : find_algorithm(s.algorithm.name)->refuses)
+    if (refusal.what == "evaluate_every")
+      problems.add("data.evaluate_every",
+                   fmt::format("not with {}: {}", s.algorithm.name, refusal.reason),
+                   "leave it out; the model at the end is evaluated all the same");
 }
 
 void check_inside_replica(const Scenario& s, Problems& problems) {

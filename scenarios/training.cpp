@@ -284,7 +284,8 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
         visit(saver);
         states->add(done, rank.id(), std::move(state));
       }
-      if (hooks.evaluate && done % scenario.data.evaluate_every.value_or(done + 1) == 0) {
+      if (hooks.evaluate && done > 0 &&
+          done % scenario.data.evaluate_every.value_or(done + 1) == 0) {
         Checkpoint state;
         ParametersSaver saver(rank, state);
         visit(saver);

@@ -49,7 +49,8 @@ struct TrainingHooks {
   std::function<void(const std::vector<Checkpoint>&)> checkpoint;
   // Called with the parameters of all ranks ("parameters", as many fields as ranks) after every
   // data.evaluate_every-th step, in order of steps, as `checkpoint` is; not for steps that a rank
-  // does not come to, where fast ones take more.
+  // does not come to, where fast ones take more. Reading them takes the ranks time, and workers of
+  // gossip pause for it, so a run that is evaluated is another one than a run that is not.
   std::function<void(std::int64_t step, const std::vector<Checkpoint>&)> evaluate;
   // Filled with the state at the end, by rank, when not null.
   std::vector<Checkpoint>* save = nullptr;

@@ -180,6 +180,8 @@ class Matchmaker {
       at(worker).left = true;
       ++left_;
     }
+    if (options_.deadline && !at(worker).left)  // it says good-bye, or has died
+      at(worker).owes_by = service_.now() + *options_.deadline;
     send(worker, gossip::partner, {gossip::nobody, gossip::go});
   }
 

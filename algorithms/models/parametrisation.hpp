@@ -6,11 +6,11 @@
 // one width is good at all. Fan-in and fan-out in units of the base width, at which it is the
 // standard parametrisation:
 //
-//                              input weights, biases   hidden weights   output weights
-//   variance of initial values 1 / fan-in              1 / fan-in       1 (here over the base
-//   width) multiplier in the model    1                       1                1 / fan-in learning
-//   rate of SGD       fan-out                 1                fan-in learning rate of Adam      1
-//   1 / fan-in       1
+//                                input weights, biases   hidden weights   output weights
+//   variance of initial values   1 / fan-in              1 / fan-in       1 (over the base width)
+//   multiplier in the model      1                       1                1 / fan-in
+//   learning rate of SGD         fan-out                 1                fan-in
+//   learning rate of Adam        1                       1 / fan-in       1
 //
 // Decoupled weight decay shrinks a weight by the rate without these factors, as the authors'
 // package does (microsoft/mup, mup/optim.py).

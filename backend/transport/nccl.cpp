@@ -151,9 +151,13 @@ void NcclTransport::settle(ncclComm_t handle, const std::string& what) {
   if (!settled()) until(settled, what);
 }
 
+Error aborted(const std::string& what) {
+  return Error(Category::unavailable, what + ": communication was aborted");
+}
+
 void NcclTransport::throw_if_aborted(const std::string& what) {
   const std::lock_guard lock(mutex_);
-  if (aborted_) throw Error(Category::unavailable, what + ": communication was aborted");
+  if (aborted_) throw aborted(what);
 }
 
 std::map<const Communicator*, ncclComm_t> NcclTransport::all_open() {
@@ -257,9 +261,9 @@ void NcclTransport::issue(DeviceStream stream, const Communication& c, const Vie
   ncclComm_t handle = nullptr;
   {
     const std::lock_guard lock(calls_);
-    throw_if_aborted(what);
     {
       const std::lock_guard guard(mutex_);
+      if (aborted_) throw aborted(what);
       const auto found = open_.find(&communicator);
       ORRERY_ASSERT(found != open_.end(), "channels are opened before they are used");
       handle = found->second;
@@ -315,10 +319,13 @@ void NcclTransport::close() {
     settle(handle, "closing channel " + communicator->name());
   }
   const std::lock_guard lock(calls_);
-  throw_if_aborted("closing channels");
-  for (const auto& [communicator, handle] : all_open()) ncclCommDestroy(handle);
-  const std::lock_guard guard(mutex_);
-  open_.clear();
+  std::map<const Communicator*, ncclComm_t> all;
+  {  // whoever takes them out of open_ ends them: this, or abort()
+    const std::lock_guard guard(mutex_);
+    if (aborted_) throw aborted("closing channels");
+    all.swap(open_);
+  }
+  for (const auto& [communicator, handle] : all) ncclCommDestroy(handle);
 }
 
 std::exception_ptr NcclTransport::failure() {

@@ -23,6 +23,17 @@ struct OwnStep {
   std::int64_t samples = 0;
 };
 
+// When the last worker had ended the step of this number.
+double last_end(const ResultInput& in, const RunReport& report, std::int64_t number) {
+  double ended = 0;
+  for (const RankReport& rank : report.ranks) {
+    const std::int64_t at = number - first_step(in, rank);
+    if (at >= 0 && at < std::ssize(rank.steps))
+      ended = std::max(ended, rank.steps[static_cast<std::size_t>(at)].at.seconds().value);
+  }
+  return ended;
+}
+
 std::vector<Step> together(const ResultInput& in, const RunReport& report) {
   std::vector<Step> steps(static_cast<std::size_t>(std::max<std::int64_t>(0, in.subject.steps)));
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
@@ -31,7 +42,7 @@ std::vector<Step> together(const ResultInput& in, const RunReport& report) {
     for (std::size_t s = 0; s < rank.steps.size(); ++s)
       steps[s].ended = std::max(steps[s].ended, rank.steps[s].at.seconds().value);
     for (const auto& [number, loss] : rank.losses) {
-      Step& step = steps.at(static_cast<std::size_t>(number - in.steps_before));
+      Step& step = steps.at(static_cast<std::size_t>(number - first_step(in, rank)));
       step.loss += loss;
       ++step.losses;
     }
@@ -68,6 +79,10 @@ std::vector<Step> in_order(const ResultInput& in, const RunReport& report) {
 
 }  // namespace
 
+std::int64_t first_step(const ResultInput& in, const RankReport& rank) {
+  return in.takes_turns && !rank.losses.empty() ? rank.losses.begin()->first : in.steps_before;
+}
+
 void fill_curve(Result& result, const RunReport& report) {
   const ResultInput& in = result.input;
   bool losses = false;
@@ -94,7 +109,7 @@ void fill_curve(Result& result, const RunReport& report) {
         done <= in.sent.size() ? in.sent[done - 1] : sent_each * static_cast<double>(done));
   }
   for (ConsensusRow& row : result.input.loss_consensus)
-    row.seconds = steps.at(static_cast<std::size_t>(row.step - in.steps_before) - 1).ended;
+    row.seconds = last_end(in, report, row.step - 1);
 }
 
 }  // namespace orrery::cli

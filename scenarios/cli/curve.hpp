@@ -5,6 +5,10 @@
 
 namespace orrery::cli {
 
+// The number of the first step that a rank took in this run: workers that take turns end, and go
+// on, at numbers of their own.
+std::int64_t first_step(const ResultInput& in, const RankReport& rank);
+
 // Fills loss and curve of a result whose input is there.
 void fill_curve(Result& result, const RunReport& report);
 

@@ -28,11 +28,19 @@ std::string memory_csv(const RunReport& report) {
   return out;
 }
 
+// Quoted where it holds what ends a field.
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
 std::string links_csv(const std::vector<LinkUse>& links) {
   std::string out = "link,tier,bandwidth_bytes_per_s,bytes,utilisation\n";
   for (const LinkUse& link : links)
-    out += fmt::format("{},{},{},{},{}\n", link.name, link.tier, link.bandwidth, link.bytes,
-                       link.share);
+    out += fmt::format("{},{},{},{},{}\n", csv_field(link.name), link.tier, link.bandwidth,
+                       link.bytes, link.share);
   return out;
 }
 

@@ -58,18 +58,22 @@ struct Runner {
 // workers was evaluated, each with what it took until then.
 Json points_of(const Result& result) {
   const std::vector<ConsensusRow>& evaluations = result.input.loss_consensus;
+  const Curve& curve = result.curve;
   Json points{{"loss_of", evaluations.empty() ? "workers" : "mean of workers"}};
-  const auto add = [&](std::size_t step, double loss, double seconds) {
+  const auto add = [&](std::int64_t step, double loss, double seconds, std::size_t place) {
     points["steps"].push_back(step);
     points["loss"].push_back(loss);
     points["seconds"].push_back(seconds);
-    points["samples"].push_back(result.curve.samples.at(step - 1));
-    points["bytes_per_rank"].push_back(result.curve.bytes_per_rank.at(step - 1));
+    points["samples"].push_back(curve.samples.at(place));
+    points["bytes_per_rank"].push_back(curve.bytes_per_rank.at(place));
   };
-  for (const ConsensusRow& row : evaluations)
-    add(static_cast<std::size_t>(row.step), row.loss, row.seconds);
-  for (std::size_t step = 1; evaluations.empty() && step <= result.curve.loss.size(); ++step)
-    add(step, result.curve.loss.at(step - 1), result.curve.seconds.at(step - 1));
+  for (const ConsensusRow& row : evaluations) {
+    const auto later = std::ranges::upper_bound(curve.seconds, row.seconds);
+    const auto done = std::max<std::ptrdiff_t>(1, later - curve.seconds.begin());
+    add(row.step, row.loss, row.seconds, static_cast<std::size_t>(done - 1));
+  }
+  for (std::size_t place = 0; evaluations.empty() && place < curve.loss.size(); ++place)
+    add(static_cast<std::int64_t>(place + 1), curve.loss[place], curve.seconds[place], place);
   return points;
 }
 

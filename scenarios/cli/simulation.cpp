@@ -25,6 +25,7 @@
 #include "scenarios/cli/children.hpp"
 #include "scenarios/cli/consensus.hpp"
 #include "scenarios/cli/cuda_world.hpp"
+#include "scenarios/cli/curve.hpp"
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/memory_world.hpp"
@@ -166,14 +167,13 @@ void ask(Told& told, TrainingHooks& hooks, const Scenario& scenario) {
 
 // By rank and step of its own; of a value model's, as many of the timed model's as stand for them.
 std::vector<std::vector<std::int64_t>> samples_of(const Scenario& scenario, const Told& told,
-                                                  const RunReport& report,
-                                                  std::int64_t steps_before) {
+                                                  const RunReport& report, const ResultInput& in) {
   const std::int64_t planned = scenario.micro_batches() * scenario.data.micro_batch;
   std::vector<std::vector<std::int64_t>> all;
   for (std::size_t rank = 0; rank < told.unplanned.size(); ++rank) {
     std::vector<std::int64_t>& own = all.emplace_back(report.ranks[rank].steps.size(), planned);
     for (const auto& [step, samples] : told.unplanned[rank])
-      own.at(static_cast<std::size_t>(step - steps_before)) =
+      own.at(static_cast<std::size_t>(step - first_step(in, report.ranks[rank]))) =
           scenario.twin ? samples / scenario.twin->data.micro_batch * scenario.data.micro_batch
                         : samples;
   }
@@ -201,7 +201,7 @@ std::vector<double> sent_until(const Scenario& scenario, std::int64_t steps_befo
 Outcome finish(ResultInput in, RunReport report, const Scenario& scenario, const Stopwatch& watch,
                const Told& told) {
   const std::optional<HeldOut>& held_out = told.held_out;
-  in.samples = samples_of(scenario, told, report, in.steps_before);
+  in.samples = samples_of(scenario, told, report, in);
   in.staleness = staleness_of(told.staleness.counts());
   in.sent = sent_until(scenario, in.steps_before);
   in.wall_s = watch.wall_s();

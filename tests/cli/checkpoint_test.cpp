@@ -56,6 +56,22 @@ TEST_CASE("a checkpoint continues to the same losses and the same state") {
   CHECK(text_of_file(state) == text_of_file(whole));
 }
 
+TEST_CASE("gossip goes on from its end, where each worker has taken steps of its own number") {
+  const TemporaryFolder folder;
+  const std::string state = folder.file("state");
+  const auto gossip = [&](int steps, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"run",    "scenarios/mlp-a2cid2.yaml",
+                                       "--json", "--quiet",
+                                       "--set",  "run.steps=" + std::to_string(steps)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return result_of(arguments);
+  };
+  const auto first = gossip(15, {"--checkpoint", state})["loss_at"]["loss"];
+  const auto rest = gossip(25, {"--resume", state})["loss_at"]["loss"];
+  REQUIRE(!rest.empty());
+  CHECK(rest.back().get<double>() < first.front().get<double>());
+}
+
 TEST_CASE("taking checkpoints changes no bit, and the last one is that of the end") {
   const TemporaryFolder folder;
   const std::string whole = folder.file("whole"), often = folder.file("often");

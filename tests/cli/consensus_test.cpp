@@ -101,6 +101,10 @@ TEST_CASE("evaluations of a mean that there is not are refused") {
        {std::pair{"data.held_out=0", "nothing is held out to evaluate on"},
         {"run.values=virtual", "virtual values have no loss"},
         {"algorithm={name: fsdp}", "replicas that are divided over ranks"},
+        {"algorithm={name: acco}", "its replicas have the same parameters after each step"},
+        {"algorithm={name: overlap-sgp}", "belongs to no model"},
+        {"algorithm={name: ad-psgd, graph: complete, members: [{worker: 3, leaves_after: 5}]}",
+         "the mean of workers that come and go"},
         {"parallel.tensor=2", "replicas that are divided over ranks"}}) {
     const Finished run = orrery_with(training("simulate", ddp, {setting}));
     CAPTURE(std::string(setting));

@@ -193,6 +193,18 @@ TEST_CASE("whoever joins, and when, gossip ends, and is repeated on cpu bit for 
     }
 }
 
+TEST_CASE("who is to join is turned away when all others have died") {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    CAPTURE(seed);
+    const AlgorithmCase c = pulling(
+        "ad-psgd, graph: complete, deadline: 20ms, members: [{worker: 0, dies_after: 2}, "
+        "{worker: 1, dies_after: 3}, {worker: 2, joins_after: 100}]",
+        3, 6);
+    const WorldResult result = run_in_sim(swift(c, seed), training_of(c));
+    CHECK_MESSAGE(!result.error, why(result));
+  }
+}
+
 TEST_CASE("workers that cannot join are refused with the reason") {
   const auto refused = [](const std::string& members, int workers) {
     return error_of([&] { plan_of("{name: a2cid2, members: [" + members + "]}").divide(workers); });

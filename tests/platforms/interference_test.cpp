@@ -25,6 +25,10 @@ TEST_CASE("collectives keep a multiprocessor a channel: more inside a node than 
   CHECK(cluster.transferring(Collective::reduce_scatter, Bytes(1'000), second) ==
         Taken{0, 1, 3'000});
   CHECK(cluster.transferring(Collective::all_gather, Bytes(1'000), second) == Taken{0, 1, 2'000});
+  // Of one way the sender only reads, the receiver only writes.
+  for (const Collective one_way : {Collective::send, Collective::receive})
+    CHECK(cluster.transferring(one_way, Bytes(1'000), second) == Taken{0, 1, 1'000});
+  CHECK(cluster.transferring(Collective::exchange, Bytes(1'000), second) == Taken{0, 1, 2'000});
   CHECK(cluster.transferring(Collective::all_gather, Bytes(0), Time{}) == Taken{});
 }
 

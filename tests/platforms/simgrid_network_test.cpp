@@ -148,6 +148,12 @@ TEST_CASE("nodes and hosts that do not fit each other are refused where they are
             .starts_with("imported.yaml:8 fabric.oversubscription"));
 }
 
+TEST_CASE("a WAN beside the links of a SimGrid file is refused") {
+  CHECK(import_refusal("  hosts: ['g[0-3]']\nwan: {latency: 5ms, bandwidth: 1Gbps}\n")
+            .find("a SimGrid platform has the links between sites itself; leave it out") !=
+        std::string::npos);
+}
+
 TEST_CASE("what a platform file says wrongly is told at its line and column") {
   CHECK(refusal("").starts_with("1:1 this is not XML"));
   CHECK(refusal("<platform version=\"4.1\">\n<zone id=\"z\"").starts_with("2:"));
@@ -163,13 +169,13 @@ TEST_CASE("what a platform file says wrongly is told at its line and column") {
   check_refused("<link id=\"m\"/>", "4:2 <link> needs bandwidth");
   check_refused("<link id=\"m\" bandwidth=\"1GHz\"/>",
                 "4:14 bandwidth: expected a bandwidth such as 25GBps or 200Gbps, got '1GHz'");
-  check_refused("<link id=\"m\" bandwidth=\"0Bps\"/>", "4:14 bandwidth: a link has some bandwidth");
-  check_refused("<link id=\"m\" bandwidth=\"1Bps\" latencie=\"1us\"/>",
-                "4:31 latencie of <link> is not read; did you mean 'latency'?");
-  check_refused("<link id=\"m\" bandwidth=\"1Bps\" bandwidth_file=\"x\"/>",
-                "4:31 bandwidth_file of <link> is not read");
-  check_refused("<link id=\"m\" bandwidth=\"1Bps\" sharing_policy=\"WIFI\"/>",
-                "4:31 sharing_policy: 'WIFI' is not read");
+  check_refused("<link id=\"m\" bandwidth=\"0Bps\"/>", "4:14 bandwidth: a link has at least 1MBps");
+  check_refused("<link id=\"m\" bandwidth=\"1MBps\" latencie=\"1us\"/>",
+                "4:32 latencie of <link> is not read; did you mean 'latency'?");
+  check_refused("<link id=\"m\" bandwidth=\"1MBps\" bandwidth_file=\"x\"/>",
+                "4:32 bandwidth_file of <link> is not read");
+  check_refused("<link id=\"m\" bandwidth=\"1MBps\" sharing_policy=\"WIFI\"/>",
+                "4:32 sharing_policy: 'WIFI' is not read");
   check_refused("<host id=\"a\"/>", "4:2 there is a host or router 'a' already");
   check_refused("<route src=\"a\" dst=\"c\"><link_ctn id=\"l\"/></route>",
                 "4:16 there is no host or router 'c'");
@@ -184,7 +190,7 @@ TEST_CASE("what a platform file says wrongly is told at its line and column") {
       "<route src=\"b\" dst=\"a\"><link_ctn id=\"l\"/></route>",
       "5:2 there is a route between these already");
   check_refused(
-      "<link id=\"m\" bandwidth=\"1Bps\" sharing_policy=\"SPLITDUPLEX\"/>\n"
+      "<link id=\"m\" bandwidth=\"1MBps\" sharing_policy=\"SPLITDUPLEX\"/>\n"
       "<route src=\"a\" dst=\"b\"><link_ctn id=\"m\"/></route>",
       "5:34 there is no link 'm'; a SPLITDUPLEX link has a direction");
   check_refused(
