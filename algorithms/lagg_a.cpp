@@ -23,7 +23,7 @@
 //                   exposed; not sharded (K-1) 4 P / H
 //   compute         2 W P / K FLOPs every H steps; not sharded 2 W P
 //   memory          beside the inner algorithm's 4 P bytes for theta, (16 P + 12 V) / K + 12 L, and
-//                   12 P in a meeting; not sharded 4 P, 16 P + 12 V + 12 L, and 4 K P
+//                   8 P in a meeting; not sharded 4 P, 16 P + 12 V + 12 L, and 4 K P
 #include "algorithms/lagg_a.hpp"
 
 #include <fmt/format.h>

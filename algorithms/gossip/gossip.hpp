@@ -132,7 +132,6 @@ class Gossip : public Algorithm {
   void finish() override;
   // By the averagings that were made, which no plan foretells.
   std::optional<Bytes> sent(std::int64_t steps) const override;
-  std::int64_t averagings() const { return pace_.averagings(); }
 
  protected:
   Gossip(Replica& replica, const GossipOptions& options);

@@ -62,13 +62,6 @@ void describe(Fields<LearnedWeights>& f) {
   f.check([](const LearnedWeights& w, const SectionProblems& p) { check_weights(w, p); });
 }
 
-double LearnedWeights::multiply_adds() const {
-  double all = 0;
-  for (const LearnedLayer& layer : layers)
-    all += static_cast<double>(layer.weights.size() * layer.biases.size());
-  return all;
-}
-
 void load_weights(LearnedOptions& options, const Node& said, Problems& problems) {
   namespace fs = std::filesystem;
   const Node* node = said.find("weights");

@@ -40,8 +40,6 @@ struct LearnedWeights {
   std::vector<double> momentum_decays{0.9, 0.99, 0.999};
   double second_moment_decay = 0.999;
   std::vector<double> factored_decays{0.9, 0.99, 0.999};
-
-  double multiply_adds() const;  // for one parameter
 };
 void describe(Fields<LearnedWeights>& f);
 

@@ -8,6 +8,7 @@
 #include "calibration/platform_file.hpp"
 #include "platforms/cluster.hpp"
 #include "tests/calibration/planted_device.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -51,8 +52,7 @@ TEST_CASE("a planted device's kernels are measured as they are, in every type an
     CHECK(s.seconds.size() >= 2);
     const double slowness = s.kernels.starts_with("attention") ? planted_attention : 1;
     for (const double measured : s.seconds)
-      CHECK(measured ==
-            doctest::Approx(work_at(axes, s.at) * slowness / planted_rate).epsilon(1e-3));
+      CHECK(measured == near(work_at(axes, s.at) * slowness / planted_rate, 1e-3));
   }
   for (const char* kernels :
        {"gemm nn bf16", "gemm nt fp16", "gemm tn accumulate fp32", "attention_backward causal bf16",
@@ -65,8 +65,8 @@ TEST_CASE("a planted device's kernels are measured as they are, in every type an
 TEST_CASE("copies and collectives of planted devices are measured as they are") {
   for (const CopySamples& copy : measure_device_copies(planted_bench()))
     for (const double measured : copy.seconds)
-      CHECK(measured == doctest::Approx(2 * static_cast<double>(copy.size.value) /
-                                        planted_rate));  // in and out
+      CHECK(measured ==
+            near(2 * static_cast<double>(copy.size.value) / planted_rate, 1e-6));  // in and out
   const UniformMachine machine = planted_devices(4);
   const auto collectives = measure_device_collectives(planted_bench(4));
   for (const CollectiveSamples& s : collectives) {
@@ -78,7 +78,7 @@ TEST_CASE("copies and collectives of planted devices are measured as they are") 
     const Time expected = s.operation == Collective::send || s.operation == Collective::exchange
                               ? machine.message_time(0, 1, s.size)
                               : machine.plan(s.operation, s.size, members).total;
-    for (const double measured : s.seconds) CHECK(measured == doctest::Approx(seconds(expected)));
+    for (const double measured : s.seconds) CHECK(measured == near(seconds(expected), 1e-6));
   }
   CHECK(std::count_if(collectives.begin(), collectives.end(), [](const CollectiveSamples& s) {
           return s.operation == Collective::all_reduce && s.members == 4;
@@ -89,7 +89,7 @@ TEST_CASE("what runs beside a GEMM on a planted device costs it nothing") {
   for (const InterferenceSamples& s : measure_interference(planted_bench())) {
     CHECK(s.kernels == "gemm nn bf16");
     CHECK(s.beside_it == s.alone);
-    CHECK(s.alone.front() == doctest::Approx(2 * 32.0 * 32 * 32 / planted_rate));  // two of them
+    CHECK(s.alone.front() == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "backend/core/error.hpp"
 #include "tests/calibration/planted.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -42,7 +43,7 @@ TEST_CASE("a planted machine is recovered: every kernel takes its work over the 
         at.push_back(std::sqrt(axis.at.front() * axis.at.back()) * 1.01);
       const double work = work_at(table.axes, at);
       CHECK(read_table(table, at, work).time.value ==
-            doctest::Approx(work / planted_rate * static_cast<double>(table.busy)).epsilon(2e-3));
+            near(work / planted_rate * static_cast<double>(table.busy), 2e-3));
       REQUIRE(table.error);
       CHECK(table.error->max_abs < 2e-3);  // picoseconds of the smallest points
       CHECK(table.error->spread == doctest::Approx(0.2 / 3));
@@ -56,9 +57,9 @@ TEST_CASE("an error planted in the points held back is reported, with its sign")
     CAPTURE(table.kernels);
     if (table.error->held_back == 0) continue;
     // The table says 1 where 1.25 was measured.
-    CHECK(table.error->bias == doctest::Approx(-0.2).epsilon(5e-3));
-    CHECK(table.error->mean_abs == doctest::Approx(0.2).epsilon(5e-3));
-    CHECK(table.error->p90 == doctest::Approx(0.2).epsilon(5e-3));
+    CHECK(table.error->bias == near(-0.2, 5e-3));
+    CHECK(table.error->mean_abs == near(0.2, 5e-3));
+    CHECK(table.error->p90 == near(0.2, 5e-3));
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "backend/core/text.hpp"
 #include "tests/cli/process.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 using Json = nlohmann::json;
@@ -30,8 +31,8 @@ Json result_of(const std::vector<std::string>& assignments) {
 TEST_CASE("a worker four times slower makes those of DDP idle three quarters of the step") {
   const Json j = result_of({"cluster_conditions.gpu_speed.slow=[{gpus: [3], speed: 0.25}]"});
   const Json perfect = result_of({});
-  CHECK(j["busy"]["least"].get<double>() == doctest::Approx(0.25).epsilon(0.03));
-  CHECK(j["busy"]["median"].get<double>() == doctest::Approx(0.25).epsilon(0.03));
+  CHECK(j["busy"]["least"].get<double>() == near(0.25, 0.03));
+  CHECK(j["busy"]["median"].get<double>() == near(0.25, 0.03));
   CHECK(j["busy"]["most"].get<double>() > 0.98);
   CHECK(j["step_time_s"].get<double>() / perfect["step_time_s"].get<double>() ==
         doctest::Approx(4).epsilon(0.02));
@@ -106,9 +107,8 @@ TEST_CASE("where flows are simulated, each link's utilisation is in the files of
   for (const Json& row : links) {
     const std::string tier = row["tier"];
     CHECK(tiers[tier].first == row["links"].get<int>());
-    CHECK(tiers[tier].second / tiers[tier].first ==
-          doctest::Approx(row["mean_share"].get<double>()));
-    CHECK(busiest[tier] == doctest::Approx(row["busiest_share"].get<double>()));
+    CHECK(tiers[tier].second / tiers[tier].first == near(row["mean_share"].get<double>(), 1e-5));
+    CHECK(busiest[tier] == near(row["busiest_share"].get<double>(), 1e-5));
     CHECK(busiest[tier] > 0);
   }
 }
@@ -126,8 +126,7 @@ TEST_CASE("gradients that are summed slowly do not hold up the pipeline's backwa
   const Json alone = simulate("analytic"), shared = simulate("auto");
   CHECK(shared["exposed_communication_s"].get<double>() >
         alone["exposed_communication_s"].get<double>() * 1.2);
-  CHECK(shared["bubble_s"].get<double>() ==
-        doctest::Approx(alone["bubble_s"].get<double>()).epsilon(0.02));
+  CHECK(shared["bubble_s"].get<double>() == near(alone["bubble_s"].get<double>(), 0.02));
   // Eight stages and eight micro-batches: 7/8 of what a stage computes, sums and gathers.
   CHECK(shared["bubble_s"].get<double>() < shared["compute_s"].get<double>() * 1.3);
 }

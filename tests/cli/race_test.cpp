@@ -7,6 +7,7 @@
 
 #include "scenarios/cli/line_chart.hpp"
 #include "tests/cli/process.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 using Json = nlohmann::ordered_json;
@@ -49,16 +50,15 @@ void check_clock(const std::string& algorithm, const std::string& value_model) {
   const Json twin = simulated({algorithm, value_model, no_alpha}),
              timed = simulated({algorithm, "value_model=null", no_alpha});
   for (const char* figure : {"step_time_s", "tokens_per_s", "mfu", "hfu"})
-    CHECK(twin[figure].get<double>() ==
-          doctest::Approx(timed[figure].get<double>()).epsilon(0.002));
+    CHECK(twin[figure].get<double>() == near(timed[figure].get<double>(), 0.002));
   CHECK(twin["time"]["compute_s"].get<double>() ==
-        doctest::Approx(timed["time"]["compute_s"].get<double>()).epsilon(0.002));
+        near(timed["time"]["compute_s"].get<double>(), 0.002));
   CHECK(std::fabs(twin["time"]["exposed_communication_s"].get<double>() -
                   timed["time"]["exposed_communication_s"].get<double>()) <
         0.002 * timed["step_time_s"].get<double>());
   CHECK(twin["memory"] == timed["memory"]);
   REQUIRE(twin["communication"].size() == timed["communication"].size());
-  CHECK(sent_per_step(twin) == doctest::Approx(sent_per_step(timed)).epsilon(0.01));
+  CHECK(sent_per_step(twin) == near(sent_per_step(timed), 0.01));
   CHECK(timed["loss"].empty());
   CHECK(twin["loss"].size() == 12);
   CHECK(twin["loss"].back() < twin["loss"].front());
@@ -112,11 +112,10 @@ TEST_CASE("a value model gossips when the timed model would, and its gradients a
     settings.emplace_back("value_model=null");
     const Json timed = simulated(settings);
     for (const char* figure : {"step_time_s", "tokens_per_s", "mfu"})
-      CHECK(twin[figure].get<double>() ==
-            doctest::Approx(timed[figure].get<double>()).epsilon(0.002));
+      CHECK(twin[figure].get<double>() == near(timed[figure].get<double>(), 0.002));
     CHECK(twin["memory"] == timed["memory"]);
-    CHECK(sent_per_step(twin) == doctest::Approx(sent_per_step(timed)).epsilon(0.01));
-    CHECK(mean_staleness(twin) == doctest::Approx(mean_staleness(timed)).epsilon(0.02));
+    CHECK(sent_per_step(twin) == near(sent_per_step(timed), 0.01));
+    CHECK(mean_staleness(twin) == near(mean_staleness(timed), 0.02));
     CHECK(mean_staleness(timed) > 0);
     CHECK(twin["loss_at"]["loss"].size() == 40);
   }
@@ -157,7 +156,7 @@ TEST_CASE(
   double all = 0;
   for (std::size_t worker = 0; worker < 4; ++worker) {
     CHECK(of(ddp, worker, "sample_share") == 0.25);
-    if (worker < 3) CHECK(of(ddp, worker, "idle_share") == doctest::Approx(0.75).epsilon(0.03));
+    if (worker < 3) CHECK(of(ddp, worker, "idle_share") == near(0.75, 0.03));
     CHECK(of(acco, worker, "idle_share") < 0.05);
     all += of(acco, worker, "sample_share");
   }

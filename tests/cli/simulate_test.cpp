@@ -9,6 +9,7 @@
 
 #include "backend/core/sha256.hpp"
 #include "tests/cli/process.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 using Json = nlohmann::ordered_json;
@@ -152,8 +153,7 @@ TEST_CASE(
   const auto number = [](const Json& value) { return value.get<double>(); };
   const auto compute = [&](const Json& result) { return number(result["time"]["compute_s"]); };
   CHECK(compute(twice) > 1.2 * compute(even));
-  CHECK(compute(thrice) - compute(twice) ==
-        doctest::Approx(compute(twice) - compute(even)).epsilon(1e-6));
+  CHECK(compute(thrice) - compute(twice) == near(compute(twice) - compute(even), 1e-6));
   CHECK(twice["memory"]["peak_bytes"] > even["memory"]["peak_bytes"]);
   REQUIRE(twice["communication"].size() == even["communication"].size());
   for (std::size_t i = 0; i < even["communication"].size(); ++i)

@@ -207,9 +207,10 @@ struct Regression {
   std::int64_t stop_after = -1;  // the state after this step instead of the last
 };
 
-// The expected squared error on labels of inputs of all workers that nobody saw, by the mean of the
-// workers' parameters.
-inline double test_loss(const Regression& r) {
+// What could still be learned, after training from the initial parameters and in the order of
+// samples of `seed`: the expected squared error on labels without noise of inputs of all workers
+// that nobody saw, by the mean of the workers' parameters.
+inline double excess_loss(const Regression& r, std::uint64_t seed) {
   AlgorithmCase c;
   c.algorithm = r.algorithm;
   c.replicas = 8;
@@ -227,7 +228,8 @@ inline double test_loss(const Regression& r) {
     model.blocks.push_back(std::make_shared<RegressionHead>(samples, micro_batches, r.seconds));
     return model;
   };
-  const WorldSetup setup = setup_of(c);
+  WorldSetup setup = setup_of(c);
+  setup.options.seed = seed;
   const WorldResult trained = run_in_sim(setup, training_of(c));
   REQUIRE_MESSAGE(!trained.error, why(trained));
   constexpr std::size_t n = Teacher::inputs, h = Teacher::hidden;
@@ -254,7 +256,7 @@ inline double test_loss(const Regression& r) {
     }
     sum += std::pow(y - teacher()(x), 2);
   }
-  return sum / tests + label_noise * label_noise;
+  return sum / tests;
 }
 
 }  // namespace orrery

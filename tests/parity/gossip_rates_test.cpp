@@ -9,6 +9,7 @@
 #include "algorithms/gossip/graph.hpp"
 #include "sim/simgrid/engine.hpp"
 #include "tests/parity/gossip_run.hpp"
+#include "tests/support/near.hpp"
 
 namespace orrery {
 namespace {
@@ -86,17 +87,17 @@ void check_ring(int n, std::optional<double> decays, double drifts) {
     return decay(consensus(std::string("{name: ") + name + poisson + once, n, length, seeds));
   };
   const double plain_decay = decay_of("ad-psgd"), fast_decay = decay_of("a2cid2");
-  CHECK(plain_decay == doctest::Approx(1 / chi1).epsilon(0.25));
-  CHECK(fast_decay == doctest::Approx(1 / std::sqrt(chi1 * chi2)).epsilon(0.25));
-  if (decays) CHECK(fast_decay / plain_decay == doctest::Approx(*decays).epsilon(0.15));
+  CHECK(plain_decay == near(1 / chi1, 0.25));
+  CHECK(fast_decay == near(1 / std::sqrt(chi1 * chi2), 0.25));
+  if (decays) CHECK(fast_decay / plain_decay == near(*decays, 0.15));
   const auto drifting_apart = [&](const char* name, std::int64_t steps) {
     return stationary(
         consensus(std::string("{name: ") + name + poisson + constant, n, steps, n < 64 ? 4 : 2));
   };
   const double ratio =
       std::sqrt(drifting_apart("ad-psgd", 6 * length) / drifting_apart("a2cid2", 3 * length));
-  CHECK(ratio == doctest::Approx((1 + std::sqrt(chi1 / chi2)) / 2).epsilon(0.12));
-  CHECK(ratio == doctest::Approx(drifts).epsilon(0.12));
+  CHECK(ratio == near((1 + std::sqrt(chi1 / chi2)) / 2, 0.12));
+  CHECK(ratio == near(drifts, 0.12));
 }
 
 }  // namespace
@@ -134,7 +135,7 @@ TEST_CASE("acceleration is worth as much where workers average with whoever wait
   const auto apart = [&](const std::string& algorithm) {
     return stationary(consensus("{name: " + algorithm + available + constant, 32, 700, 1));
   };
-  CHECK(std::sqrt(apart("ad-psgd") / apart("a2cid2")) == doctest::Approx(3.9).epsilon(0.12));
+  CHECK(std::sqrt(apart("ad-psgd") / apart("a2cid2")) == near(3.9, 0.12));
 }
 
 }  // namespace orrery

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tests/parity/training_run.hpp"
+#include "tests/support/near.hpp"
 
 namespace orrery {
 namespace {
@@ -70,7 +71,7 @@ void check_gradients(Rank& rank, Replica& replica) {
       return loss_of(rank, replica);
     };
     const double difference = (loss_at(h) - loss_at(-h)) / (2 * h);
-    CHECK(difference == doctest::Approx(norm).epsilon(0.02));
+    CHECK(difference == near(norm, 0.02));
     write(rank, p.value, values);
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "backend/core/error.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -75,7 +76,7 @@ TEST_CASE("GPUs of one kind share prices, and the host pays the stack's costs") 
   const Cluster c(read_platform(folder, "two-dgx-a100"));
   CHECK(c.kind(0) == c.kind(15));
   const Kernel k = Kernel::gemm(4096, 4096, 4096, Dtype::bf16);
-  CHECK(c.kernel_time(k, cost(k), 0).seconds().value == doctest::Approx(552e-6).epsilon(0.01));
+  CHECK(c.kernel_time(k, cost(k), 0).seconds().value == near(552e-6, 0.01));
   CHECK(c.host(0).launch == to_time(Seconds(4e-6)));
 }
 

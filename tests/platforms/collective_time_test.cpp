@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "platforms/cluster.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -35,7 +36,7 @@ TEST_CASE("all-reduce of 1 GiB on 8 A100 has the bus bandwidth of the measured r
   CHECK(p.volume == wire_bytes(Collective::all_reduce, size, 8));
   const double s = static_cast<double>(size.value);
   const double t = 40e-6 + 1.75 * s / 253e9 * (1 + std::sqrt(18e6 / s));
-  CHECK(seconds(p) == doctest::Approx(t).epsilon(1e-9));
+  CHECK(seconds(p) == near(t, 1e-9));
   CHECK(bus(size, 8, p) / 1e9 == doctest::Approx(222.94).epsilon(0.001));
 }
 
@@ -48,8 +49,7 @@ TEST_CASE("the curve of 8 A100 is within 12 % of the published sweep from 64 MiB
                                                       {4294967296, 32.136e-3},
                                                       {17179869184, 127.997e-3}};
   for (const auto& [size, time] : measured)
-    CHECK(seconds(cluster.plan(Collective::all_reduce, Bytes(size), first(8))) ==
-          doctest::Approx(time).epsilon(0.12));
+    CHECK(seconds(cluster.plan(Collective::all_reduce, Bytes(size), first(8))) == near(time, 0.12));
 }
 
 TEST_CASE("an all-reduce over two NVLink GPUs is near what was measured without being fitted") {
@@ -140,7 +140,7 @@ TEST_CASE("a curve holds for the groups it was measured on and no others") {
   const Cluster efa(read_platform(folder, "two-p4de"));
   const CollectivePlan p = efa.plan(Collective::all_reduce, Bytes(536870912), first(16));
   CHECK(std::string(p.algorithm) == "measured");
-  CHECK(seconds(p) == doctest::Approx(13.552e-3).epsilon(0.1));  // published: 13552 us
+  CHECK(seconds(p) == near(13.552e-3, 0.1));  // published: 13552 us
 }
 
 TEST_CASE("a group of one takes no time") {

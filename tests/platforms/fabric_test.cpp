@@ -8,6 +8,7 @@
 
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -156,11 +157,11 @@ TEST_CASE("two flows that leave one leaf share its uplink, two that leave two do
   const auto time = [&](std::vector<Flow> flows) { return transfer_time(c, flows).value; };
   const Bytes size(1'000'000'000);
   const double alone = time({{0, 16, size}});
-  CHECK(alone == doctest::Approx(1e9 / port));
-  CHECK(time({{0, 16, size}, {8, 24, size}}) == doctest::Approx(2 * alone));
-  CHECK(time({{0, 16, size}, {9, 25, size}}) == doctest::Approx(alone));      // another rail
-  CHECK(time({{0, 16, size}, {1, 24, size}}) == doctest::Approx(2 * alone));  // one downlink
-  CHECK(time({{0, 8, size}, {8, 24, size}}) == doctest::Approx(alone));       // one stays in it
+  CHECK(alone == near(1e9 / port, 1e-6));
+  CHECK(time({{0, 16, size}, {8, 24, size}}) == near(2 * alone, 1e-6));
+  CHECK(time({{0, 16, size}, {9, 25, size}}) == near(alone, 1e-6));      // another rail
+  CHECK(time({{0, 16, size}, {1, 24, size}}) == near(2 * alone, 1e-6));  // one downlink
+  CHECK(time({{0, 8, size}, {8, 24, size}}) == near(alone, 1e-6));       // one stays in it
 }
 
 TEST_CASE("routes are symmetric and cross no link twice, on every topology") {
@@ -229,7 +230,7 @@ TEST_CASE("ecmp puts a flow on one direct link of a pair of groups, and on one s
 
 TEST_CASE("a route adds the latency of its switches") {
   const Built b(fat_tree(2, 4), 16);
-  CHECK(b.fabric.latency({0, 0}, {5, 0}).value == doctest::Approx(3e-7));
+  CHECK(b.fabric.latency({0, 0}, {5, 0}).value == near(3e-7, 1e-6));
 }
 
 TEST_CASE("what a fabric lacks, or has too much of, is refused where it stands") {

@@ -3,6 +3,7 @@
 
 #include "platforms/cluster.hpp"
 #include "platforms/kernel_time.hpp"
+#include "tests/support/near.hpp"
 
 namespace orrery {
 namespace {
@@ -54,10 +55,9 @@ TEST_CASE("a kernel of the memory has the bandwidth that transfers leave, a fair
   };
   const double alone = seconds({});
   CHECK(alone > 0);
-  CHECK(seconds({24, 1, 500'000'000'000}) ==
-        doctest::Approx(alone * achieved / (achieved - 500e9)).epsilon(1e-6));
-  CHECK(seconds({24, 1, 5'000'000'000'000}) == doctest::Approx(2 * alone).epsilon(1e-6));
-  CHECK(seconds({48, 2, 9'000'000'000'000}) == doctest::Approx(3 * alone).epsilon(1e-6));
+  CHECK(seconds({24, 1, 500'000'000'000}) == near(alone * achieved / (achieved - 500e9), 1e-6));
+  CHECK(seconds({24, 1, 5'000'000'000'000}) == near(2 * alone, 1e-6));
+  CHECK(seconds({48, 2, 9'000'000'000'000}) == near(3 * alone, 1e-6));
 }
 
 }  // namespace

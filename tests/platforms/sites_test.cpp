@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "platforms/cluster.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 
@@ -40,7 +41,7 @@ TEST_CASE("an all-reduce over two sites is reduced inside, crosses once, and is 
   const double inside = seconds(c.plan(Collective::reduce_scatter, size, first(32)).total) +
                         seconds(c.plan(Collective::all_gather, size, first(32)).total);
   const double wan = 2 * seconds(c.latency(0, 32)) + static_cast<double>(size.value) / 50e9;
-  CHECK(seconds(p.total) == doctest::Approx(inside + wan).epsilon(1e-6));
+  CHECK(seconds(p.total) == near(inside + wan, 1e-6));
   CHECK(seconds(c.latency(0, 32)) > 1e-3);
   // A group inside one site does not know of the other.
   const CollectivePlan local = c.plan(Collective::all_reduce, size, first(32));
@@ -61,8 +62,8 @@ TEST_CASE("each site of the federation has its own line, and pairs their own lat
   CHECK(c.gpus() == 64);
   CHECK(c.site(15) == 0);
   CHECK(c.site(16) == 1);
-  CHECK(seconds(c.latency(0, 16)) == doctest::Approx(5e-3).epsilon(0.05));
-  CHECK(seconds(c.latency(0, 48)) == doctest::Approx(110e-3).epsilon(0.01));
+  CHECK(seconds(c.latency(0, 16)) == near(5e-3, 0.05));
+  CHECK(seconds(c.latency(0, 48)) == near(110e-3, 0.01));
   CHECK(c.latency(0, 48) == c.latency(48, 0));
   // 8 connections over 80 ms of round trip with a loss of 1e-4 reach 18 MB/s of the line's 125.
   CHECK(c.bandwidth(0, 32).value == doctest::Approx(tcp_rate(Seconds(0.04), 1e-4, 8).value));
@@ -80,8 +81,8 @@ TEST_CASE("a ring of mixed nodes goes at the rate of the slowest port, a part of
   CHECK(c.bandwidth(16, 24).value == doctest::Approx(h));
   CHECK(c.bandwidth(0, 16).value == doctest::Approx(a));
   const double s = static_cast<double>(size.value) / 2;
-  CHECK(gather({0, 8}) == doctest::Approx(s / a).epsilon(0.15));
-  CHECK(gather({16, 24}) == doctest::Approx(s / h).epsilon(0.25));
+  CHECK(gather({0, 8}) == near(s / a, 0.15));
+  CHECK(gather({16, 24}) == near(s / h, 0.25));
   CHECK(gather({0, 16}) >= gather({0, 8}) * 0.999);
   CHECK(c.kind(0) != c.kind(16));
   CHECK(c.peak(Dtype::bf16).value == doctest::Approx(16 * 312e12 + 16 * 989.5e12));

@@ -14,6 +14,7 @@
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
 #include "scenarios/training.hpp"
+#include "tests/support/near.hpp"
 
 namespace orrery {
 namespace {
@@ -85,14 +86,15 @@ TEST_CASE("the labels of a shard are as concentrated as the Dirichlet distributi
   const std::vector<std::int64_t> ten(10, 4000), uneven{16000, 8000, 8000, 4000, 4000};
   for (const double alpha : {0.1, 1.0, 10.0}) {
     CAPTURE(alpha);
-    // Labels run out before a shard has all that it wants of them, the more so the more it wants.
-    const double off = alpha < 1 ? 0.25 : 0.08;
+    // Labels run out before a shard has all that it wants of them, the more so the more it wants:
+    // of ten labels by 19, 12 and 1 %.
+    const double off = alpha < 1 ? 0.25 : alpha < 10 ? 0.15 : 0.03;
     CHECK(same_label(deal_labels(ten, 400, alpha, 1)) ==
-          doctest::Approx((1 + alpha * 0.1) / (1 + alpha)).epsilon(off));
+          near((1 + alpha * 0.1) / (1 + alpha), off));
     CHECK(same_label(deal_labels(uneven, 400, alpha, 1)) ==
-          doctest::Approx((1 + alpha * 0.26) / (1 + alpha)).epsilon(off));
+          near((1 + alpha * 0.26) / (1 + alpha), off));
   }
-  CHECK(same_label(deal_labels(ten, 400, 1e5, 1)) == doctest::Approx(0.1).epsilon(0.02));
+  CHECK(same_label(deal_labels(ten, 400, 1e5, 1)) == near(0.1, 0.02));
   // As many shards as labels, each wanting one: those that want the same have to share it.
   CHECK(same_label(deal_labels(ten, 10, 1e-6, 1)) > 0.35);
 }

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/sim/simulate.hpp"
+#include "tests/support/near.hpp"
 
 namespace orrery {
 
@@ -62,7 +63,7 @@ TEST_CASE("a collective begins when its last member has come") {
     comm.all_gather(rank.allocate(comm, Label::parameters, 400'000, Dtype::fp32),
                     rank.allocate(comm, Label::parameters, 100'000, Dtype::fp32), data);
     rank.wait(comm.record());
-    CHECK(rank.now().value == doctest::Approx((30 + 3 * (2 + 8)) * 1e-6));
+    CHECK(rank.now().value == near((30 + 3 * (2 + 8)) * 1e-6, 1e-6));
   });
   CHECK(report.end == 60_us);
   for (const RankReport& rank : report.ranks) {
@@ -85,7 +86,7 @@ TEST_CASE("a send is a rendezvous: both sides end together, alpha and size after
       comm.receive(x, forward);
     }
     rank.wait(comm.record());
-    CHECK(rank.now().value == doctest::Approx(11e-6));
+    CHECK(rank.now().value == near(11e-6, 1e-6));
   });
   CHECK(report.end == 11_us);
 }

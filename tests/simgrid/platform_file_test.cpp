@@ -8,6 +8,7 @@
 #include "backend/core/text.hpp"
 #include "platforms/cluster.hpp"
 #include "platforms/simgrid_network.hpp"
+#include "tests/support/near.hpp"
 
 using namespace orrery;
 namespace s4u = simgrid::s4u;
@@ -117,7 +118,7 @@ void check_export(const Cluster& cluster) {
         slowest = std::min(slowest, cluster.links()[path[i]].bandwidth.value);
       }
       REQUIRE(way.slowest == slowest);
-      REQUIRE(way.latency == doctest::Approx(cluster.latency(from, to).seconds().value));
+      REQUIRE(way.latency == near(cluster.latency(from, to).seconds().value, 1e-6));
     }
 }
 
@@ -133,7 +134,7 @@ TEST_CASE("hosts, links and routes of a platform file are those that SimGrid rea
     const s4u::Link* theirs = engine.link_by_name_or_null(link.name);
     REQUIRE(theirs != nullptr);
     CHECK(theirs->get_bandwidth() == link.bandwidth.value);
-    CHECK(theirs->get_latency() == doctest::Approx(link.latency.value).epsilon(1e-12));
+    CHECK(theirs->get_latency() == near(link.latency.value, 1e-12));
     CHECK((theirs->get_sharing_policy() == s4u::Link::SharingPolicy::FATPIPE) == link.fat_pipe);
   }
   std::vector<std::uint32_t> path;
@@ -153,7 +154,7 @@ TEST_CASE("hosts, links and routes of a platform file are those that SimGrid rea
         latency += ours.links()[link].latency.value;
       }
       CHECK(names == theirs.links);
-      CHECK(latency == doctest::Approx(theirs.latency).epsilon(1e-12));
+      CHECK(latency == near(theirs.latency, 1e-12));
     }
 }
 
