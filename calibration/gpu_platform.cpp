@@ -45,10 +45,11 @@ std::vector<AttentionSpec> attention_of(const std::vector<KernelSamples>& sample
                                         FlopsPerSecond peak) {
   std::vector<AttentionSpec> rows;
   for (const KernelSamples& s : samples) {
-    const bool first = std::none_of(rows.begin(), rows.end(), [&](const AttentionSpec& row) {
+    if (s.kernels != "attention causal bf16" || s.held_back) continue;
+    const bool again = std::any_of(rows.begin(), rows.end(), [&](const AttentionSpec& row) {
       return static_cast<double>(row.head.value) == s.at[1];
     });
-    if (s.kernels != "attention causal bf16" || s.held_back || !first) continue;
+    if (again) continue;
     const auto share = [&](const std::string& kernels, double factor) {
       const KernelSamples* sample = longest(samples, kernels, s.at[1]);
       if (sample == nullptr)
