@@ -65,7 +65,9 @@ class XmlText {
     if (line > source_->line_count())  // behind the last line's end
       return {source_, source_->line_count(),
               1 + static_cast<int>(code_points(source_->line(source_->line_count()))), 1};
-    const int column = 1 + static_cast<int>(code_points(text_.substr(*begin, offset - *begin)));
+    const auto before = code_points(text_.substr(*begin, offset - *begin));
+    const auto most = code_points(source_->line(line));  // less where the line ends in \r\n
+    const int column = 1 + static_cast<int>(std::min(before, most));
     return {source_, line, column, static_cast<int>(std::max<std::size_t>(length, 1))};
   }
   void fail_at(std::size_t offset, std::size_t length, const std::string& what,

@@ -158,6 +158,7 @@ TEST_CASE("a WAN beside the links of a SimGrid file is refused") {
 
 TEST_CASE("what a platform file says wrongly is told at its line and column") {
   CHECK(refusal("").starts_with("1:1 this is not XML"));
+  CHECK(refusal("\r").starts_with("1:1 "));  // a line's end has no column
   CHECK(refusal("<platform version=\"4.1\">\n<zone id=\"z\"").starts_with("2:"));
   CHECK(refusal("<platform\n\xff>").starts_with("2:1 this is not UTF-8"));
   CHECK(refusal("<a/>").starts_with("1:1 a SimGrid platform begins with <platform"));
