@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <unordered_map>
 
 #include "backend/core/text.hpp"
 #include "backend/core/units_text.hpp"
@@ -114,20 +115,27 @@ void read_simgrid_fabric(FabricSpec& spec, std::int64_t nodes, BytesPerSecond fa
   const auto network =
       std::make_shared<const SimgridNetwork>(SimgridNetwork::read_file(path_of(file), file.mark));
   Problems problems;
+  std::unordered_map<std::string, int> known;
+  for (const std::string& name : network->hosts())
+    known.emplace(name, static_cast<int>(known.size()));
   std::vector<int> hosts;
+  std::vector<bool> named(known.size(), false);
   for (const Sourced<std::string>& pattern : spec.hosts) {
     const std::vector<std::string> names = expand_host_names(pattern.value);
     if (names.empty())
       problems.add(pattern.mark, fmt::format("'{}' names no hosts", pattern.value),
                    "write a name, or such as 'node[0-15,20].site'");
     for (const std::string& name : names) {
-      const int host = network->find_host(name);
-      if (host < 0)
+      const auto host = known.find(name);
+      if (host == known.end()) {
         problems.add(pattern.mark, fmt::format("{} has no host '{}'", file.value, name),
                      did_you_mean(name, network->hosts()));
-      else if (std::count(hosts.begin(), hosts.end(), host) > 0)
-        problems.add(pattern.mark, fmt::format("host '{}' is named twice", name));
-      hosts.push_back(host);
+        continue;
+      }
+      auto again = named[static_cast<std::size_t>(host->second)];
+      if (again) problems.add(pattern.mark, fmt::format("host '{}' is named twice", name));
+      again = true;
+      hosts.push_back(host->second);
     }
   }
   for (int host = 0; spec.hosts.empty() && host < static_cast<int>(network->hosts().size()); ++host)

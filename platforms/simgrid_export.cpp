@@ -3,6 +3,8 @@
 
 #include <iterator>
 #include <map>
+#include <set>
+#include <vector>
 
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
@@ -25,8 +27,24 @@ struct OfPair {
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text)
-    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '"' ? "&quot;" : std::string(1, c);
+    out += c == '&'                              ? "&amp;"
+           : c == '<'                            ? "&lt;"
+           : c == '"'                            ? "&quot;"
+           : c == '\n' || c == '\t' || c == '\r' ? fmt::format("&#{};", static_cast<int>(c))
+                                                 : std::string(1, c);
   return out;
+}
+
+// An id of each link: its name, unless another has it, as those of a SimGrid platform may.
+std::vector<std::string> ids_of(const std::vector<LinkSpec>& links) {
+  std::vector<std::string> ids;
+  std::set<std::string> known;
+  for (const LinkSpec& link : links) {
+    std::string id = link.name.starts_with("pair") ? "link." + link.name : link.name;
+    while (!known.insert(id).second) id += "'";
+    ids.push_back(escaped(id));
+  }
+  return ids;
 }
 
 }  // namespace
@@ -40,6 +58,7 @@ std::string simgrid_platform(const Cluster& cluster) {
                             gpus, static_cast<std::int64_t>(gpus) * (gpus - 1), most_gpus))
         .with("hint", "ask for the first of them with --gpus");
   std::string routes;
+  const std::vector<std::string> ids = ids_of(cluster.links());
   std::map<OfPair, std::size_t> pairs;
   std::vector<bool> crossed(cluster.links().size(), false);
   std::vector<std::uint32_t> path;
@@ -52,7 +71,7 @@ std::string simgrid_platform(const Cluster& cluster) {
       const std::size_t pair = pairs.emplace(own, pairs.size()).first->second;
       fmt::format_to(out, "    <route src=\"gpu{}\" dst=\"gpu{}\" symmetrical=\"NO\">", from, to);
       for (const std::uint32_t link : path) {
-        fmt::format_to(out, "<link_ctn id=\"{}\"/>", escaped(cluster.links()[link].name));
+        fmt::format_to(out, "<link_ctn id=\"{}\"/>", ids[link]);
         crossed[link] = true;
       }
       fmt::format_to(out, "<link_ctn id=\"pair{}\"/></route>\n", pair);
@@ -68,8 +87,8 @@ std::string simgrid_platform(const Cluster& cluster) {
     fmt::format_to(body, "    <host id=\"gpu{}\" speed=\"1Gf\"/>\n", gpu);
   for (std::size_t i = 0; i < crossed.size(); ++i)
     if (crossed[i])
-      fmt::format_to(body, "    <link id=\"{}\" bandwidth=\"{}Bps\" latency=\"0s\"/>\n",
-                     escaped(cluster.links()[i].name), cluster.links()[i].bandwidth.value);
+      fmt::format_to(body, "    <link id=\"{}\" bandwidth=\"{}Bps\" latency=\"0s\"/>\n", ids[i],
+                     cluster.links()[i].bandwidth.value);
   for (const auto& [own, number] : pairs)
     fmt::format_to(body,
                    "    <link id=\"pair{}\" bandwidth=\"{}Bps\" latency=\"{}s\" "

@@ -11,11 +11,6 @@
 
 namespace orrery {
 
-int SimgridNetwork::find_host(const std::string& name) const {
-  const auto found = std::find(hosts_.begin(), hosts_.end(), name);
-  return found == hosts_.end() ? -1 : static_cast<int>(found - hosts_.begin());
-}
-
 int SimgridNetwork::zone_below(int zone, int ancestor) const {
   while (zones_[static_cast<std::size_t>(zone)].parent != ancestor)
     zone = zones_[static_cast<std::size_t>(zone)].parent;

@@ -41,7 +41,6 @@ class SimgridNetwork {
 
   const std::vector<std::string>& hosts() const { return hosts_; }  // as the file has them
   const std::vector<Link>& links() const { return links_; }
-  int find_host(const std::string& name) const;  // -1: there is none
 
   // Appends the links of the way between two different hosts.
   void route(int from, int to, std::vector<std::uint32_t>& path) const;

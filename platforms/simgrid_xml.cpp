@@ -258,6 +258,11 @@ class SimgridReader : private XmlText {
         good = false;
         continue;
       }
+      if (std::count(there.begin(), there.end(), links_.at(one)) > 0) {
+        fail(child, "id", fmt::format("the route crosses link '{}' twice", one), "");
+        good = false;
+        continue;
+      }
       there.push_back(links_.at(one));
       back.insert(back.begin(), links_.at(links_.count(other) > 0 ? other : one));
     }

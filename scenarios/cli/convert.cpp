@@ -53,8 +53,14 @@ std::string to_orrery(const Arguments& arguments) {
       quoted(arguments.node), network.hosts().size(),
       quoted(fs::absolute(file).lexically_proximate(home).generic_string()));
   const auto node = PlatformFolder(data_root()).node(arguments.node);
-  if (!node.nics && network.hosts().size() > 1)
+  const auto hosts = static_cast<std::int64_t>(network.hosts().size());
+  if (!node.nics && hosts > 1)
     throw Error(Category::config, fmt::format("{} has no nics to join a network by", node.name));
+  FabricSpec fabric;
+  fabric.file.emplace(file);
+  read_simgrid_fabric(
+      fabric, hosts,
+      node.nics ? node.nics->bandwidth.value * node.nics->achieved.value : BytesPerSecond(0));
   return text;
 }
 

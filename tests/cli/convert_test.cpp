@@ -36,6 +36,19 @@ TEST_CASE("convert writes a cluster for SimGrid, whole or its first GPUs") {
   CHECK_FALSE(contains(text, "gpu9"));
 }
 
+TEST_CASE("convert writes no cluster that could not be read") {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("lab.xml"), cluster = folder.file("lab.yaml");
+  std::string slow = platform;
+  slow.replace(slow.find("lat=\"2us\""), 9, "lat=\"2us\" sharing_policy=\"FATPIPE\"");
+  slow.replace(slow.find("25GBps"), 6, "1GBps");
+  write_file_atomically(file, slow);
+  const Finished made = orrery_with({"convert", file, "--node", "dgx-a100", "--out", cluster});
+  CHECK(made.exit == 3);
+  CHECK(contains(made.err, "a FATPIPE link slower than the nodes' NICs"));
+  CHECK(folder.names() == std::vector<std::string>{"lab.xml"});
+}
+
 TEST_CASE("convert makes a cluster of a SimGrid platform, on which a scenario is simulated") {
   const TemporaryFolder folder;
   write_file_atomically(folder.file("lab.xml"), platform);

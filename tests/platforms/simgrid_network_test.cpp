@@ -180,6 +180,8 @@ TEST_CASE("what a platform file says wrongly is told at its line and column") {
   check_refused("<link id=\"m\" bandwidth=\"1MBps\" sharing_policy=\"WIFI\"/>",
                 "4:32 sharing_policy: 'WIFI' is not read");
   check_refused("<host id=\"a\"/>", "4:2 there is a host or router 'a' already");
+  check_refused("<route src=\"b\" dst=\"a\"><link_ctn id=\"l\"/><link_ctn id=\"l\"/></route>",
+                "4:52 the route crosses link 'l' twice");
   check_refused("<route src=\"a\" dst=\"c\"><link_ctn id=\"l\"/></route>",
                 "4:16 there is no host or router 'c'");
   check_refused("<route src=\"a\" dst=\"b\"><link_ctn id=\"ll\"/></route>",
@@ -218,6 +220,25 @@ TEST_CASE("a FATPIPE link that could hold a transfer up is refused, others are l
   CHECK(path.size() == 2);
   CHECK(fine.latency(0, 8) > to_time(Seconds(7e-6)));
   CHECK_THROWS_AS(with("1GBps"), ConfigError);
+}
+
+TEST_CASE("links of a SimGrid file that are called as those of the cluster are exported apart") {
+  const Folder folder;
+  folder.write("star.xml",
+               zone("<host id=\"a\"/><host id=\"b\"/><link id=\"pair0\" bandwidth=\"1GBps\"/>"
+                    "<link id=\"node0.nic0.out\" bandwidth=\"2GBps\"/><link id=\"l&#10;m\" "
+                    "bandwidth=\"3GBps\"/>\n<route src=\"a\" dst=\"b\"><link_ctn id=\"pair0\"/>"
+                    "<link_ctn id=\"node0.nic0.out\"/><link_ctn id=\"l&#10;m\"/></route>"));
+  const std::string file = folder.write("imported.yaml", cluster_file("", 2));
+  const Cluster c(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), file));
+  const SimgridNetwork back = SimgridNetwork::parse(simgrid_platform(c), "exported.xml");
+  std::vector<std::uint32_t> path, ours;
+  back.route(0, 8, path);
+  c.route(0, 8, ours);
+  REQUIRE(path.size() == ours.size() + 1);
+  for (std::size_t i = 0; i < ours.size(); ++i)
+    CHECK(back.links()[path[i]].bandwidth == c.links()[ours[i]].bandwidth);
+  CHECK(back.links()[path[3]].name == "l\nm");
 }
 
 TEST_CASE("an exported platform is one that we read: a host per GPU, a route per pair") {
