@@ -98,9 +98,7 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
     if (actor.handle) {
       actor.handle->resume();
     } else {
-      actor.handle = simgrid::s4u::Actor::init("", host_);
-      if (stack_bytes_ != 0) actor.handle->set_stacksize(stack_bytes_);
-      actor.handle->start(std::function<void()>([this, id] { top(id); }));
+      actor.handle = simgrid::s4u::Actor::create("", host_, [this, id] { top(id); });
     }
   }
   counters_.wake_ups += batch.size();

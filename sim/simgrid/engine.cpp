@@ -27,10 +27,6 @@ std::uint32_t stack_bytes(const EngineOptions& options) {
   return options.actors <= 50'000 ? 256 * 1024 : 32 * 1024;
 }
 
-// A stack's allocation is whole pages with what malloc keeps beside it; else its first frames lie a
-// few bytes into a page that nothing else uses. In bytes, a multiple of 16.
-constexpr std::uint32_t beside_a_stack = 32;
-
 // Makes SimGrid's engine with the frozen configuration. It is never destroyed: SimGrid cannot start
 // over in a process.
 void start_simgrid(std::uint32_t stack) {
@@ -69,8 +65,7 @@ class Engine::Impl {
   Impl(EngineClient& client, const EngineOptions& options)
       : client_(client),
         flows_(heap_, now_, counters_),
-        actors_(counters_, actors_are_threads ? 0 : stack_bytes(options) - beside_a_stack,
-                options.measure_stacks) {
+        actors_(counters_, actors_are_threads ? 0 : stack_bytes(options), options.measure_stacks) {
     start_simgrid(stack_bytes(options));
     flows_.make_platform();
     actors_.set_host(flows_.host());
