@@ -11,8 +11,10 @@ namespace orrery::sim {
 void Interference::change(SimRank& rank, const Taken& by, int sign, Time from) {
   if (by == Taken{}) return;
   for (StreamState* const stream : rank.streams()) core_.streams->settle(*stream);
-  if (rank.presence == nullptr) rank.presence = std::make_unique<Presence>();
-  std::vector<Presence::Step>& steps = rank.presence->steps_;
+  if (rank.id() >= presences_.size()) presences_.resize(rank.id() + 1U);
+  std::unique_ptr<Presence>& presence = presences_[rank.id()];
+  if (presence == nullptr) presence = std::make_unique<Presence>();
+  std::vector<Presence::Step>& steps = presence->steps_;
   auto at = std::upper_bound(steps.begin(), steps.end(), from,
                              [](Time time, const Presence::Step& s) { return time < s.from; });
   if (std::prev(at)->from == from)
@@ -27,7 +29,7 @@ void Interference::change(SimRank& rank, const Taken& by, int sign, Time from) {
     return a.level == b.level;
   };
   steps.erase(std::unique(steps.begin(), steps.end(), same), steps.end());
-  forget(*rank.presence, rank);
+  forget(*presence, rank);
   core_.streams->retime(rank);
 }
 
@@ -66,7 +68,7 @@ Time Interference::duration(const SimRank& rank, const PreparedKernel& kernel,
 
 Time Interference::end_of(const SimRank& rank, const PreparedKernel& kernel, Time start,
                           double factor) {
-  const std::vector<Presence::Step>& steps = rank.presence->steps();
+  const std::vector<Presence::Step>& steps = presence(rank.id())->steps();
   auto step = std::upper_bound(steps.begin(), steps.end(), start,
                                [](Time time, const Presence::Step& s) { return time < s.from; });
   Time at = start;  // since when the rate has been that of `whole`

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -46,6 +47,10 @@ class Interference {
   void take(SimRank& rank, const Taken& more, Time from) { change(rank, more, 1, from); }
   void give_back(SimRank& rank, const Taken& less, Time from) { change(rank, less, -1, from); }
 
+  // What is taken of a rank's GPU; null: nothing ever was.
+  const Presence* presence(std::uint32_t rank) const {
+    return rank < presences_.size() ? presences_[rank].get() : nullptr;
+  }
   // When a kernel ends that starts at `start`; `factor` multiplies what it takes.
   Time end_of(const SimRank& rank, const PreparedKernel& kernel, Time start, double factor);
 
@@ -56,6 +61,7 @@ class Interference {
   Time duration(const SimRank& rank, const PreparedKernel& kernel, std::uint32_t level);
 
   Core& core_;
+  std::vector<std::unique_ptr<Presence>> presences_;  // by rank
   std::vector<Taken> levels_{{}};
   std::unordered_map<const PreparedKernel*, std::vector<Time>> durations_;  // by level; 0: unknown
 };

@@ -16,7 +16,6 @@
 #include "backend/flow.hpp"
 #include "backend/world.hpp"
 #include "sim/core.hpp"
-#include "sim/interference.hpp"
 #include "sim/stream_state.hpp"
 #include "sim/streams.hpp"
 #include "sim/time_account.hpp"
@@ -81,7 +80,6 @@ class alignas(64) SimRank {
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
   TimeAccount& account() { return account_; }  // of the compute stream
-  std::unique_ptr<Presence> presence;          // null: nothing has ever been taken of its GPU
 
   // For the streams, in phase 1.
   virtual void reconsider() = 0;  // wakes the flows that can go on

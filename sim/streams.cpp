@@ -64,7 +64,8 @@ double Streams::factor_of(const StreamState& stream, const Entry& entry,
 }
 
 bool Streams::disturbed(const StreamState& stream, Time start) const {
-  const Presence* const presence = stream.device->presence.get();
+  if (core_.interference == nullptr) return false;
+  const Presence* const presence = core_.interference->presence(stream.rank);
   return presence != nullptr && !presence->quiet_from(start);
 }
 

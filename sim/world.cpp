@@ -14,6 +14,7 @@
 #include "sim/deadlock.hpp"
 #include "sim/device.hpp"
 #include "sim/folding.hpp"
+#include "sim/interference.hpp"
 #include "sim/mail.hpp"
 #include "sim/recording.hpp"
 #include "sim/streams.hpp"
