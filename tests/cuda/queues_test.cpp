@@ -47,8 +47,8 @@ cuda::CudaOptions beside(cuda::Peers& peers) {
 
 // Takes a millisecond or so of a core.
 void work() {
-  volatile int sum = 0;
-  for (int i = 0; i < 400'000; ++i) sum = sum + i;
+  volatile std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < 400'000; ++i) sum = sum + i;
 }
 
 // Rank 0's compute stream, or its host, waits for all-reduces that rank 1 is slow to come to.
