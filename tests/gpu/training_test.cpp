@@ -87,7 +87,12 @@ TEST_CASE("GPU: ACCO, DiLoCo, A2CiD2 and PETRA on ranks of one GPU train as on t
     check_as_on_cpu(on_replicas("{name: diloco, inner_steps: 2}", ranks));
     check_as_on_cpu(on_replicas("{name: a2cid2, rate: 1}", ranks));
   }
-  check_as_on_cpu(reversible_mlp("{name: petra, optimizer: {name: sgd, lr: 0.01}}", 2));
+  for (const int stages : {1, 2, 4}) {
+    StageCase c = reversible_mlp("{name: petra, optimizer: {name: sgd, lr: 0.01}}", 2);
+    c.stages = stages;
+    c.layers.assign(static_cast<std::size_t>(stages), 8 / stages);
+    check_as_on_cpu(c);
+  }
 }
 TEST_CASE("GPUs: DDP trains as on the CPU") {
   for (const int ranks : {2, 4, 8}) check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4);
