@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cuda/pinned.hpp"
 #include "backend/host/operands.hpp"
 #include "backend/rank.hpp"
 
@@ -15,13 +16,7 @@ using host::view_of;
 
 namespace {
 
-const host::Arena::Source pinned_memory{[](std::size_t bytes) {
-                                          void* data = nullptr;
-                                          check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable),
-                                                "cudaHostAlloc");
-                                          return data;
-                                        },
-                                        [](void* data) { cudaFreeHost(data); }, false};
+const host::Arena::Source pinned_memory{take_pinned, give_back_pinned, false};
 
 std::size_t size(Bytes bytes) { return static_cast<std::size_t>(bytes.value); }
 
@@ -63,6 +58,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
       pinned_([this](Event event) { return passed(event.stream) >= event.ordinal; },
               pinned_memory) {
   use_gpu(gpu_);
+  reserve_pinned_memory();
   const auto failed = [this](std::exception_ptr failure) {
     const std::exception_ptr named =
         host::with_context(failure, {{"rank", std::to_string(this->rank())}});

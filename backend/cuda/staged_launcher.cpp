@@ -1,46 +1,14 @@
 #include <algorithm>
 #include <array>
-#include <map>
-#include <mutex>
 #include <vector>
 
 #include "backend/cuda/launcher.hpp"
+#include "backend/cuda/pinned.hpp"
 #include "backend/cuda/runtime.hpp"
 
 namespace orrery::cuda {
 
 namespace {
-
-// Blocks of pinned memory by size, kept: pinning takes the driver longer than most kernels.
-class PinnedBlocks {
- public:
-  ~PinnedBlocks() {
-    for (auto& [size, blocks] : free_)
-      for (void* block : blocks) cudaFreeHost(block);
-  }
-  // Pinning is done without the lock: it may wait for streams, on which blocks are given back.
-  void* take(std::size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (auto& blocks = free_[bytes]; !blocks.empty()) {
-        void* block = blocks.back();
-        blocks.pop_back();
-        return block;
-      }
-    }
-    void* fresh = nullptr;
-    check(cudaHostAlloc(&fresh, bytes, cudaHostAllocPortable), "cudaHostAlloc");
-    return fresh;
-  }
-  void give_back(void* block, std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    free_[bytes].push_back(block);
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
-};
 
 class StagedLauncher final : public Launcher {
  public:
@@ -50,14 +18,13 @@ class StagedLauncher final : public Launcher {
   // Operands that are only written go to the host too: a kernel may leave a part of them alone.
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
     auto staged = std::make_unique<Staged>();
-    staged->blocks = &blocks_;
     std::array<View, max_operands> on_host;
     for (std::size_t i = 0; i < views.size(); ++i) {
       on_host[i] = views[i];
       if (views[i].data == nullptr) continue;
       const std::size_t bytes = size(views[i]);
-      on_host[i].data = blocks_.take(bytes);
-      staged->taken.emplace_back(on_host[i].data, bytes);
+      on_host[i].data = take_pinned(bytes);
+      staged->taken.push_back(on_host[i].data);
       copy(on_host[i].data, views[i].data, bytes, stream);
     }
     on_host_->launch(stream, kernel, {on_host.data(), views.size()});
@@ -70,12 +37,11 @@ class StagedLauncher final : public Launcher {
 
  private:
   struct Staged {
-    PinnedBlocks* blocks = nullptr;
-    std::vector<std::pair<void*, std::size_t>> taken;
+    std::vector<void*> taken;
   };
   static void give_back(void* data) {
     const std::unique_ptr<Staged> staged(static_cast<Staged*>(data));
-    for (const auto& [block, bytes] : staged->taken) staged->blocks->give_back(block, bytes);
+    for (void* block : staged->taken) give_back_pinned(block);
   }
   static std::size_t size(const View& view) {
     return std::max<std::size_t>(
@@ -86,7 +52,6 @@ class StagedLauncher final : public Launcher {
   }
 
   std::unique_ptr<Launcher> on_host_;
-  PinnedBlocks blocks_;
 };
 
 }  // namespace

@@ -3,10 +3,10 @@
 // GPUs, unchanged. It keeps the rules that decide whether a program works:
 //
 // Streams run in order and beside each other; a call that enqueues on a full one blocks. Destroying
-// a stream does not wait for what is on it; freeing memory outside stream order waits for all
-// streams of the GPU. A wait for an event that was never recorded does nothing. Fresh device memory
-// holds NaNs from the point of its stream where it was allocated. Kernels are loaded eagerly where
-// the environment says so.
+// a stream does not wait for what is on it; freeing memory outside stream order, and pinning any,
+// waits for all streams of the GPU. A wait for an event that was never recorded does nothing. Fresh
+// device memory holds NaNs from the point of its stream where it was allocated. Kernels are loaded
+// eagerly where the environment says so.
 //
 // A communicator's operations match by order. Members that call different things, or different
 // sizes, wait for ever. Collectives of one GPU run one after the other in the order in which they

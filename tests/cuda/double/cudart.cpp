@@ -136,7 +136,7 @@ std::vector<std::shared_ptr<CUstream_st>> streams_of(int gpu) {
   return found;
 }
 
-// What cudaFree and cudaFreeHost do before anything else.
+// What cudaFree, cudaFreeHost and cudaHostAlloc do before anything else.
 void await_all_streams() {
   for (const auto& stream : streams_of(current_gpu)) stream->await();
 }
@@ -305,6 +305,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned int) {
+  await_all_streams();  // the worst that a driver may do
   return cudaMalloc(data, bytes);
 }
 cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
