@@ -82,7 +82,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
 }
 
 CudaDevice::~CudaDevice() {
-  use_gpu(gpu_);
+  try_gpu(gpu_);
   transport_->abort();
   for (auto& stream : streams_) stream.reset();
   transport_.reset();

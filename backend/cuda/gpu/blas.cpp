@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -125,11 +126,32 @@ struct Bench {
 
 }  // namespace
 
-struct Blas::State {
-  // Kernel, types, alignment of A, B and C.
-  using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
-                         std::array<std::size_t, 3>>;
+namespace {
 
+// Kernel, types, alignment of A, B and C.
+using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
+                       std::array<std::size_t, 3>>;
+
+// The algorithms found in this process on one GPU. Who searches holds the lock: ranks on one GPU
+// search one after the other, so that one stream more is enough for all, and take what another has
+// found, so that their products are the same in bits. What it waits for, nothing else holds up.
+struct Choices {
+  std::mutex mutex;
+  std::map<Key, cublasLtMatmulAlgo_t> found;
+};
+
+Choices& choices_of_this_gpu() {
+  static std::mutex mutex;
+  static std::map<int, Choices> by_gpu;
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  return by_gpu[gpu];
+}
+
+}  // namespace
+
+struct Blas::State {
   Functions lt;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
@@ -265,6 +287,19 @@ struct Blas::State {
     cudaFreeAsync(workspace, bench.stream);
     return *best;
   }
+
+  cublasLtMatmulAlgo_t choose(const Plan& plan, const Key& key, const Kernel& kernel,
+                              std::span<const View> views) {
+    Choices& choices = choices_of_this_gpu();
+    const std::lock_guard lock(choices.mutex);
+    if (const auto known = choices.found.find(key); known != choices.found.end())
+      return known->second;
+    const auto algorithms = propose(plan, key);
+    if (algorithms.empty())
+      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
+          .with("kernel", kernel.label);
+    return choices.found[key] = fastest(plan, views, algorithms);
+  }
 };
 
 Blas::Blas() : state_(std::make_unique<State>()) {}
@@ -278,7 +313,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
   State& s = *state_;
   const bool with_bias = kernel.op == Op::gemm && kernel.dims[3] != 0;
-  const State::Key key{
+  const Key key{
       kernel.dims,
       {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
        static_cast<int>(views[2].dtype), with_bias ? static_cast<int>(views[3].dtype) : -1},
@@ -291,11 +326,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (found == s.plans.end()) {
     found = s.plans.emplace(key, s.describe(kernel, views)).first;
     with_address(found->second);
-    const auto algorithms = s.propose(found->second, key);
-    if (algorithms.empty())
-      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
-          .with("kernel", kernel.label);
-    found->second.algorithm = s.fastest(found->second, views, algorithms);
+    found->second.algorithm = s.choose(found->second, key, kernel, views);
   }
   with_address(found->second);
   check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,

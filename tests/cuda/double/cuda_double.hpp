@@ -34,6 +34,8 @@ void set_gpus(int count);
 void set_queue_depth(std::size_t depth);
 // Streams so far that were destroyed with something still on them.
 int streams_destroyed_busy();
+// The most streams that there were at once since the last call.
+std::size_t most_streams();
 
 // Appends a function to a stream, which runs when the stream has come to it.
 void append(CUstream_st* stream, std::function<void()> function);

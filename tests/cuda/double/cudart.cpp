@@ -2,6 +2,7 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -15,6 +16,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/cuda/double/cuda_double.hpp"
@@ -26,6 +28,7 @@ using Instant = std::chrono::steady_clock::time_point;
 std::atomic<int> gpus{8};
 std::atomic<std::size_t> queue_depth{~std::size_t{0}};
 std::atomic<int> destroyed_busy{0};
+std::size_t most_at_once = 0;  // streams; guarded by streams_mutex
 thread_local int current_gpu = 0;
 
 // One recording of an event.
@@ -148,6 +151,10 @@ namespace orrery::cuda_double {
 void set_gpus(int count) { gpus = count; }
 void set_queue_depth(std::size_t depth) { queue_depth = depth; }
 int streams_destroyed_busy() { return destroyed_busy; }
+std::size_t most_streams() {
+  const std::lock_guard lock(streams_mutex);
+  return std::exchange(most_at_once, streams.size());
+}
 void append(CUstream_st* stream, std::function<void()> function) {
   stream->append(std::move(function));
 }
@@ -235,6 +242,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
   *stream = fresh.get();
   const std::lock_guard lock(streams_mutex);
   streams.insert(fresh);
+  most_at_once = std::max(most_at_once, streams.size());
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
