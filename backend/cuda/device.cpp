@@ -155,6 +155,16 @@ void CudaDevice::write(const void* from, const Operand& to) {
 
 // ---- Operations
 
+namespace {
+
+Issued working(const WorkItem& item) {
+  Issued more;
+  more.work = item;
+  return more;
+}
+
+}  // namespace
+
 template <class Enqueue>
 void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label,
                        const Enqueue& enqueue, const Issued& more) {
@@ -174,6 +184,7 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
     const std::lock_guard lock(mutex_);
     operation = &stream.open(kind, begin, end);
     operation->label = label;
+    operation->work = more.work;
     operation->site = more.site;
     operation->channel = more.channel;
     operation->collective = more.collective;
@@ -195,28 +206,38 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
 void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
                         std::span<const Operand> operands, std::uint32_t) {
   const auto views = views_of(operands);
-  issue(stream, Issued::Kind::compute, kernel.kernel.label, [&](cudaStream_t handle) {
-    launcher_for(*streams_[stream]).launch(handle, kernel.kernel, {views.data(), operands.size()});
-  });
+  issue(
+      stream, Issued::Kind::compute, kernel.kernel.label,
+      [&](cudaStream_t handle) {
+        launcher_for(*streams_[stream])
+            .launch(handle, kernel.kernel, {views.data(), operands.size()});
+      },
+      working(WorkItem::of(kernel)));
 }
 
 void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
                         std::span<const Operand> operands) {
   const auto slots = views_of(operands);
-  issue(stream, Issued::Kind::compute, sequence.name().c_str(), [&](cudaStream_t handle) {
-    host::for_each_step(sequence, {slots.data(), operands.size()},
-                        [&](const Kernel& kernel, std::span<const View> views) {
-                          launcher_for(*streams_[stream]).launch(handle, kernel, views);
-                        });
-  });
+  issue(
+      stream, Issued::Kind::compute, sequence.name().c_str(),
+      [&](cudaStream_t handle) {
+        host::for_each_step(sequence, {slots.data(), operands.size()},
+                            [&](const Kernel& kernel, std::span<const View> views) {
+                              launcher_for(*streams_[stream]).launch(handle, kernel, views);
+                            });
+      },
+      working(WorkItem::of(sequence)));
 }
 
 void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& to) {
-  issue(stream, Issued::Kind::compute, "copy", [&](cudaStream_t handle) {
-    check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
-                          cudaMemcpyDefault, handle),
-          "cudaMemcpyAsync");
-  });
+  issue(
+      stream, Issued::Kind::compute, "copy",
+      [&](cudaStream_t handle) {
+        check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
+                              cudaMemcpyDefault, handle),
+              "cudaMemcpyAsync");
+      },
+      working(WorkItem::copy()));
 }
 
 // The values wait in pinned memory until the stream has come to them: a copy from ordinary memory
@@ -225,10 +246,14 @@ void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& 
 void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const double> values) {
   auto* staged = static_cast<std::byte*>(pinned_.take(to.bytes(), max_streams, Place::host));
   for (std::size_t i = 0; i < values.size(); ++i) store_as(to.storage->dtype, staged, i, values[i]);
-  issue(stream, Issued::Kind::compute, "upload", [&](cudaStream_t handle) {
-    check(cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault, handle),
-          "cudaMemcpyAsync");
-  });
+  issue(
+      stream, Issued::Kind::compute, "upload",
+      [&](cudaStream_t handle) {
+        check(
+            cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault, handle),
+            "cudaMemcpyAsync");
+      },
+      working(WorkItem::upload()));
   pinned_.give_back(staged, to.bytes(), max_streams + 1, Place::host,
                     {stream, streams_[stream]->issued()});
 }
@@ -298,9 +323,14 @@ void CudaDevice::mark_step(std::uint32_t stream, std::int64_t step) {
   GpuStream& its = *streams_[stream];
   const std::lock_guard lock(mutex_);
   if (its.passed() == its.issued())
-    note_step(step, {its.clock(), streams_[compute_stream()]->parts()});
+    end_step(step, its.clock());
   else
     its.marks.emplace_back(its.issued(), step);
+}
+
+void CudaDevice::end_step(std::int64_t step, Time at) {
+  note_step(step, {at, streams_[compute_stream()]->parts()});
+  work_.step_ended();
 }
 
 // ---- The watcher's side
@@ -351,6 +381,7 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
   switch (operation.kind) {
     case Issued::Kind::compute:
       stream.spend(Part::compute, length);
+      if (compute) work_.add(operation.work, length);
       break;
     case Issued::Kind::fence:
       stream.spend(host::waiting_for(streams_[operation.fenced_by.stream]->traffic()), length);
@@ -367,13 +398,13 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
         stream.recent.pop_front();  // the compute stream was past it when it began to wait
     }
   }
-  const std::uint64_t ordinal = operation.ordinal;
-  stream.retire(events_);
-  parts_.in_flight.fetch_sub(1);
-  while (!stream.marks.empty() && stream.marks.front().first <= ordinal) {
-    note_step(stream.marks.front().second, {end, streams_[compute_stream()]->parts()});
+  // Before anyone sees that the operation is done: then the rank may report.
+  while (!stream.marks.empty() && stream.marks.front().first <= operation.ordinal) {
+    end_step(stream.marks.front().second, end);
     stream.marks.erase(stream.marks.begin());
   }
+  stream.retire(events_);
+  parts_.in_flight.fetch_sub(1);
 }
 
 // The compute stream, or the host that it lacked work from, waited for stream `other` in

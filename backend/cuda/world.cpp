@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "backend/cuda/device.hpp"
+#include "backend/cuda/pool.hpp"
 #include "backend/host/world.hpp"
 
 namespace orrery::cuda {
@@ -160,6 +161,9 @@ class CudaWorld final : public host::HostWorld {
     return std::make_unique<CudaDevice>(shared, parts_, rank);
   }
   void begin() override {
+    std::vector<int> gpus;
+    for (int rank = first_rank(); rank < end_rank(); ++rank) gpus.push_back(options_.gpu(rank));
+    pools_.emplace(std::move(gpus));
     std::vector<CudaDevice*> devices;
     for (int rank = first_rank(); rank < end_rank(); ++rank)
       devices.push_back(&static_cast<CudaDevice&>(device(rank)));
@@ -182,6 +186,7 @@ class CudaWorld final : public host::HostWorld {
     others_have_ended();
     watcher_.stop();
   }
+  void add_to(RunReport& report) const override { report.pool = pools_->use(); }
   void others_have_ended() {
     const Lock lock(monitor().mutex());
     if (std::exchange(others_run_, false)) monitor().remove(elsewhere_);
@@ -191,6 +196,7 @@ class CudaWorld final : public host::HostWorld {
   const CudaOptions options_;
   CudaParts parts_;
   Watcher watcher_;
+  std::optional<PoolWatch> pools_;
   Elsewhere elsewhere_;
   bool others_run_ = false;  // guarded by the lock
 };

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -67,6 +68,46 @@ constexpr unsigned char poison = 0xFF;  // a NaN in every floating type
 
 void* take(std::size_t bytes) { return ::operator new(bytes, alignment); }
 void release(void* data) { ::operator delete(data, alignment); }
+
+// Of each GPU, what is taken in stream order and not given back, as it was called for; both marks
+// of a pool are that at its highest, as it reserves what is used and no more.
+class Pools {
+ public:
+  void take(int gpu, void* data, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    blocks_[data] = {gpu, bytes};
+    Use& use = uses_[gpu];
+    use.highest = std::max(use.highest, use.now += bytes);
+  }
+  void give_back(void* data) {
+    const std::lock_guard lock(mutex_);
+    const auto block = blocks_.find(data);
+    if (block == blocks_.end()) return;
+    uses_[block->second.first].now -= block->second.second;
+    blocks_.erase(block);
+  }
+  std::uint64_t highest(int gpu) {
+    const std::lock_guard lock(mutex_);
+    return uses_[gpu].highest;
+  }
+  void begin_anew(int gpu) {
+    const std::lock_guard lock(mutex_);
+    uses_[gpu].highest = uses_[gpu].now;
+  }
+
+ private:
+  struct Use {
+    std::uint64_t now = 0, highest = 0;
+  };
+  std::mutex mutex_;
+  std::map<void*, std::pair<int, std::size_t>> blocks_;
+  std::map<int, Use> uses_;
+};
+Pools pools;
+
+int gpu_of_pool(cudaMemPool_t pool) {
+  return static_cast<int>(reinterpret_cast<std::uintptr_t>(pool)) - 1;
+}
 
 }  // namespace
 
@@ -305,11 +346,27 @@ cudaError_t cudaFree(void* data) {
 }
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   void* fresh = *data = take(bytes);
+  pools.take(stream->gpu, fresh, bytes);
   stream->append([fresh, bytes] { std::memset(fresh, poison, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  pools.give_back(data);
   stream->append([data] { release(data); });
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  *pool = reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(device) + 1);
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void* value) {
+  *static_cast<std::uint64_t*>(value) = pools.highest(gpu_of_pool(pool));
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  if (attribute != cudaMemPoolAttrUsedMemHigh) return cudaSuccess;
+  if (*static_cast<std::uint64_t*>(value) != 0) return cudaErrorInvalidValue;
+  pools.begin_anew(gpu_of_pool(pool));
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned int) {
