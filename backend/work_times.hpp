@@ -83,13 +83,13 @@ class WorkTimes {
   };
   struct Hash {
     std::size_t operator()(const WorkItem& item) const {
-      return std::hash<const void*>()(item.what) * 31 + static_cast<std::size_t>(item.step + 1) * 4 +
-             static_cast<std::size_t>(item.kind);
+      return std::hash<const void*>()(item.what) * 31 +
+             static_cast<std::size_t>(item.step + 1) * 4 + static_cast<std::size_t>(item.kind);
     }
   };
   using Sums = std::unordered_map<WorkItem, Sum, Hash>;
 
-  Sums now_;     // since the last end of a step
+  Sums now_;  // since the last end of a step
   Sums counted_;
   std::int64_t steps_ = 0;
 };

@@ -115,7 +115,7 @@ struct RunReport {
   Time end;                            // of the last operation
   std::uint64_t activities = 0;        // operations completed, over all ranks
   std::uint64_t flows = 0;             // contended transfers (sim)
-  Bytes arena_high_water;  // cpu: most that a rank's arena held at once, by its own count
+  Bytes arena_high_water;       // cpu: most that a rank's arena held at once, by its own count
   std::optional<PoolUse> pool;  // cuda
 };
 

@@ -24,8 +24,7 @@ TEST_CASE("200 days are exact, and what is longer than time counts is refused, n
   const Error long_one = error_of([] { to_time(Seconds(300.0 * 86400)); });
   CHECK(long_one.category() == Category::invalid_program);
   CHECK(long_one.message().find("300 days") != std::string::npos);
-  const Error endless =
-      error_of([] { to_time(Seconds(std::numeric_limits<double>::infinity())); });
+  const Error endless = error_of([] { to_time(Seconds(std::numeric_limits<double>::infinity())); });
   CHECK(endless.message().find("without end") != std::string::npos);
 }
 

@@ -169,8 +169,7 @@ TEST_CASE("a message that came early comes before the news that its sender has e
     zero.goodbye();
   }
   std::promise<void> server_knows;
-  TcpStore watcher(process(2, 2, server), Seconds(300), {}, {},
-                   [&] { server_knows.set_value(); });
+  TcpStore watcher(process(2, 2, server), Seconds(300), {}, {}, [&] { server_knows.set_value(); });
   server_knows.get_future().wait();
   std::mutex mutex;
   std::vector<std::string> told;

@@ -5,6 +5,7 @@
 #include <array>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -85,16 +86,27 @@ void* take_memory(std::size_t bytes, cudaStream_t stream) {
   return data;
 }
 
-// A stream, events and copies of operands in size, filled with small numbers.
-struct Bench {
+// What products are tried out on. Kept, because the driver spreads streams over the hardware's
+// queues in the order in which they are made: one more for each search would put two of the
+// program's on one queue.
+struct Lane {
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
-  std::vector<View> views;
 
-  explicit Bench(std::span<const View> given) : views(given.begin(), given.end()) {
+  Lane() {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     for (cudaEvent_t* event : {&begin, &end})
       check(cudaEventCreateWithFlags(event, cudaEventDefault), "cudaEventCreateWithFlags");
+  }
+};
+
+// Copies of operands in size, filled with small numbers.
+struct Bench {
+  const Lane& lane;
+  cudaStream_t stream = lane.stream;
+  std::vector<View> views;
+
+  Bench(const Lane& on, std::span<const View> given) : lane(on), views(given.begin(), given.end()) {
     for (std::size_t i = 0; i < 3; ++i) {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
@@ -105,21 +117,18 @@ struct Bench {
   }
   ~Bench() {
     for (std::size_t i = 0; i < 3; ++i) cudaFreeAsync(views[i].data, stream);
-    finish(stream);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
   template <class Work>
   float time(const Work& work) const {
-    check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    check(cudaEventRecord(lane.begin, stream), "cudaEventRecord");
     work();
-    check(cudaEventRecord(end, stream), "cudaEventRecord");
-    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    check(cudaEventRecord(lane.end, stream), "cudaEventRecord");
+    check(cudaEventSynchronize(lane.end), "cudaEventSynchronize");
     float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    check(cudaEventElapsedTime(&ms, lane.begin, lane.end), "cudaEventElapsedTime");
     return ms;
   }
 };
@@ -138,6 +147,7 @@ using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::arr
 struct Choices {
   std::mutex mutex;
   std::map<Key, cublasLtMatmulAlgo_t> found;
+  std::optional<Lane> lane;  // never destroyed: the driver may be gone when the process ends
 };
 
 Choices& choices_of_this_gpu() {
@@ -264,10 +274,10 @@ struct Blas::State {
   }
 
   // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
-  cublasLtMatmulAlgo_t fastest(const Plan& plan, std::span<const View> views,
+  cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
-    Bench bench(views);
+    Bench bench(lane, views);
     void* workspace = take_memory(workspace_bytes, bench.stream);
     float least = -1;
     const cublasLtMatmulAlgo_t* best = &algorithms[0];
@@ -298,7 +308,8 @@ struct Blas::State {
     if (algorithms.empty())
       throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
           .with("kernel", kernel.label);
-    return choices.found[key] = fastest(plan, views, algorithms);
+    if (!choices.lane) choices.lane.emplace();
+    return choices.found[key] = fastest(*choices.lane, plan, views, algorithms);
   }
 };
 
