@@ -33,6 +33,7 @@ inline bool gpu_here() {
 inline cuda::CudaOptions on_gpus() {
   cuda::CudaOptions options;
   options.gpu = [](int rank) { return rank; };
+  options.patience = Seconds(20);
   options.launcher = [](int gpu, std::function<void(std::exception_ptr)> failed) {
     return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed));
   };
