@@ -32,14 +32,28 @@ template <class T, int width>
 struct alignas(width * sizeof(T)) Pack {
   T at[width];
 };
+// What so many bytes move as: of a struct of small members the compiler makes narrower accesses.
+template <std::size_t bytes>
+using Word = std::conditional_t<
+    bytes == 16, uint4,
+    std::conditional_t<
+        bytes == 8, uint2,
+        std::conditional_t<bytes == 4, std::uint32_t,
+                           std::conditional_t<bytes == 2, std::uint16_t, std::uint8_t>>>>;
 template <int width, class T>
 __device__ Pack<T, width> take(const T* from) {
   static_assert(width * sizeof(T) <= 16);
-  return *reinterpret_cast<const Pack<T, width>*>(from);
+  const auto word = *reinterpret_cast<const Word<width * sizeof(T)>*>(from);
+  Pack<T, width> pack;
+  memcpy(&pack, &word, sizeof word);
+  return pack;
 }
-template <int width, class T>
-__device__ void put(T* to, const Pack<T, width>& pack) {
-  *reinterpret_cast<Pack<T, width>*>(to) = pack;
+// Writes the bits of `value` to global memory in one access; an assignment may become several.
+template <class Value>
+__device__ void put_bits(void* to, const Value& value) {
+  Word<sizeof value> word;
+  memcpy(&word, &value, sizeof word);
+  __stwb(static_cast<Word<sizeof value>*>(to), word);
 }
 
 // The same as numbers, in registers.
@@ -72,15 +86,24 @@ __device__ Lanes<width> load(const T* from) {
   }
   return x;
 }
+__device__ inline __nv_bfloat162 narrow(float x, float y, __nv_bfloat16) {
+  return __floats2bfloat162_rn(x, y);
+}
+__device__ inline __half2 narrow(float x, float y, __half) { return __floats2half2_rn(x, y); }
+__device__ inline float2 narrow(float x, float y, float) { return {x, y}; }
 template <int width, class T>
 __device__ void store(T* to, const Lanes<width>& x) {
-  constexpr int each = in_access<T>(width);
+  if constexpr (width == 1) {
+    store(to, x.at[0]);
+  } else {
+    constexpr int each = in_access<T>(width);
 #pragma unroll
-  for (int i = 0; i < width; i += each) {
-    Pack<T, each> pack;
+    for (int i = 0; i < width; i += each) {
+      decltype(narrow(0, 0, T{})) pairs[each / 2];
 #pragma unroll
-    for (int j = 0; j < each; ++j) store(&pack.at[j], x.at[i + j]);
-    put(to + i, pack);
+      for (int j = 0; j < each; j += 2) pairs[j / 2] = narrow(x.at[i + j], x.at[i + j + 1], T{});
+      put_bits(to + i, pairs);
+    }
   }
 }
 
@@ -131,38 +154,20 @@ struct Any {
         static_cast<std::uint8_t*>(data)[i] = static_cast<std::uint8_t>(llrint(x));
     }
   }
-  // Elements i to i + width; zeros where there is no operand.
+  // Elements i to i + width of a `bulk` type; zeros where there is no operand.
   template <int width>
   __device__ Lanes<width> lanes(std::int64_t i) const {
-    Lanes<width> x{};
-    if (data == nullptr) return x;
-    switch (dtype) {
-      case Dtype::fp32:
-        return load<width>(static_cast<const float*>(data) + i);
-      case Dtype::bf16:
-        return load<width>(static_cast<const __nv_bfloat16*>(data) + i);
-      case Dtype::fp16:
-        return load<width>(static_cast<const __half*>(data) + i);
-      default:
-#pragma unroll
-        for (int j = 0; j < width; ++j) x.at[j] = static_cast<float>(get(i + j));
-        return x;
-    }
+    if (data == nullptr) return {};
+    if (dtype == Dtype::fp32) return load<width>(static_cast<const float*>(data) + i);
+    if (dtype == Dtype::bf16) return load<width>(static_cast<const __nv_bfloat16*>(data) + i);
+    return load<width>(static_cast<const __half*>(data) + i);
   }
-  // Adds to elements i to i + width.
+  // Adds to elements i to i + width, of a `bulk` type.
   template <int width>
   __device__ void add(std::int64_t i, const Lanes<width>& x) const {
-    switch (dtype) {
-      case Dtype::fp32:
-        return add_to(static_cast<float*>(data) + i, x);
-      case Dtype::bf16:
-        return add_to(static_cast<__nv_bfloat16*>(data) + i, x);
-      case Dtype::fp16:
-        return add_to(static_cast<__half*>(data) + i, x);
-      default:
-#pragma unroll
-        for (int j = 0; j < width; ++j) set(i + j, get(i + j) + x.at[j]);
-    }
+    if (dtype == Dtype::fp32) return add_to(static_cast<float*>(data) + i, x);
+    if (dtype == Dtype::bf16) return add_to(static_cast<__nv_bfloat16*>(data) + i, x);
+    add_to(static_cast<__half*>(data) + i, x);
   }
 
  private:
@@ -221,6 +226,13 @@ inline bool typed(const Kernel& kernel, std::span<const View> views,
   return true;
 }
 
+// Whether the views at these places, those left empty apart, are of types that bulk operands have.
+inline bool bulk(std::span<const View> views, std::initializer_list<std::size_t> places) {
+  for (const std::size_t place : places)
+    if (views[place].data != nullptr && !with_type(views[place].dtype, [](auto) {})) return false;
+  return true;
+}
+
 constexpr int threads = 256;
 constexpr int warp = 32;
 
@@ -260,6 +272,15 @@ bool in_packs(int width, std::int64_t cols, const Operand&... operands) {
 // Elements of the widest of these types in 16 bytes: what a thread takes at once.
 template <class... T>
 constexpr int pack_width = static_cast<int>(16 / std::max({sizeof(T)...}));
+
+// Calls action(width) with the width of packs that rows of these operands fall into.
+template <class T, class Action, class... Operand>
+void with_width(std::int64_t cols, const Action& action, const Operand&... operands) {
+  if (in_packs(pack_width<T>, cols, operands...))
+    action(std::integral_constant<int, pack_width<T>>{});
+  else
+    action(std::integral_constant<int, 1>{});
+}
 
 // work.run<width>(i) for elements i to i + width: packs from element `head` on, then singly what
 // is before and behind them. What elements share, work.prepare() finds, called by whole blocks.

@@ -68,7 +68,7 @@ struct Fill {
     Pack<Unit, width> pack;
 #pragma unroll
     for (int j = 0; j < width; ++j) pack.at[j] = value;
-    put(y + i, pack);
+    put_bits(y + i, pack);
   }
 };
 
@@ -312,7 +312,8 @@ bool linear_combination(cudaStream_t stream, const Kernel& kernel, Views views) 
 }
 
 bool bias_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
-  return typed(kernel, views, {0, 2}) && with_type(kernel.dtype, [&]<class T>(T) {
+  return typed(kernel, views, {0, 2}) && bulk(views, {1}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
            T *x = data<T>(views[0]), *y = data<T>(views[2]);
            each_with_bias(stream, kernel,
                           Activate<T>{x, Any(views[1]), y, kernel.dims[1], kernel.activation}, x,
@@ -321,7 +322,8 @@ bool bias_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
 }
 
 bool bias_activation_backward(cudaStream_t stream, const Kernel& kernel, Views views) {
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&]<class T>(T) {
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
            T *dy = data<T>(views[0]), *x = data<T>(views[1]), *dx = data<T>(views[3]);
            each_with_bias(
                stream, kernel,
@@ -332,7 +334,8 @@ bool bias_activation_backward(cudaStream_t stream, const Kernel& kernel, Views v
 
 bool gated_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 2}) && with_type(kernel.dtype, [&]<class T>(T) {
+  return typed(kernel, views, {0, 2}) && bulk(views, {1}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
            T *x = data<T>(views[0]), *y = data<T>(views[2]);
            const Gate<T> work{x, Any(views[1]), y, cols, kernel.activation};
            each_in_rows<pack_width<T>>(stream, "gated_activation", n, cols, work, work.bias, x, y);
@@ -341,7 +344,8 @@ bool gated_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
 
 bool gated_activation_backward(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&]<class T>(T) {
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
            T *dy = data<T>(views[0]), *x = data<T>(views[1]), *dx = data<T>(views[3]);
            const GateBackward<T> work{dy, x, Any(views[2]), dx, cols, kernel.activation};
            each_in_rows<pack_width<T>>(stream, "gated_activation_backward", n, cols, work,
@@ -350,7 +354,8 @@ bool gated_activation_backward(cudaStream_t stream, const Kernel& kernel, Views 
 }
 
 bool residual_add(cudaStream_t stream, const Kernel& kernel, Views views) {
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&]<class T>(T) {
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
            T *x = data<T>(views[0]), *y = data<T>(views[1]), *z = data<T>(views[3]);
            each_with_bias(stream, kernel,
                           Residual<T>{x, y, Any(views[2]), z, kernel.dims[1], kernel.activation}, x,

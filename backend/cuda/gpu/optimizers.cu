@@ -133,9 +133,10 @@ bool adamw(cudaStream_t stream, const Kernel& kernel, Views views) {
                       static_cast<float>(kernel.scalars[3]), kernel.scalars[4]};
   return fp32_or_empty(views, {2, 3, 4}) &&
          with_types(views[0].dtype, views[1].dtype, [&]<class T, class G>(T, G) {
-           const Adamw<T, G> work{
-               data<T>(views[0]),     data<G>(views[1]), data<float>(views[2]), data<float>(views[3]),
-               data<float>(views[4]), Any(views[5]),     Any(views[6]),         a};
+           const Adamw<T, G> work{data<T>(views[0]),     data<G>(views[1]),
+                                  data<float>(views[2]), data<float>(views[3]),
+                                  data<float>(views[4]), Any(views[5]),
+                                  Any(views[6]),         a};
            each<pack_width<float>>(stream, "adamw", kernel.dims[0], work, work.p, work.g, work.m,
                                    work.v, work.master);
          });
