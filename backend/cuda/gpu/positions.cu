@@ -217,27 +217,75 @@ __device__ std::int64_t end_of(const std::int32_t* sorted, std::int64_t begin, s
   return end;
 }
 
-// A block at the first row of a token adds all of the token's up, in order.
+// Whether row number k by token and the one before it have one token.
+__device__ bool continues(const std::int32_t* sorted, std::int64_t k, std::int64_t rows) {
+  return k > 0 && k < rows && sorted[k] == sorted[k - 1];
+}
+
+// A block takes `chunk` rows in the order of their tokens, and adds up those of each token. A
+// token's sum that is whole goes to the table; one that began in the chunk before, or goes on in
+// the next, is a part: parts[2 * chunk] and parts[2 * chunk + 1]. However often a token occurs, its
+// rows are spread over blocks.
+constexpr int chunk = 32, rows_at_once = 8;
+
 template <class T, int width>
 __global__ void __launch_bounds__(threads)
-    embedding_backward_kernel(const std::int32_t* order, const std::int32_t* sorted, const T* dy,
-                              Any dtable, std::int64_t rows, std::int64_t cols,
-                              std::int64_t vocabulary, std::int64_t first) {
-  const std::int64_t begin = blockIdx.x, to = sorted[begin] - first;
-  if (to < 0 || to >= vocabulary || (begin > 0 && sorted[begin - 1] == sorted[begin])) return;
-  const std::int64_t end = end_of(sorted, begin, rows);
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.y) * blockDim.x * width;
-  for (std::int64_t col = (blockIdx.y * blockDim.x + threadIdx.x) * std::int64_t{width}; col < cols;
-       col += step) {
-    Lanes<width> sum{};
-#pragma unroll 8
-    for (std::int64_t at = begin; at < end; ++at) {
-      const Lanes<width> d = load<width>(dy + order[at] * cols + col);
+    embedding_chunk_kernel(const std::int32_t* order, const std::int32_t* sorted, const T* dy,
+                           Any dtable, float* parts, std::int64_t rows, std::int64_t cols,
+                           std::int64_t vocabulary, std::int64_t first) {
+  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * chunk;
+  const std::int64_t end = begin + chunk < rows ? begin + chunk : rows;
+  const std::int64_t col = (blockIdx.y * blockDim.x + threadIdx.x) * std::int64_t{width};
+  if (col >= cols) return;
+  Lanes<width> sum{};
+  bool part_before = continues(sorted, begin, rows);
+  for (std::int64_t some = begin; some < end; some += rows_at_once) {
+    Pack<T, width> packs[rows_at_once];
+#pragma unroll
+    for (int u = 0; u < rows_at_once; ++u)
+      if (some + u < end) packs[u] = take<width>(dy + order[some + u] * cols + col);
+#pragma unroll
+    for (int u = 0; u < rows_at_once; ++u) {
+      const std::int64_t at = some + u;
+      if (at >= end) break;
+      const Lanes<width> d = widen(packs[u]);
 #pragma unroll
       for (int j = 0; j < width; ++j) sum.at[j] += d.at[j];
+      const bool goes_on = continues(sorted, at + 1, rows);
+      if (goes_on && at + 1 < end) continue;
+      const std::int64_t to = sorted[at] - first;
+      if (part_before || goes_on)
+        store(parts + (2 * blockIdx.x + (part_before ? 0 : 1)) * cols + col, sum);
+      else if (to >= 0 && to < vocabulary)
+        dtable.add<width>(to * cols + col, sum);
+      sum = {};
+      part_before = false;
     }
-    dtable.add<width>(to * cols + col, sum);
   }
+}
+
+// A block at the chunk in which a token begins that goes on behind it adds the token's parts up.
+template <int width>
+__global__ void __launch_bounds__(threads)
+    embedding_join_kernel(const std::int32_t* sorted, const float* parts, Any dtable,
+                          std::int64_t rows, std::int64_t cols, std::int64_t vocabulary,
+                          std::int64_t first) {
+  const std::int64_t here = blockIdx.x, begin = here * chunk, next = begin + chunk;
+  if (!continues(sorted, next, rows)) return;
+  const std::int32_t token = sorted[next];
+  if (sorted[begin] == token && continues(sorted, begin, rows)) return;  // it began before
+  const std::int64_t to = token - first;
+  const std::int64_t col = (blockIdx.y * blockDim.x + threadIdx.x) * std::int64_t{width};
+  if (to < 0 || to >= vocabulary || col >= cols) return;
+  const std::int64_t last = (end_of(sorted, next, rows) - 1) / chunk;
+  Lanes<width> sum = load<width>(parts + (2 * here + 1) * cols + col);
+#pragma unroll 8
+  for (std::int64_t k = here + 1; k <= last; ++k) {
+    const Lanes<width> part = load<width>(parts + 2 * k * cols + col);
+#pragma unroll
+    for (int j = 0; j < width; ++j) sum.at[j] += part.at[j];
+  }
+  dtable.add<width>(to * cols + col, sum);
 }
 
 // Philox::normal, on the GPU.
@@ -361,11 +409,14 @@ bool embedding_backward(cudaStream_t stream, const Kernel& kernel, Views views) 
     with_width<T>(
         cols,
         [&](auto width) {
-          const std::int64_t in_block = threads * width;
-          const dim3 blocks(static_cast<unsigned>(rows),
+          const std::int64_t chunks = (rows + chunk - 1) / chunk, in_block = threads * width;
+          const Scratch<float> parts(2 * chunks * cols, stream);
+          const dim3 blocks(static_cast<unsigned>(chunks),
                             static_cast<unsigned>((cols + in_block - 1) / in_block));
-          embedding_backward_kernel<T, width><<<blocks, threads, 0, stream>>>(
-              order, sorted, dy, dtable, rows, cols, kernel.dims[2], kernel.dims[3]);
+          embedding_chunk_kernel<T, width><<<blocks, threads, 0, stream>>>(
+              order, sorted, dy, dtable, parts.get(), rows, cols, kernel.dims[2], kernel.dims[3]);
+          embedding_join_kernel<width><<<blocks, threads, 0, stream>>>(
+              sorted, parts.get(), dtable, rows, cols, kernel.dims[2], kernel.dims[3]);
           launched("embedding_backward");
         },
         dy, dtable);
