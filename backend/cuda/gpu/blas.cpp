@@ -2,11 +2,16 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -45,7 +50,12 @@ struct Functions {
 };
 
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // as NVIDIA advises for Hopper
-constexpr int proposals = 8, repeats = 3;
+// A timing takes about this long, so that it is not of the clock's ticks; and for as long as a
+// product takes, its algorithms are timed in turn, as the GPU's clock rises at first.
+constexpr float timing_ms = 1;
+constexpr float repeats_max = 20;
+// Times of the fastest that are worth another round: after the first, of one run each, and later.
+constexpr float close_at_first = 1.5F, close = 1.2F;
 
 bool type_of(Dtype dtype, cudaDataType_t& type) {
   switch (dtype) {
@@ -65,7 +75,7 @@ bool type_of(Dtype dtype, cudaDataType_t& type) {
 
 std::size_t alignment_of(const void* data) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
-  for (const std::size_t alignment : {256U, 16U, 8U, 4U})
+  for (const std::size_t alignment : {16U, 8U, 4U})  // no algorithm profits from more
     if (address % alignment == 0) return alignment;
   return 2;
 }
@@ -78,12 +88,50 @@ struct Plan {
   bool with_bias = false;
 };
 
+// Until what is on the stream is done, so that nothing runs beside what is timed next. Not for
+// long, as with several ranks on one GPU it may wait for one that waits for this thread.
+void wait_until_idle(cudaStream_t stream) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::milliseconds(500);
+  while (cudaStreamQuery(stream) == cudaErrorNotReady && Clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+}
+
 // Memory of a stream. Never cudaMalloc and cudaFree in a run: the latter waits for all streams of
 // the GPU, which may wait for a rank that waits here.
 void* take_memory(std::size_t bytes, cudaStream_t stream) {
   void* data = nullptr;
   check(cudaMallocAsync(&data, bytes, stream), "cudaMallocAsync");
   return data;
+}
+
+// Random bits that are numbers in every type that is multiplied: between 2^-15 and 2 in bf16, 1/2
+// and 2 in fp16, and, two of them together, as in bf16 in fp32; of either sign. A product of equal
+// numbers takes less power than one of a training, at which other algorithms may be the fastest.
+const std::vector<std::uint16_t>& random_numbers() {
+  static const std::vector<std::uint16_t> numbers = [] {
+    std::vector<std::uint16_t> made(std::size_t{1} << 20);
+    std::minstd_rand random;
+    for (std::uint16_t& number : made)
+      number = static_cast<std::uint16_t>((random() & 0x87FFU) | 0x3800U);
+    return made;
+  }();
+  return numbers;
+}
+
+void fill_with_numbers(void* data, std::size_t bytes, cudaStream_t stream) {
+  const std::vector<std::uint16_t>& numbers = random_numbers();
+  const auto copy = [&](std::size_t at, const void* from, std::size_t count) {
+    check(
+        cudaMemcpyAsync(static_cast<std::byte*>(data) + at, from, count, cudaMemcpyDefault, stream),
+        "cudaMemcpyAsync");
+  };
+  std::size_t done = std::min(bytes, numbers.size() * sizeof numbers[0]);
+  copy(0, numbers.data(), done);
+  for (std::size_t more = 0; done < bytes; done += more) {
+    more = std::min(done, bytes - done);
+    copy(done, data, more);
+  }
 }
 
 // What products are tried out on. Kept, because the driver spreads streams over the hardware's
@@ -100,7 +148,7 @@ struct Lane {
   }
 };
 
-// Copies of operands in size, filled with small numbers.
+// Copies of operands in size, filled with numbers.
 struct Bench {
   const Lane& lane;
   cudaStream_t stream = lane.stream;
@@ -111,8 +159,7 @@ struct Bench {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
       views[i].data = take_memory(bytes, stream);
-      // 0x3c3c is 0.0115 in bf16, 1.06 in fp16, 0x3c3c3c3c the same as bf16 in fp32.
-      check(cudaMemsetAsync(views[i].data, 0x3c, bytes, stream), "cudaMemsetAsync");
+      fill_with_numbers(views[i].data, bytes, stream);
     }
   }
   ~Bench() {
@@ -162,12 +209,15 @@ Choices& choices_of_this_gpu() {
 }  // namespace
 
 struct Blas::State {
+  BlasSearch search;
   Functions lt;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
   std::map<CUstream_st*, void*> workspaces;  // one per stream: operations on two may overlap
 
-  State() { check_blas(lt.cublasLtCreate(&handle), "cublasLtCreate"); }
+  explicit State(BlasSearch with) : search(with) {
+    check_blas(lt.cublasLtCreate(&handle), "cublasLtCreate");
+  }
   ~State() {
     for (auto& [key, plan] : plans) {
       lt.cublasLtMatmulDescDestroy(plan.product);
@@ -259,11 +309,11 @@ struct Blas::State {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, bytes(0));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, bytes(2));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, bytes(2));
-    std::array<cublasLtMatmulHeuristicResult_t, proposals> found{};
+    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<std::size_t>(search.proposals));
     int count = 0;
     const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(
         handle, plan.product, plan.first, plan.second, plan.result, plan.result, preference,
-        proposals, found.data(), &count);
+        search.proposals, found.data(), &count);
     lt.cublasLtMatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
@@ -274,46 +324,66 @@ struct Blas::State {
   }
 
   // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
-  cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, std::span<const View> views,
+  cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, bool accumulate,
+                               std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
     Bench bench(lane, views);
     void* workspace = take_memory(workspace_bytes, bench.stream);
-    float least = -1;
-    const cublasLtMatmulAlgo_t* best = &algorithms[0];
-    for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
-      const auto once = [&] {
-        return run(bench.stream, plan, algorithm, false, bench.views, bench.views[2].data,
-                   workspace);
-      };
-      if (once() != CUBLAS_STATUS_SUCCESS) continue;
-      const float ms = bench.time([&] {
-        for (int i = 0; i < repeats; ++i) once();
-      });
-      if (least >= 0 && ms >= least) continue;
-      least = ms;
-      best = &algorithm;
+    const auto once = [&](const cublasLtMatmulAlgo_t& algorithm) {
+      return run(bench.stream, plan, algorithm, accumulate, bench.views, bench.views[2].data,
+                 workspace);
+    };
+    struct Candidate {
+      const cublasLtMatmulAlgo_t* algorithm;
+      float ms;
+    };
+    std::vector<Candidate> candidates;
+    for (const cublasLtMatmulAlgo_t& algorithm : algorithms)
+      if (once(algorithm) == CUBLAS_STATUS_SUCCESS)
+        candidates.push_back({&algorithm, std::numeric_limits<float>::infinity()});
+    float least = std::numeric_limits<float>::infinity();
+    for (int round = 0; round < search.rounds && candidates.size() > 1; ++round) {
+      const int repeats = static_cast<int>(std::clamp(timing_ms / least, 1.0F, repeats_max));
+      for (Candidate& candidate : candidates) {
+        const float ms = bench.time([&] {
+          for (int i = 0; i < repeats; ++i) once(*candidate.algorithm);
+        });
+        candidate.ms = std::min(candidate.ms, ms / static_cast<float>(repeats));
+        least = std::min(least, candidate.ms);
+      }
+      const float most = least * (round == 0 ? close_at_first : close);
+      std::erase_if(candidates, [&](const Candidate& c) { return c.ms > most; });
     }
     cudaFreeAsync(workspace, bench.stream);
-    return *best;
+    if (candidates.empty()) return algorithms[0];
+    return *std::min_element(candidates.begin(), candidates.end(),
+                             [](const Candidate& a, const Candidate& b) { return a.ms < b.ms; })
+                ->algorithm;
   }
 
-  cublasLtMatmulAlgo_t choose(const Plan& plan, const Key& key, const Kernel& kernel,
-                              std::span<const View> views) {
+  cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
+                              const Kernel& kernel, std::span<const View> views) {
     Choices& choices = choices_of_this_gpu();
-    const std::lock_guard lock(choices.mutex);
-    if (const auto known = choices.found.find(key); known != choices.found.end())
-      return known->second;
+    {
+      const std::lock_guard lock(choices.mutex);
+      if (const auto known = choices.found.find(key); known != choices.found.end())
+        return known->second;
+    }
     const auto algorithms = propose(plan, key);
     if (algorithms.empty())
       throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
           .with("kernel", kernel.label);
+    wait_until_idle(stream);
+    const std::lock_guard lock(choices.mutex);
+    if (const auto known = choices.found.find(key); known != choices.found.end())
+      return known->second;
     if (!choices.lane) choices.lane.emplace();
-    return choices.found[key] = fastest(*choices.lane, plan, views, algorithms);
+    return choices.found[key] = fastest(*choices.lane, plan, kernel.accumulate, views, algorithms);
   }
 };
 
-Blas::Blas() : state_(std::make_unique<State>()) {}
+Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(search)) {}
 Blas::~Blas() = default;
 
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
@@ -337,7 +407,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (found == s.plans.end()) {
     found = s.plans.emplace(key, s.describe(kernel, views)).first;
     with_address(found->second);
-    found->second.algorithm = s.choose(found->second, key, kernel, views);
+    found->second.algorithm = s.choose(stream, found->second, key, kernel, views);
   }
   with_address(found->second);
   check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,

@@ -1,4 +1,6 @@
 // Kernels that treat each element by itself, bound by memory.
+#include <cstring>
+
 #include "backend/cuda/gpu/device.cuh"
 #include "backend/cuda/gpu/kernels.hpp"
 
@@ -6,193 +8,358 @@ namespace orrery::cuda {
 
 namespace {
 
-__device__ float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
+constexpr float half_root = 0.70710678118654752F;  // sqrt(1/2)
 
-__device__ float value(Activation activation, float x) {
+// x = act(x); returns act'(x).
+template <int width>
+__device__ Lanes<width> activate(Activation activation, Lanes<width>& x) {
+  Lanes<width> slope;
   switch (activation) {
     case Activation::relu:
-      return fmaxf(x, 0.0F);
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        slope.at[i] = x.at[i] > 0.0F ? 1.0F : 0.0F;
+        x.at[i] = fmaxf(x.at[i], 0.0F);
+      }
+      break;
     case Activation::gelu:
-      return 0.5F * x * (1.0F + erff(x * 0.70710678118654752F));
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        const float z = x.at[i], below = 0.5F * (1.0F + erff(z * half_root));
+        slope.at[i] = below + z * (0.39894228040143268F * expf(-0.5F * z * z));
+        x.at[i] = z * below;
+      }
+      break;
     case Activation::silu:
-      return x * sigmoid(x);
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        const float z = x.at[i], s = 1.0F / (1.0F + expf(-z));
+        slope.at[i] = s + z * (s * (1.0F - s));
+        x.at[i] = z * s;
+      }
+      break;
     default:
-      return x;
+#pragma unroll
+      for (int i = 0; i < width; ++i) slope.at[i] = 1.0F;
   }
+  return slope;
 }
 
-__device__ float slope(Activation activation, float x) {
-  switch (activation) {
-    case Activation::relu:
-      return x > 0.0F ? 1.0F : 0.0F;
-    case Activation::gelu:
-      return 0.5F * (1.0F + erff(x * 0.70710678118654752F)) +
-             x * (0.39894228040143268F * expf(-0.5F * x * x));
-    case Activation::silu: {
-      const float s = sigmoid(x);
-      return s + x * (s * (1.0F - s));
-    }
-    default:
-      return 1.0F;
+template <int width>
+__device__ Lanes<width> operator+(Lanes<width> x, const Lanes<width>& y) {
+#pragma unroll
+  for (int i = 0; i < width; ++i) x.at[i] += y.at[i];
+  return x;
+}
+template <int width>
+__device__ Lanes<width> operator*(Lanes<width> x, const Lanes<width>& y) {
+#pragma unroll
+  for (int i = 0; i < width; ++i) x.at[i] *= y.at[i];
+  return x;
+}
+
+// Unit: a whole number as wide as an element.
+template <class Unit>
+struct Fill {
+  Unit* y;
+  Unit value;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    Pack<Unit, width> pack;
+#pragma unroll
+    for (int j = 0; j < width; ++j) pack.at[j] = value;
+    put_bits(y + i, pack);
   }
-}
+};
 
-__global__ void fill_kernel(Any y, double value, std::int64_t n) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) y.set(i, value);
-}
+template <class X, class Y>
+struct Cast {
+  const X* x;
+  Y* y;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    store(y + i, load<width>(x + i));
+  }
+};
 
-__global__ void cast_kernel(Any x, Any y, std::int64_t n) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) y.set(i, x.get(i));
-}
+struct CastAny {
+  Any x, y;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    y.set(i, x.get(i));
+  }
+};
+
+// What a combination's coefficients are on the device.
+struct Coefficients {
+  double a, b;
+  Any by_a, by_b;
+  __device__ double first() const { return by_a.data == nullptr ? a : a * by_a.get(0); }
+  __device__ double second() const { return by_b.data == nullptr ? b : b * by_b.get(0); }
+};
 
 // A coefficient 0 drops its term, so that y may hold anything when b is 0.
-template <class T>
-__global__ void combine_kernel(const T* x, T* y, double a, double b, Any by_a, Any by_b,
-                               std::int64_t n) {
-  const auto af = static_cast<float>(a * (by_a.data == nullptr ? 1 : by_a.get(0)));
-  const auto bf = static_cast<float>(b * (by_b.data == nullptr ? 1 : by_b.get(0)));
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) {
-    const float first = af == 0 ? 0 : af * widen(x[i]);
-    store(y + i, bf == 0 ? first : first + bf * widen(y[i]));
+template <class X, class Y>
+struct Combine {
+  const X* x;
+  Y* y;
+  Coefficients by;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const auto a = static_cast<float>(by.first()), b = static_cast<float>(by.second());
+    Lanes<width> sum{};
+    const auto term = [&](float factor, const auto* from) {
+      if (factor == 0) return;
+      const Lanes<width> value = load<width>(from + i);
+#pragma unroll
+      for (int j = 0; j < width; ++j) sum.at[j] += factor * value.at[j];
+    };
+    term(a, x);
+    term(b, y);
+    store(y + i, sum);
   }
-}
+};
 
-__global__ void combine_any_kernel(Any x, Any y, double a, double b, Any by_a, Any by_b,
-                                   std::int64_t n) {
-  if (by_a.data != nullptr) a *= by_a.get(0);
-  if (by_b.data != nullptr) b *= by_b.get(0);
-  for (std::int64_t i = first_index(); i < n; i += all_threads())
+struct CombineAny {
+  Any x, y;
+  Coefficients by;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const double a = by.first(), b = by.second();
     y.set(i, (a == 0 ? 0 : a * x.get(i)) + (b == 0 ? 0 : b * y.get(i)));
-}
-
-template <class T>
-__global__ void activation_kernel(const T* x, Any bias, T* y, std::int64_t n, std::int64_t cols,
-                                  Activation activation) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads())
-    store(y + i, value(activation, widen(x[i]) + bias.or_zero(i % cols)));
-}
-
-template <class T>
-__global__ void activation_backward_kernel(const T* dy, const T* x, Any bias, T* dx, std::int64_t n,
-                                           std::int64_t cols, Activation activation) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads())
-    store(dx + i, widen(dy[i]) * slope(activation, widen(x[i]) + bias.or_zero(i % cols)));
-}
-
-template <class T>
-__global__ void gated_kernel(const T* x, Any bias, T* y, std::int64_t n, std::int64_t cols,
-                             Activation activation) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) {
-    const std::int64_t col = i % cols, at = (i / cols) * 2 * cols + col;
-    store(y + i, value(activation, widen(x[at]) + bias.or_zero(col)) *
-                     (widen(x[at + cols]) + bias.or_zero(cols + col)));
   }
-}
+};
 
 template <class T>
-__global__ void gated_backward_kernel(const T* dy, const T* x, Any bias, T* dx, std::int64_t n,
-                                      std::int64_t cols, Activation activation) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) {
-    const std::int64_t col = i % cols, at = (i / cols) * 2 * cols + col;
-    const float g = widen(x[at]) + bias.or_zero(col), d = widen(dy[i]);
-    const float up = widen(x[at + cols]) + bias.or_zero(cols + col);
-    store(dx + at, d * up * slope(activation, g));
-    store(dx + at + cols, d * value(activation, g));
+struct Activate {
+  const T* x;
+  Any bias;
+  T* y;
+  std::int64_t cols;
+  Activation activation;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    Lanes<width> value = load<width>(x + i);
+    if (bias.data != nullptr) value = value + bias.lanes<width>(i % cols);
+    activate(activation, value);
+    store(y + i, value);
   }
-}
+};
 
 template <class T>
-__global__ void residual_kernel(const T* x, const T* y, Any bias, T* z, std::int64_t n,
-                                std::int64_t cols) {
-  for (std::int64_t i = first_index(); i < n; i += all_threads())
-    store(z + i, widen(x[i]) + (widen(y[i]) + bias.or_zero(i % cols)));
-}
+struct ActivateBackward {
+  const T *dy, *x;
+  Any bias;
+  T* dx;
+  std::int64_t cols;
+  Activation activation;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const Lanes<width> d = load<width>(dy + i);
+    Lanes<width> value = load<width>(x + i);
+    if (bias.data != nullptr) value = value + bias.lanes<width>(i % cols);
+    store(dx + i, d * activate(activation, value));
+  }
+};
+
+// Element i of the narrow operand is gated by `at` of the wide one, whose other half is `cols` on.
+template <class T>
+struct Gate {
+  const T* x;
+  Any bias;
+  T* y;
+  std::int64_t cols;
+  Activation activation;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const std::int64_t col = i % cols, at = 2 * (i - col) + col;
+    Lanes<width> gate = load<width>(x + at), up = load<width>(x + at + cols);
+    if (bias.data != nullptr) {
+      gate = gate + bias.lanes<width>(col);
+      up = up + bias.lanes<width>(cols + col);
+    }
+    activate(activation, gate);
+    store(y + i, gate * up);
+  }
+};
+
+template <class T>
+struct GateBackward {
+  const T *dy, *x;
+  Any bias;
+  T* dx;
+  std::int64_t cols;
+  Activation activation;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const std::int64_t col = i % cols, at = 2 * (i - col) + col;
+    const Lanes<width> d = load<width>(dy + i);
+    Lanes<width> gate = load<width>(x + at), up = load<width>(x + at + cols);
+    if (bias.data != nullptr) {
+      gate = gate + bias.lanes<width>(col);
+      up = up + bias.lanes<width>(cols + col);
+    }
+    const Lanes<width> slope = activate(activation, gate);
+    store(dx + at, d * up * slope);
+    store(dx + at + cols, d * gate);
+  }
+};
+
+template <class T>
+struct Residual {
+  const T *x, *y;
+  Any bias;
+  T* z;
+  std::int64_t cols;
+  Activation activation;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const Lanes<width> first = load<width>(x + i);
+    Lanes<width> sum = load<width>(y + i);
+    if (bias.data != nullptr) sum = sum + bias.lanes<width>(i % cols);
+    sum = first + sum;
+    activate(activation, sum);
+    store(z + i, sum);
+  }
+};
 
 Any optional(Views views, std::size_t place) {
   return Any(place < views.size() ? views[place] : View{});
+}
+
+// Rows matter only where there is a bias.
+template <class Work, class... T>
+void each_with_bias(cudaStream_t stream, const Kernel& kernel, const Work& work, T*... bulk) {
+  constexpr int width = pack_width<T...>;
+  const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
+  work.bias.data == nullptr
+      ? each<width>(stream, kernel.label, n, work, bulk...)
+      : each_in_rows<width>(stream, kernel.label, n, cols, work, work.bias, bulk...);
+}
+
+// `value` as Any::set would store it, in the first bytes.
+std::uint64_t bits_of(double value, Dtype dtype) {
+  std::uint64_t bits = 0;
+  const auto put = [&bits](auto number) { std::memcpy(&bits, &number, sizeof number); };
+  switch (dtype) {
+    case Dtype::fp32:
+      put(static_cast<float>(value));
+      break;
+    case Dtype::bf16:
+      put(to_bf16(static_cast<float>(value)));
+      break;
+    case Dtype::fp16:
+      put(to_fp16(static_cast<float>(value)));
+      break;
+    case Dtype::fp64:
+      put(value);
+      break;
+    default:
+      put(std::llrint(value));
+  }
+  return bits;
+}
+
+template <class Unit>
+void fill_units(cudaStream_t stream, const View& y, double value, std::int64_t n) {
+  auto* to = static_cast<Unit*>(y.data);
+  each<pack_width<Unit>>(stream, "fill", n,
+                         Fill<Unit>{to, static_cast<Unit>(bits_of(value, y.dtype))}, to);
 }
 
 }  // namespace
 
 bool fill(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t n = kernel.dims[0];
-  fill_kernel<<<blocks(n), threads, 0, stream>>>(Any(views[0]), kernel.scalars[0], n);
-  launched("fill");
+  switch (size_of(views[0].dtype)) {
+    case 1:
+      fill_units<std::uint8_t>(stream, views[0], kernel.scalars[0], n);
+      break;
+    case 2:
+      fill_units<std::uint16_t>(stream, views[0], kernel.scalars[0], n);
+      break;
+    case 4:
+      fill_units<std::uint32_t>(stream, views[0], kernel.scalars[0], n);
+      break;
+    default:
+      fill_units<std::uint64_t>(stream, views[0], kernel.scalars[0], n);
+  }
   return true;
 }
 
 bool cast(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t n = kernel.dims[0];
-  cast_kernel<<<blocks(n), threads, 0, stream>>>(Any(views[0]), Any(views[1]), n);
-  launched("cast");
+  if (!with_types(views[0].dtype, views[1].dtype, [&]<class X, class Y>(X, Y) {
+        const X* x = data<X>(views[0]);
+        Y* y = data<Y>(views[1]);
+        each<pack_width<X, Y>>(stream, "cast", n, Cast<X, Y>{x, y}, x, y);
+      }))
+    each<1>(stream, "cast", n, CastAny{Any(views[0]), Any(views[1])});
   return true;
 }
 
 bool linear_combination(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t n = kernel.dims[0];
-  const double a = kernel.scalars[0], b = kernel.scalars[1];
-  const Any by_a = optional(views, 2), by_b = optional(views, 3);
-  const bool alike = views[0].dtype == views[1].dtype;
-  if (!alike || !with_type(views[0].dtype, [&](auto type) {
-        using T = decltype(type);
-        combine_kernel<T><<<blocks(n), threads, 0, stream>>>(data<T>(views[0]), data<T>(views[1]),
-                                                             a, b, by_a, by_b, n);
+  const Coefficients by{kernel.scalars[0], kernel.scalars[1], optional(views, 2),
+                        optional(views, 3)};
+  if (!with_types(views[0].dtype, views[1].dtype, [&]<class X, class Y>(X, Y) {
+        const X* x = data<X>(views[0]);
+        Y* y = data<Y>(views[1]);
+        each<pack_width<X, Y>>(stream, "linear_combination", n, Combine<X, Y>{x, y, by}, x, y);
       }))
-    combine_any_kernel<<<blocks(n), threads, 0, stream>>>(Any(views[0]), Any(views[1]), a, b, by_a,
-                                                          by_b, n);
-  launched("linear_combination");
+    each<1>(stream, "linear_combination", n, CombineAny{Any(views[0]), Any(views[1]), by});
   return true;
 }
 
 bool bias_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 2}) && with_type(kernel.dtype, [&](auto type) {
-           using T = decltype(type);
-           activation_kernel<T><<<blocks(n), threads, 0, stream>>>(
-               data<T>(views[0]), Any(views[1]), data<T>(views[2]), n, cols, kernel.activation);
-           launched("bias_activation");
+  return typed(kernel, views, {0, 2}) && bulk(views, {1}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
+           T *x = data<T>(views[0]), *y = data<T>(views[2]);
+           each_with_bias(stream, kernel,
+                          Activate<T>{x, Any(views[1]), y, kernel.dims[1], kernel.activation}, x,
+                          y);
          });
 }
 
 bool bias_activation_backward(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&](auto type) {
-           using T = decltype(type);
-           activation_backward_kernel<T><<<blocks(n), threads, 0, stream>>>(
-               data<T>(views[0]), data<T>(views[1]), Any(views[2]), data<T>(views[3]), n, cols,
-               kernel.activation);
-           launched("bias_activation_backward");
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
+           T *dy = data<T>(views[0]), *x = data<T>(views[1]), *dx = data<T>(views[3]);
+           each_with_bias(
+               stream, kernel,
+               ActivateBackward<T>{dy, x, Any(views[2]), dx, kernel.dims[1], kernel.activation}, dy,
+               x, dx);
          });
 }
 
 bool gated_activation(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 2}) && with_type(kernel.dtype, [&](auto type) {
-           using T = decltype(type);
-           gated_kernel<T><<<blocks(n), threads, 0, stream>>>(
-               data<T>(views[0]), Any(views[1]), data<T>(views[2]), n, cols, kernel.activation);
-           launched("gated_activation");
+  return typed(kernel, views, {0, 2}) && bulk(views, {1}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
+           T *x = data<T>(views[0]), *y = data<T>(views[2]);
+           const Gate<T> work{x, Any(views[1]), y, cols, kernel.activation};
+           each_in_rows<pack_width<T>>(stream, "gated_activation", n, cols, work, work.bias, x, y);
          });
 }
 
 bool gated_activation_backward(cudaStream_t stream, const Kernel& kernel, Views views) {
   const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&](auto type) {
-           using T = decltype(type);
-           gated_backward_kernel<T><<<blocks(n), threads, 0, stream>>>(
-               data<T>(views[0]), data<T>(views[1]), Any(views[2]), data<T>(views[3]), n, cols,
-               kernel.activation);
-           launched("gated_activation_backward");
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
+           T *dy = data<T>(views[0]), *x = data<T>(views[1]), *dx = data<T>(views[3]);
+           const GateBackward<T> work{dy, x, Any(views[2]), dx, cols, kernel.activation};
+           each_in_rows<pack_width<T>>(stream, "gated_activation_backward", n, cols, work,
+                                       work.bias, dy, x, dx);
          });
 }
 
 bool residual_add(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const std::int64_t cols = kernel.dims[1], n = kernel.dims[0] * cols;
-  return typed(kernel, views, {0, 1, 3}) && with_type(kernel.dtype, [&](auto type) {
-           using T = decltype(type);
-           residual_kernel<T><<<blocks(n), threads, 0, stream>>>(
-               data<T>(views[0]), data<T>(views[1]), Any(views[2]), data<T>(views[3]), n, cols);
-           launched("residual_add");
+  return typed(kernel, views, {0, 1, 3}) && bulk(views, {2}) &&
+         with_type(kernel.dtype, [&]<class T>(T) {
+           T *x = data<T>(views[0]), *y = data<T>(views[1]), *z = data<T>(views[3]);
+           each_with_bias(stream, kernel,
+                          Residual<T>{x, y, Any(views[2]), z, kernel.dims[1], kernel.activation}, x,
+                          y, z);
          });
 }
 

@@ -11,52 +11,96 @@ __device__ double or_one(const Any& operand, std::int64_t i) {
   return operand.data == nullptr ? 1.0 : operand.get(i);
 }
 
-template <class T, class G>
-__global__ void sgd_kernel(T* p, const G* g, float* m, float* master, Any scale_by, Any step,
-                           double rate, float momentum, float decay, bool nesterov,
-                           std::int64_t n) {
-  const auto scale = static_cast<float>(or_one(scale_by, 0));
-  const auto lr = static_cast<float>(rate * or_one(step, 1));
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) {
-    const float gradient = scale * widen(g[i]);
-    float averaged = gradient;
-    if (m != nullptr) {
-      m[i] = momentum * m[i] + gradient;
-      averaged = nesterov ? gradient + momentum * m[i] : m[i];
-    }
-    float weight = master != nullptr ? master[i] : widen(p[i]);
-    weight -= lr * (averaged + decay * weight);
-    if (master != nullptr) master[i] = weight;
-    store(p + i, weight);
-  }
+// The number that is stepped: the master's where there is one.
+template <int width, class T>
+__device__ Lanes<width> weights(const T* p, const float* master, std::int64_t i) {
+  return master != nullptr ? load<width>(master + i) : load<width>(p + i);
 }
 
-struct Adam {
+template <class T, class G>
+struct Sgd {
+  T* p;
+  const G* g;
+  float *m, *master;
+  Any scale_by, step;
+  double rate;
+  float momentum, decay;
+  bool nesterov;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const auto scale = static_cast<float>(or_one(scale_by, 0));
+    const auto lr = static_cast<float>(rate * or_one(step, 1));
+    Lanes<width> averaged = load<width>(g + i), weight = weights<width>(p, master, i), mean{};
+    if (m != nullptr) mean = load<width>(m + i);
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      const float gradient = averaged.at[j] = scale * averaged.at[j];
+      if (m != nullptr) {
+        mean.at[j] = momentum * mean.at[j] + gradient;
+        averaged.at[j] = nesterov ? gradient + momentum * mean.at[j] : mean.at[j];
+      }
+      weight.at[j] -= lr * (averaged.at[j] + decay * weight.at[j]);
+    }
+    if (m != nullptr) store(m + i, mean);
+    if (master != nullptr) store(master + i, weight);
+    store(p + i, weight);
+  }
+};
+
+struct AdamScalars {
   double lr, beta1, beta2;
   float epsilon;
   double decay;
 };
 
+// What a step's elements share.
+struct AdamFactors {
+  float scale, size, correction, keep;
+};
+
 template <class T, class G>
-__global__ void adamw_kernel(T* p, const G* g, float* m, float* v, float* master, Any scale_by,
-                             Any step, Adam a, std::int64_t n) {
-  const auto scale = static_cast<float>(or_one(scale_by, 0));
-  const double t = step.get(0), lr = a.lr * step.get(1);
-  const auto beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
-  const auto rest1 = static_cast<float>(1.0 - a.beta1), rest2 = static_cast<float>(1.0 - a.beta2);
-  const auto size = static_cast<float>(lr / (1.0 - pow(a.beta1, t)));
-  const auto correction = static_cast<float>(1.0 / sqrt(1.0 - pow(a.beta2, t)));
-  const auto keep = static_cast<float>(1.0 - lr * a.decay);
-  for (std::int64_t i = first_index(); i < n; i += all_threads()) {
-    const float gradient = scale * widen(g[i]);
-    const float mi = m[i] = beta1 * m[i] + rest1 * gradient;
-    const float vi = v[i] = beta2 * v[i] + rest2 * (gradient * gradient);
-    float weight = master != nullptr ? master[i] : widen(p[i]);
-    weight = keep * weight - size * mi / (sqrtf(vi) * correction + a.epsilon);
-    if (master != nullptr) master[i] = weight;
+struct Adamw {
+  T* p;
+  const G* g;
+  float *m, *v, *master;
+  Any scale_by, step;
+  AdamScalars a;
+  AdamFactors by{};
+
+  // By one thread of a block: powers in fp64 take as long as some hundred elements.
+  __device__ void prepare() {
+    __shared__ AdamFactors found;
+    if (threadIdx.x == 0) {
+      const double t = step.get(0), lr = a.lr * step.get(1);
+      found.scale = static_cast<float>(or_one(scale_by, 0));
+      found.size = static_cast<float>(lr / (1.0 - pow(a.beta1, t)));
+      found.correction = static_cast<float>(1.0 / sqrt(1.0 - pow(a.beta2, t)));
+      found.keep = static_cast<float>(1.0 - lr * a.decay);
+    }
+    __syncthreads();
+    by = found;
+  }
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    const auto beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
+    const auto rest1 = static_cast<float>(1.0 - a.beta1), rest2 = static_cast<float>(1.0 - a.beta2);
+    const Lanes<width> gradient = load<width>(g + i);
+    Lanes<width> mean = load<width>(m + i), square = load<width>(v + i),
+                 weight = weights<width>(p, master, i);
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      const float scaled = by.scale * gradient.at[j];
+      mean.at[j] = beta1 * mean.at[j] + rest1 * scaled;
+      square.at[j] = beta2 * square.at[j] + rest2 * (scaled * scaled);
+      weight.at[j] = by.keep * weight.at[j] -
+                     by.size * mean.at[j] / (sqrtf(square.at[j]) * by.correction + a.epsilon);
+    }
+    store(m + i, mean);
+    store(v + i, square);
+    if (master != nullptr) store(master + i, weight);
     store(p + i, weight);
   }
-}
+};
 
 bool fp32_or_empty(Views views, std::initializer_list<std::size_t> places) {
   for (const std::size_t place : places)
@@ -67,40 +111,35 @@ bool fp32_or_empty(Views views, std::initializer_list<std::size_t> places) {
 }  // namespace
 
 bool sgd(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const std::int64_t n = kernel.dims[0];
-  if (!fp32_or_empty(views, {2, 3})) return false;
-  bool done = false;
-  with_type(views[0].dtype, [&](auto p) {
-    using T = decltype(p);
-    done = with_type(views[1].dtype, [&](auto g) {
-      using G = decltype(g);
-      sgd_kernel<T, G><<<blocks(n), threads, 0, stream>>>(
-          data<T>(views[0]), data<G>(views[1]), data<float>(views[2]), data<float>(views[3]),
-          Any(views[4]), Any(views[5]), kernel.scalars[0], static_cast<float>(kernel.scalars[1]),
-          static_cast<float>(kernel.scalars[2]), kernel.dims[1] != 0, n);
-      launched("sgd");
-    });
-  });
-  return done;
+  return fp32_or_empty(views, {2, 3}) &&
+         with_types(views[0].dtype, views[1].dtype, [&]<class T, class G>(T, G) {
+           const Sgd<T, G> work{data<T>(views[0]),
+                                data<G>(views[1]),
+                                data<float>(views[2]),
+                                data<float>(views[3]),
+                                Any(views[4]),
+                                Any(views[5]),
+                                kernel.scalars[0],
+                                static_cast<float>(kernel.scalars[1]),
+                                static_cast<float>(kernel.scalars[2]),
+                                kernel.dims[1] != 0};
+           each<pack_width<float>>(stream, "sgd", kernel.dims[0], work, work.p, work.g, work.m,
+                                   work.master);
+         });
 }
 
 bool adamw(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const std::int64_t n = kernel.dims[0];
-  if (!fp32_or_empty(views, {2, 3, 4})) return false;
-  const Adam a{kernel.scalars[0], kernel.scalars[1], kernel.scalars[2],
-               static_cast<float>(kernel.scalars[3]), kernel.scalars[4]};
-  bool done = false;
-  with_type(views[0].dtype, [&](auto p) {
-    using T = decltype(p);
-    done = with_type(views[1].dtype, [&](auto g) {
-      using G = decltype(g);
-      adamw_kernel<T, G><<<blocks(n), threads, 0, stream>>>(
-          data<T>(views[0]), data<G>(views[1]), data<float>(views[2]), data<float>(views[3]),
-          data<float>(views[4]), Any(views[5]), Any(views[6]), a, n);
-      launched("adamw");
-    });
-  });
-  return done;
+  const AdamScalars a{kernel.scalars[0], kernel.scalars[1], kernel.scalars[2],
+                      static_cast<float>(kernel.scalars[3]), kernel.scalars[4]};
+  return fp32_or_empty(views, {2, 3, 4}) &&
+         with_types(views[0].dtype, views[1].dtype, [&]<class T, class G>(T, G) {
+           const Adamw<T, G> work{data<T>(views[0]),     data<G>(views[1]),
+                                  data<float>(views[2]), data<float>(views[3]),
+                                  data<float>(views[4]), Any(views[5]),
+                                  Any(views[6]),         a};
+           each<pack_width<float>>(stream, "adamw", kernel.dims[0], work, work.p, work.g, work.m,
+                                   work.v, work.master);
+         });
 }
 
 }  // namespace orrery::cuda
