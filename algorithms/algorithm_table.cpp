@@ -51,6 +51,7 @@ AlgorithmPlan read_none(const Node& node, Problems& problems) {
     if (n > 1) throw Error(Category::config, "none trains one replica");
     return DataAxes{};
   };
+  plan.fresh_gradients = true;
   return plan;
 }
 

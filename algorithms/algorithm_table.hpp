@@ -51,6 +51,9 @@ struct AlgorithmPlan {
     std::function<World::ServiceProgram(int replicas, std::int64_t steps)> program;
   };
   std::vector<Beside> services{};
+  // Gradients hold nothing but what one step's micro-batches add, so that where a step has one, its
+  // backward may write them.
+  bool fresh_gradients = false;
   bool runs_stages = false;  // takes micro-batches through pipeline stages itself
   // What it changes of the model before the replica is made, for so many stages; may be null.
   std::function<void(Model&, ReplicaOptions&, int stages)> adapt{};

@@ -27,6 +27,7 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
     zero_padding(home, group.begin, places_[at(group.first_block)].begin);
     zero_padding(home, places_[at(group.last_block - 1)].end, group.begin + group.elements);
   }
+  if (!sharding_.gradients()) plan_zeroing();
   if (!options.keeps_optimizer) return;
   optimizer_ = make_optimizer(options.optimizer, rank, home, own_elements_, value_dtype_);
   for (const ParameterGroup& group : groups_)
@@ -154,6 +155,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.block = block;
     p.decay = spec.decay;
     p.rates = spec.rates;
+    p.written = spec.written;
     p.columns = spec.columns;
     for (const Axis axis : {Axis::tensor, Axis::expert})
       if (!spec.division.divides(axis) && !sharding_.over.contains(axis))
@@ -222,8 +224,31 @@ Tensor FlatParameters::gradient_shard(const DividedPart& part) const {
   return gradients_at(first_own(part), part.shard_begin, part.shard);
 }
 
+// What lies between gradients that are written, in one operation however many ranges that are.
+void FlatParameters::plan_zeroing() {
+  if (std::none_of(parameters_.begin(), parameters_.end(), [](const auto& p) { return p.written; }))
+    return;
+  const int gradients = zeroing_.tensor("gradients");
+  std::string key = std::string("zero_gradients ") + name(options_.gradient_dtype);
+  const auto zero = [&](std::int64_t begin, std::int64_t end) {
+    if (begin == end) return;
+    zeroing_.add(rank_.prepare(Kernel::fill(end - begin, 0, options_.gradient_dtype)),
+                 {{gradients, begin, end - begin}});
+    key += " " + std::to_string(begin) + "-" + std::to_string(end);
+  };
+  std::int64_t from = 0;
+  for (const Parameter& p : parameters_) {
+    if (!p.written) continue;
+    zero(from, p.begin);
+    from = p.begin + p.elements;
+  }
+  zero(from, elements_);
+  zeroing_.build(rank_, key);
+}
+
 void FlatParameters::zero_gradients(Stream& stream) {
   if (sharding_.gradients()) return;
+  if (zeroing_.built()) return zeroing_.run(stream, {gradients_});
   stream.launch(rank_.prepare(Kernel::fill(gradients_.elements(), 0, options_.gradient_dtype)),
                 {gradients_});
 }

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "algorithms/models/block.hpp"
+#include "algorithms/models/pass_program.hpp"
 #include "algorithms/optimizers/optimizer.hpp"
 #include "algorithms/unit.hpp"
 
@@ -111,7 +112,8 @@ class FlatParameters {
   // The flat buffer of all gradients, where they are not divided.
   const Tensor& all_gradients() const { return gradients_; }
 
-  void zero_gradients(Stream& stream);  // where they are not divided
+  // Where they are not divided. Those that the backward writes are left alone.
+  void zero_gradients(Stream& stream);
   // sum += the squares of the gradients that this rank owns.
   void add_squares(Stream& stream, const Tensor& sum);
   Optimizer& optimizer() { return *optimizer_; }
@@ -148,6 +150,7 @@ class FlatParameters {
   void add_parameters(Stream& home, const Model& model, int block);
   void initialise(Stream& home, const ParameterSpec& spec, const Parameter& parameter,
                   std::uint64_t number);
+  void plan_zeroing();
   void zero_padding(Stream& home, std::int64_t begin, std::int64_t end);
   Tensor values_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
   Tensor gradients_at(std::int64_t begin, std::int64_t own, std::int64_t elements) const;
@@ -167,6 +170,7 @@ class FlatParameters {
   std::vector<Place> places_;  // by global number of the block
   Tensor values_, gradients_;  // whole, or this rank's shards
   std::unique_ptr<Optimizer> optimizer_;
+  PassProgram zeroing_;  // where some gradients are written: of the others
 };
 
 }  // namespace orrery

@@ -54,6 +54,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.stored_attention = scenario.memory.attention == AttentionKind::stored;
   shape.recompute_attention = scenario.recompute_attention;
   shape.dropout = scenario.memory.dropout;
+  shape.writes_gradients = scenario.algorithm.plan.fresh_gradients && shape.micro_batches == 1 &&
+                           scenario.parallel.pipeline == 1;
   return shape;
 }
 

@@ -45,6 +45,7 @@ struct ParameterSpec {
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Division division{};
   RateFactors rates{};
+  bool written = false;  // its gradient, by the backward, which adds to those of others
 };
 
 // Writes initial values of one rank's part of a parameter, whose number among all of the model is

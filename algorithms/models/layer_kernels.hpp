@@ -49,13 +49,14 @@ inline void input_gradient(Rank& rank, PassProgram& pass, const char* label, con
 }
 
 // The gradients X^T d Y of A and, over the rows, of its bias, of type `stored`, added to what is
-// there. A bias behind the sum over a tensor group has the gradient of this rank's own tokens.
+// there; or, where it `writes`, that of A in its place. A bias behind the sum over a tensor group
+// has the gradient of this rank's own tokens.
 inline void weight_gradient(Rank& rank, PassProgram& pass, Dtype stored, const char* label,
                             const ProductSizes& s, const SlotView& x, const Range& parameter,
                             int gradients, const SlotView& dy, std::int64_t bias_rows,
-                            const SlotView& bias_dy) {
+                            const SlotView& bias_dy, bool writes = false) {
   pass.add(
-      rank.prepare(Kernel::gemm(s.inputs, s.outputs, s.rows, s.dtype, true, false, true, label)),
+      rank.prepare(Kernel::gemm(s.inputs, s.outputs, s.rows, s.dtype, true, false, !writes, label)),
       {x, dy, parameter.in(gradients)});
   if (parameter.bias > 0)
     pass.add(rank.prepare(Kernel::column_sum(bias_rows, s.outputs, stored)),

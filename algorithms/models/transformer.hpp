@@ -47,6 +47,10 @@ struct TransformerShape {
   double capacity = 1;  // places of an expert, over what it had if all experts were chosen alike
   int expert = 1;       // ranks that divide the experts
   int context = 1;      // ranks that share each sequence
+  // The backward writes the gradients of matrices and does not add to them: nobody has to make them
+  // zero before, and nothing is read. For a replica whose steps have one micro-batch, not divided
+  // over pipeline stages.
+  bool writes_gradients = false;
   ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
   // Attention's scores are stored and kept, as before flash attention; its core keeps nothing and
   // runs again in the backward (stored_attention.hpp). Dropout of stored scores, and behind

@@ -20,6 +20,7 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.stored_attention || s.recompute_attention || s.dropout)
     key += fmt::format(" {}{}{}", s.stored_attention ? "S" : "", s.recompute_attention ? "R" : "",
                        s.dropout ? "D" : "");
+  if (s.writes_gradients) key += " W";
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);
   if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
   if (s.experts > 0)

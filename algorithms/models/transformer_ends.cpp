@@ -20,6 +20,7 @@ class TokenEmbedding : public TransformerBlock {
   explicit TokenEmbedding(const TransformerShape& s)
       : TransformerBlock(s), vocabulary_(s.vocabulary / s.tensor) {
     parameters_ = {table("tokens", s)};
+    parameters_[0].written = s.writes_gradients && s.tied;  // by the head, before this block adds
     tokens_ = parameter_elements();
     if (!s.rotary && s.learned_positions > 0) {
       positions_ = std::int64_t{s.learned_positions} * s.hidden;
@@ -107,6 +108,7 @@ class LanguageHead : public TransformerBlock {
       shared_elements_ = weight_.elements;
     } else {
       parameters_.push_back(table("logits", s));
+      parameters_.back().written = s.writes_gradients;
     }
     const std::int64_t own = own_ * s.hidden, all = rows_ * s.hidden;
     kept_elements_ = own + rows_ * vocabulary_;
@@ -192,8 +194,8 @@ class LanguageHead : public TransformerBlock {
     if (tensor_.sequence()) s.wait();
     const SlotView d_sum = inputs ? tensor_.sum(s, d_norm, my_d_norm) : SlotView{};
     if (part != Part::input)
-      s.add(rank.prepare(
-                Kernel::gemm(vocabulary_, h, rows_, s_.dtype, true, false, true, "logits.wgrad")),
+      s.add(rank.prepare(Kernel::gemm(vocabulary_, h, rows_, s_.dtype, true, false,
+                                      !s_.writes_gradients, "logits.wgrad")),
             {d_logits, head_input, weight_.in(table_gradient)});
     if (!inputs) return;
     tensor_.wait(s);

@@ -102,7 +102,7 @@ class Layer : public TransformerBlock {
     Division division;
     if (!tensor_.alone()) division = {Axis::tensor, s_.hidden, s_.tensor * width, columns};
     parameters_.push_back({name + ".weight", range.elements, hidden_deviation(0.02), 0, true, width,
-                           division, hidden_rates(s_.width())});
+                           division, hidden_rates(s_.width()), s_.writes_gradients});
     if (!bias) return range;
     if (!tensor_.alone()) division.rows = 1;
     parameters_.push_back(
@@ -117,7 +117,7 @@ class Layer : public TransformerBlock {
     Division division;
     if (!tensor_.alone()) division = {Axis::tensor, rows, s_.hidden, {}};
     parameters_.push_back({name + ".weight", range.elements, hidden_deviation(deviation), 0, true,
-                           s_.hidden, division, hidden_rates(s_.width())});
+                           s_.hidden, division, hidden_rates(s_.width()), s_.writes_gradients});
     if (!bias) return range;
     parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, input_rates(s_.width())});
     whole_.push_back({range.begin + range.elements, s_.hidden, 0});
@@ -282,7 +282,7 @@ class Layer : public TransformerBlock {
                        std::int64_t outputs, const SlotView& x, const Range& parameter, int g,
                        const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy) const {
     orrery::weight_gradient(rank, s, s_.dtype, label, {rows_, inputs, outputs, product_dtype(s_)},
-                            x, parameter, g, dy, bias_rows, bias_dy);
+                            x, parameter, g, dy, bias_rows, bias_dy, s_.writes_gradients);
   }
 
   // Where the gradients of the backward are.

@@ -205,13 +205,17 @@ Offences places(const SourceTree& tree) {
   return offences;
 }
 
-bool bash_accepts(const std::string& text) {
+bool is_python(const SourceFile& file) { return file.text.starts_with("#!/usr/bin/env python3\n"); }
+
+// Whether `command`, of which % is a file with the text, succeeds.
+bool accepts(std::string command, const std::string& text) {
   std::string path = (std::filesystem::temp_directory_path() / "orrery_tidy_XXXXXX").string();
   const int descriptor = mkstemp(path.data());
   if (descriptor < 0) throw std::runtime_error("cannot make a temporary file");
   close(descriptor);
   std::ofstream(path, std::ios::binary) << text;
-  const int status = std::system(("bash -n '" + path + "' 2>/dev/null").c_str());
+  command.replace(command.find('%'), 1, path);
+  const int status = std::system((command + " 2>/dev/null").c_str());
   std::filesystem::remove(path);
   return status == 0;
 }
@@ -221,7 +225,13 @@ Offences scripts(const SourceTree& tree) {
   Offences offences;
   for (const SourceFile& file : tree) {
     if (!is_script(file)) continue;
-    if (!bash_accepts(file.text)) offences.push_back({file.path, 0, "bash cannot parse it"});
+    if (is_python(file)) {
+      if (!accepts("python3 -c 'compile(open(\"%\").read(), \"\", \"exec\")'", file.text))
+        offences.push_back({file.path, 0, "Python cannot parse it"});
+      continue;
+    }
+    if (!accepts("bash -n '%'", file.text))
+      offences.push_back({file.path, 0, "bash cannot parse it"});
     Offences found;
     grep(file, file.text, strict, "", found);
     if (file.text.starts_with("#!") && found.empty())

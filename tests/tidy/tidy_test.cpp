@@ -82,6 +82,7 @@ std::vector<Planted> planted_offences() {
         "://host/file\n"}},
       {scripts, {"scripts/a", "#!/usr/bin/env bash\nset -euo pipefail\nif true; then\n"}},
       {scripts, {"scripts/a", "#!/usr/bin/env bash\necho a\n"}},
+      {scripts, {"scripts/a", "#!/usr/bin/env python3\nif True\n"}},
   };
 }
 
@@ -98,6 +99,7 @@ SourceTree clean_tree() {
       {"scenarios/cli/main.cpp", "int main() { std::cout << 1; }\n"},
       {"scripts/README.md", "# Scripts\n"},
       {"scripts/a", "#!/usr/bin/env bash\nset -euo pipefail\necho a\n"},
+      {"scripts/b", "#!/usr/bin/env python3\nif True:\n    print('a')\n"},
       {"sim/README.md", repeat("words\n", 80)},
       {"sim/a.cpp",
        "// std::cout is not for libraries\nauto s = \"std::cout\";\n" + repeat("int x;\n", 498)},
