@@ -87,8 +87,9 @@ class KernelBench {
         options_(options),
         compute_(rank.stream("compute")),
         stretches_(compute_),
-        busy_(rank, compute_, options.memory),
-        memory_(rank, compute_, points, options.memory),
+        fill_(rank, compute_, options.memory),
+        memory_(rank, compute_, with_product(points, options), options.memory),
+        product_(memory_, product_of(options)),
         start_(rank.now()) {}
 
   void run() {
@@ -111,6 +112,22 @@ class KernelBench {
   }
 
  private:
+  static Kernel product_of(const DeviceBenchOptions& options) {
+    const std::int64_t side = options.quick ? 32 : 8192;
+    return Kernel::gemm(side, side, side, Dtype::bf16);
+  }
+  static std::vector<KernelPoint> with_product(std::vector<KernelPoint> points,
+                                               const DeviceBenchOptions& options) {
+    points.push_back({product_of(options)});
+    return points;
+  }
+
+  // Mostly a large product, then some traffic: a device that is held back by its power has the
+  // clock that a training step leaves it, not that of a device at rest.
+  void keep_busy() {
+    compute_.launch(repeated(rank_, product_, points_.size(), 1), product_.bound());
+    fill_();
+  }
   // The first call may load or choose something; the second, as the host sees it, is at most as
   // much shorter than it seems as waiting takes.
   void look(std::size_t point) {
@@ -128,7 +145,7 @@ class KernelBench {
   void measure(std::size_t point) {
     const PlacedOperands operands(memory_, points_[point].kernel);
     const Sequence& sequence = repeated(rank_, operands, point, calls_[point]);
-    busy_();
+    keep_busy();
     stretches_.time([&] { compute_.launch(sequence, operands.bound()); });
     rank_.wait(compute_.record());
     rank_.record_loss(measured_++, static_cast<double>(point * (most_calls + 1)) + calls_[point]);
@@ -142,8 +159,9 @@ class KernelBench {
   const DeviceBenchOptions& options_;
   Stream& compute_;
   Stretches stretches_;
-  const KeepBusy busy_;
+  const KeepBusy fill_;
   const OperandMemory memory_;
+  const PlacedOperands product_;
   const Seconds start_;
   std::vector<double> seconds_;  // of a call, by point
   std::vector<int> calls_;       // by point

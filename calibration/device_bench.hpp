@@ -35,8 +35,8 @@ struct DeviceBenchOptions {
 // order that is shuffled anew per round. All points are measured in the first two rounds, whatever
 // the budget; then those that take less than a tenth of a second, until the time is over. A
 // measurement is one operation of several equal kernels, whose operands, random numbers, lie at up
-// to sixteen places in turn. It is issued while the device still works on something else, so that
-// the host's issuing is no part of it.
+// to sixteen places in turn. It is issued while the device still works on a large product and a
+// fill, so that the host's issuing is no part of it, and the device's clock is that of training.
 std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>& points,
                                                   const DeviceBenchOptions& options);
 

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <iterator>
+#include <sstream>
 
 #include "backend/core/error.hpp"
 #include "calibration/calibrate.hpp"
@@ -135,6 +137,35 @@ TEST_CASE("the products of two Llama models are held back from a GPU's full cali
   CHECK(held_back(Kernel::gemm(8192, 16384, 2048, Dtype::bf16)));
   CHECK(held_back(Kernel::gemm(4096, 14336, 4096, Dtype::bf16, false, true)));
   CHECK(held_back(Kernel::gemm(128256, 2048, 8192, Dtype::bf16, true, false, false)));
+}
+
+TEST_CASE("a full calibration fits into an H100 and into its budget, measured on a simulated one") {
+  DeviceBenchOptions options;
+  const auto points = gpu_kernel_points(false);
+  double seconds = 0, gigabytes = 0;
+  options.run = [&](int ranks, const World::Program& program) {
+    std::istringstream said(in_child([&] {
+      const Cluster h100(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), "one-dgx-h100"), ranks);
+      WorldOptions world;
+      world.grid.set(Axis::replicate, ranks);
+      SimOptions sim;
+      sim.machine = &h100;
+      sim.fidelity = Fidelity::analytic;
+      const RunReport report = make_sim_world(world, sim)->run(program);
+      return std::to_string(report.ranks[0].steps.back().at.seconds().value) + " " +
+             std::to_string(static_cast<double>(report.ranks[0].peak.value) * 1e-9) + "\n" +
+             marks_text(report);
+    }));
+    said >> seconds >> gigabytes;
+    return marks_from(std::string(std::istreambuf_iterator<char>(said), {}), ranks);
+  };
+  const auto samples = measure_device_kernels(points, options);
+  MESSAGE(points.size() << " points take " << seconds << " s and " << gigabytes << " GB");
+  CHECK(std::all_of(samples.begin(), samples.end(),
+                    [](const KernelSamples& s) { return s.seconds.size() == 5; }));
+  CHECK(seconds < 60);  // besides cuBLASLt's choices and the host
+  CHECK(gigabytes < 40);
+  CHECK_NOTHROW(kernel_tables(samples));
 }
 
 TEST_CASE(
