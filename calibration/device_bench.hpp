@@ -24,7 +24,7 @@ struct DeviceBenchOptions {
   int devices = 1;        // that communicate
   bool quick = false;     // few sizes and repetitions
   double budget_s = 120;  // of the rank's clock for kernels, from the first look on
-  int max_rounds = 5;
+  int max_rounds = 3;
   double shortest_s = 0.5e-3;           // a measurement repeats its kernel for at least so long
   Bytes memory{std::int64_t{1} << 30};  // over which operands move, so that no cache holds them
   std::function<void(const std::string& what, double share)> progress = [](const std::string&,

@@ -35,7 +35,8 @@ struct Sizing {
   std::int64_t vocabulary = 256;        // rows of that table
   std::int64_t heads = 2, kv_heads = 2, tokens = 1;  // of attention; tokens: at least, in samples
   std::vector<Weights> layers{};                     // of models, whose products are held back, too
-  bool all_products = true;                          // also those with a bias
+  bool biased = true;                                // also products with a bias
+  AxisSizes biased_batch{}, biased_width{};          // of those; empty: as of others
 };
 
 const Sizing full_sizes{
@@ -75,12 +76,12 @@ const std::vector<Weights> model_layers{
     {4096, 6144, 4096},   {4096, 4096, 4096},  {4096, 28672, 4096}, {14336, 4096, 4096},
     {128256, 2048, 8192}, {128256, 4096, 4096}};
 // Enough heads and tokens to fill a GPU; as many of keys and values as Llama 3 has.
-const Sizing gpu_sizes{{{256, 1024, 4096, 16384}, {512, 2048, 8192}},
-                       {{1024, 2048, 4096, 8192, 24576}, {1536, 3072, 6144, 14336}},
-                       {{1024, 4096, 16384}, {2048, 8192}},
-                       {{1024, 4096, 16384}, {2048, 8192, 14336}},
-                       {{1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 27},
-                        {1 << 14, 1 << 18, 1 << 21, 1 << 23, 1 << 26}},
+const Sizing gpu_sizes{{{256, 1024, 2048, 4096, 8192, 16384}, {512, 1536, 3072, 6144, 12288}},
+                       {{1024, 2048, 3072, 4096, 6144, 8192, 24576}, {1536, 2560, 5120, 14336}},
+                       {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
+                       {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
+                       {{1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27},
+                        {1 << 13, 1 << 17, 1 << 21, 1 << 23, 1 << 26}},
                        {{512, 1024, 2048, 4096, 8192}, {768, 1536, 3072, 6144}},
                        {{64, 128}, {64, 128}},
                        12,
@@ -88,24 +89,25 @@ const Sizing gpu_sizes{{{256, 1024, 4096, 16384}, {512, 2048, 8192}},
                        5,
                        4,
                        {{4096, 32768, 131072}, {16384, 65536, 128256}},
-                       {{1024, 4096}, {2048}},
-                       {{1, 8, 64}, {4, 32}},
+                       {{1024, 2048, 4096}, {1536, 3072}},
+                       {{1, 4, 16, 64}, {2, 8, 32}},
                        128256,
                        32,
                        8,
                        8192,
                        model_layers};
-// bf16 is what training on GPUs computes with. fp16 and fp32 get fewer sizes, and fp32, which has
-// no tensor cores, smaller ones.
+// bf16 is what training on GPUs computes with. fp16, fp32 and what newer models lack get fewer
+// sizes, and fp32, which has no tensor cores, smaller ones.
 Sizing sizes_on_gpu(Dtype dtype, bool quick) {
   if (quick) return quick_sizes;
   Sizing sizes = gpu_sizes;
+  const AxisSizes few{{1024, 4096, 16384}, {2048, 8192}};
+  sizes.biased_batch = sizes.biased_width = few;
   if (dtype == Dtype::bf16) return sizes;
-  sizes.width = {{1024, 4096, 16384}, {2048, 8192}};
-  sizes.batch = {{1024, 4096, 16384}, {2048, 8192}};
+  sizes.batch = sizes.width = sizes.rows = sizes.cols = few;
   sizes.gemm = 6;
   sizes.layers.clear();
-  sizes.all_products = false;
+  sizes.biased = false;
   if (dtype == Dtype::fp32) {
     sizes.width = sizes.batch = {{256, 1024, 4096}, {512, 2048}};
     sizes.sequence = {{512, 2048}, {1024}};
@@ -181,8 +183,12 @@ void Builder::gemms() {
     });
   };
   add(held, b, w, w, forward);
-  if (axes_.all_products)
-    add(held, b, w, w, [this](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
+  if (axes_.biased) {
+    const bool same = axes_.biased_width.grid.empty();
+    const AxisSizes &rows = same ? b : axes_.biased_batch, &sides = same ? w : axes_.biased_width;
+    add(held, rows, sides, sides,
+        [this](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
+  }
   add(held, b, w, w, input_gradient);
   for (const bool accumulate : {true, false}) add(held, w, w, b, weight_gradient(accumulate));
   for (const auto& [inputs, outputs, rows] : axes_.layers) {

@@ -162,7 +162,7 @@ TEST_CASE("a full calibration fits into an H100 and into its budget, measured on
   const auto samples = measure_device_kernels(points, options);
   MESSAGE(points.size() << " points take " << seconds << " s and " << gigabytes << " GB");
   CHECK(std::all_of(samples.begin(), samples.end(),
-                    [](const KernelSamples& s) { return s.seconds.size() == 5; }));
+                    [](const KernelSamples& s) { return s.seconds.size() == 3; }));
   CHECK(seconds < 60);  // besides cuBLASLt's choices and the host
   CHECK(gigabytes < 40);
   CHECK_NOTHROW(kernel_tables(samples));
