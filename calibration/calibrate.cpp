@@ -2,18 +2,32 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "backend/core/error.hpp"
 #include "calibration/fit.hpp"
+#include "calibration/fitted_numbers.hpp"
 #include "calibration/kernel_bench.hpp"
 #include "calibration/platform_file.hpp"
 #include "calibration/world_bench.hpp"
 
 namespace orrery {
 
+namespace {
+
+using Monotonic = std::chrono::steady_clock;
+
+double seconds_since(Monotonic::time_point from) {
+  return std::chrono::duration<double>(Monotonic::now() - from).count();
+}
+
+}  // namespace
+
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine) {
   if (options.ranks < 1 || options.ranks > 64)
     throw Error(Category::config,
                 fmt::format("a calibration takes 1 to 64 ranks, not {}", options.ranks));
+  const Monotonic::time_point start = Monotonic::now();
   Measurements measurements;
   WorldBenchOptions world;
   world.ranks = options.ranks;
@@ -23,6 +37,7 @@ Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts&
   KernelBenchOptions bench;
   if (options.ranks > 1) bench.busy.push_back(options.ranks);
   if (options.quick) bench.max_rounds = 2, bench.shortest_s = 20e-6;
+  bench.budget_s = options.budget_s - seconds_since(start);
   bench.progress = [&](int round, double share) {
     options.progress(round == 0 ? "kernels, first look" : fmt::format("kernels, round {}", round),
                      share);
@@ -36,6 +51,7 @@ Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts&
 }
 
 GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFacts& facts) {
+  const Monotonic::time_point start = Monotonic::now();
   DeviceBenchOptions bench;
   bench.run = options.run;
   bench.devices = facts.gpus;
@@ -45,14 +61,18 @@ GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFac
   Measurements measurements;
   options.progress("issuing", 0);
   measure_host(*options.world(facts.gpus), facts.gpus, options.quick, measurements.host);
-  measurements.kernels = measure_device_kernels(gpu_kernel_points(options.quick), bench);
+  measurements.least = measure_least_kernels(bench);
   measurements.copies = measure_device_copies(bench);
   measurements.collectives = measure_device_collectives(bench);
   measurements.interference = measure_interference(bench);
+  bench.budget_s = options.budget_s - seconds_since(start);
+  measurements.kernels = measure_device_kernels(gpu_kernel_points(options.quick), bench);
   GpuCalibration out;
   const std::string name = options.name.empty() ? file_name_of(facts.device) : options.name;
   out.platform = gpu_platform_of(measurements, facts, name);
   out.classes = class_errors(out.platform);
+  out.least_kernel = typical(measurements.least.kernel);
+  out.least_operation = typical(measurements.least.operation);
   for (const InterferenceSamples& s : measurements.interference)
     out.interference.push_back({s.kernels, s.beside, median(s.beside_it) / median(s.alone)});
   return out;

@@ -14,9 +14,10 @@
 namespace orrery {
 
 struct CalibrationOptions {
-  int ranks = 2;       // the most that runs will have
-  bool quick = false;  // a coarse grid and few repetitions: the form of a calibration, no use
-  std::string name;    // of the platform; empty = the processor's name
+  int ranks = 2;          // the most that runs will have
+  bool quick = false;     // a coarse grid and few repetitions: the form of a calibration, no use
+  double budget_s = 165;  // on the clock, all in all
+  std::string name;       // of the platform; empty = the processor's name
   std::function<void(const std::string& what, double share)> progress = [](const std::string&,
                                                                            double) {};
 };
@@ -33,8 +34,9 @@ struct Calibration {
 };
 
 // Measures kernels with one and with `ranks` busy threads, what the CPU world costs, and
-// collectives of up to `ranks` ranks. At most three minutes on two cores. It sees no training step.
-// Error{config} for ranks below 1 or above 64.
+// collectives of up to `ranks` ranks. Kernels come last and are measured again and again while the
+// budget lasts; every one is measured at least twice. It sees no training step. Error{config} for
+// ranks below 1 or above 64.
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine);
 
 // The slowdown of a GEMM by what runs beside it: with it / alone.
@@ -45,19 +47,22 @@ struct Interference {
 
 struct GpuCalibration : Calibration {
   std::vector<Interference> interference;
+  Seconds least_kernel, least_operation;  // of a kernel of one element; as an operation of its own
 };
 
 struct GpuCalibrationOptions {
   bool quick = false;
-  std::string name;  // of the platform; empty = the GPU's name
-  RunRanks run;      // on ranks with a GPU each
+  double budget_s = 150;  // on the clock, all in all
+  std::string name;       // of the platform; empty = the GPU's name
+  RunRanks run;           // on ranks with a GPU each
   std::function<std::unique_ptr<World>(int ranks)> world;  // the same, for host costs
   std::function<void(const std::string& what, double share)> progress = [](const std::string&,
                                                                            double) {};
 };
 
 // Measures kernels, copies and interference on the first GPU, what issuing costs its host, and
-// collectives of all GPUs, in ten minutes or so. It sees no training step.
+// collectives of all GPUs. Kernels come last and are measured again and again while the budget
+// lasts; every one is measured at least twice, whatever it takes. It sees no training step.
 GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFacts& facts);
 
 // The errors of a platform's tables, kernels before collectives.

@@ -15,7 +15,27 @@ namespace orrery {
 
 namespace {
 
-constexpr int most_calls = 32;  // that a host issues while a device is kept busy
+// That a host issues while a device is kept busy: 16 take it a fifth of a millisecond at most.
+constexpr int most_calls = 16;
+constexpr int least_rounds = 2;
+constexpr double long_s = 0.1;  // what takes longer than that is not measured more often
+
+// Work that is over only when the host has issued what is timed behind it.
+class KeepBusy {
+ public:
+  KeepBusy(Rank& rank, Stream& compute, Bytes memory)
+      : compute_(compute),
+        filled_(memory.value / size_of(Dtype::fp32)),
+        tensor_(rank.allocate(compute, Label::workspace, filled_, Dtype::fp32)),
+        fill_(rank.prepare(Kernel::fill(filled_, 0, Dtype::fp32))) {}
+  void operator()() const { compute_.launch(fill_, {tensor_}); }
+
+ private:
+  Stream& compute_;
+  const std::int64_t filled_;
+  const Tensor tensor_;
+  const Prepared fill_;
+};
 
 // What is timed on a compute stream, in the order of its issue.
 class Stretches {
@@ -33,22 +53,18 @@ class Stretches {
   std::int64_t marks_ = 0;
 };
 
-// Seconds of the stretches of a rank: that its compute stream worked or communicated.
-std::vector<double> stretches_of(const RankReport& report) {
-  const auto spent = [](const TimeParts& parts) {
-    return (parts.compute + parts.exposed_communication + parts.bubble).seconds().value;
+// Seconds of the stretches of a rank: that its compute stream worked or communicated; or all of
+// them, with what lies between operations.
+std::vector<double> stretches_of(const RankReport& report, bool whole = false) {
+  const auto spent = [whole](const TimeParts& parts) {
+    const Time busy = parts.compute + parts.exposed_communication + parts.bubble;
+    return (whole ? parts.total() : busy).seconds().value;
   };
   std::vector<double> seconds;
   for (std::size_t i = 0; i + 1 < report.steps.size(); i += 2)
     seconds.push_back(spent(report.steps[i + 1].parts) - spent(report.steps[i].parts));
   return seconds;
 }
-
-// Which points are measured, in which order, with how many calls each.
-struct Plan {
-  std::vector<std::size_t> order;
-  std::vector<int> calls;  // by point
-};
 
 // Several calls of a kernel as one operation.
 const Sequence& repeated(Rank& rank, const PlacedOperands& operands, std::size_t point, int calls) {
@@ -61,68 +77,152 @@ const Sequence& repeated(Rank& rank, const PlacedOperands& operands, std::size_t
                        });
 }
 
-void run_plan(Rank& rank, const std::vector<KernelPoint>& points, const Plan& plan,
-              const DeviceBenchOptions& options, const std::function<void(std::size_t)>& done) {
-  Stream& compute = rank.stream("compute");
-  Stretches stretches(compute);
-  const std::int64_t filled = options.memory.value / size_of(Dtype::fp32);
-  const Tensor busy = rank.allocate(compute, Label::workspace, filled, Dtype::fp32);
-  const Prepared keep_busy = rank.prepare(Kernel::fill(filled, 0, Dtype::fp32));
-  for (std::size_t i = 0; i < plan.order.size(); ++i) {
-    const std::size_t point = plan.order[i];
-    const PlacedOperands operands(rank, compute, points[point].kernel, options.memory);
-    // The first call may load or choose something.
-    compute.launch(repeated(rank, operands, point, 1), operands.bound());
-    const Sequence& sequence = repeated(rank, operands, point, plan.calls[point]);
-    compute.launch(keep_busy, {busy});
-    stretches.time([&] { compute.launch(sequence, operands.bound()); });
-    rank.wait(compute.record());
-    done(i + 1);
-  }
-}
+// One rank's measurements of all points. What each measurement was of, and of how many calls, it
+// reports as the loss of a step, for want of another number: see `calls_and_point`.
+class KernelBench {
+ public:
+  KernelBench(Rank& rank, const std::vector<KernelPoint>& points, const DeviceBenchOptions& options)
+      : rank_(rank),
+        points_(points),
+        options_(options),
+        compute_(rank.stream("compute")),
+        stretches_(compute_),
+        fill_(rank, compute_, options.memory),
+        memory_(rank, compute_, with_product(points, options), options.memory),
+        product_(memory_, product_of(options)),
+        start_(rank.now()) {}
 
-// Seconds of each measurement of a plan.
-std::vector<double> measure(const std::vector<KernelPoint>& points, const Plan& plan,
-                            const DeviceBenchOptions& options, const std::string& what) {
-  const RunReport report = options.run(1, [&](Rank& rank) {
-    run_plan(rank, points, plan, options, [&](std::size_t done) {
-      options.progress(what, static_cast<double>(done) / static_cast<double>(plan.order.size()));
-    });
-  });
-  return stretches_of(report.ranks[0]);
+  void run() {
+    for (std::size_t point = 0; point < points_.size(); ++point) {
+      look(point);
+      progress("kernels, first look", point + 1);
+    }
+    std::vector<std::size_t> order(points_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::mt19937 shuffle(1);
+    for (int round = 0; round < std::max(least_rounds, options_.max_rounds); ++round) {
+      std::shuffle(order.begin(), order.end(), shuffle);
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        const bool must = round < least_rounds;
+        if (!must && (rank_.now() - start_).value > options_.budget_s) return;
+        if (must || seconds_[order[i]] < long_s) measure(order[i]);
+        progress("kernels, round " + std::to_string(round + 1), i + 1);
+      }
+    }
+  }
+
+ private:
+  static Kernel product_of(const DeviceBenchOptions& options) {
+    const std::int64_t side = options.quick ? 32 : 8192;
+    return Kernel::gemm(side, side, side, Dtype::bf16);
+  }
+  static std::vector<KernelPoint> with_product(std::vector<KernelPoint> points,
+                                               const DeviceBenchOptions& options) {
+    points.push_back({product_of(options)});
+    return points;
+  }
+
+  // Mostly a large product, then some traffic: a device that is held back by its power has the
+  // clock that a training step leaves it, not that of a device at rest.
+  void keep_busy() {
+    compute_.launch(repeated(rank_, product_, points_.size(), 1), product_.bound());
+    fill_();
+  }
+  // The first call may load or choose something; the second, as the host sees it, is at most as
+  // much shorter than it seems as waiting takes.
+  void look(std::size_t point) {
+    const PlacedOperands operands(memory_, points_[point].kernel);
+    const Sequence& once = repeated(rank_, operands, point, 1);
+    compute_.launch(once, operands.bound());
+    rank_.wait(compute_.record());
+    const Seconds from = rank_.now();
+    compute_.launch(once, operands.bound());
+    rank_.wait(compute_.record());
+    seconds_.push_back(std::max((rank_.now() - from).value, 1e-9));
+    const double wanted = std::ceil(options_.shortest_s / seconds_.back());
+    calls_.push_back(static_cast<int>(std::clamp(wanted, 1.0, 1.0 * most_calls)));
+  }
+  void measure(std::size_t point) {
+    const PlacedOperands operands(memory_, points_[point].kernel);
+    const Sequence& sequence = repeated(rank_, operands, point, calls_[point]);
+    keep_busy();
+    stretches_.time([&] { compute_.launch(sequence, operands.bound()); });
+    rank_.wait(compute_.record());
+    rank_.record_loss(measured_++, static_cast<double>(point * (most_calls + 1)) + calls_[point]);
+  }
+  void progress(const std::string& what, std::size_t done) const {
+    options_.progress(what, static_cast<double>(done) / static_cast<double>(points_.size()));
+  }
+
+  Rank& rank_;
+  const std::vector<KernelPoint>& points_;
+  const DeviceBenchOptions& options_;
+  Stream& compute_;
+  Stretches stretches_;
+  const KeepBusy fill_;
+  const OperandMemory memory_;
+  const PlacedOperands product_;
+  const Seconds start_;
+  std::vector<double> seconds_;  // of a call, by point
+  std::vector<int> calls_;       // by point
+  std::int64_t measured_ = 0;
+};
+
+struct CallsAndPoint {
+  int calls = 0;
+  std::size_t point = 0;
+};
+CallsAndPoint calls_and_point(double reported) {
+  const auto number = static_cast<std::size_t>(reported);
+  return {static_cast<int>(number % (most_calls + 1)), number / (most_calls + 1)};
 }
 
 }  // namespace
 
 std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>& points,
                                                   const DeviceBenchOptions& options) {
-  std::vector<std::size_t> order(points.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const std::vector<double> once =
-      measure(points, {order, std::vector<int>(points.size(), 1)}, options, "kernels, first look");
-  Plan plan;
-  double round_s = 0;
-  for (const double seconds : once) {
-    const double wanted = std::ceil(options.shortest_s / std::max(seconds, 1e-9));
-    plan.calls.push_back(static_cast<int>(std::clamp(wanted, 1.0, 1.0 * most_calls)));
-    round_s += seconds * plan.calls.back();
-  }
-  const int rounds = std::clamp(static_cast<int>(std::min(options.budget_s / round_s, 1e6)), 2,
-                                std::max(2, options.max_rounds));
-  std::mt19937 shuffle(1);
-  for (int round = 0; round < rounds; ++round) {
-    std::shuffle(order.begin(), order.end(), shuffle);
-    plan.order.insert(plan.order.end(), order.begin(), order.end());
-  }
-  const std::vector<double> seconds = measure(points, plan, options, "kernels");
+  const RunReport report =
+      options.run(1, [&](Rank& rank) { KernelBench(rank, points, options).run(); });
+  const std::vector<double> seconds = stretches_of(report.ranks[0]);
   std::vector<KernelSamples> samples;
   for (const KernelPoint& point : points) samples.push_back(samples_of(point, 1));
-  for (std::size_t i = 0; i < seconds.size(); ++i) {
-    const std::size_t point = plan.order[i];
-    samples[point].seconds.push_back(seconds[i] / plan.calls[point] *
+  for (const auto& [measurement, reported] : report.ranks[0].losses) {
+    const auto [calls, point] = calls_and_point(reported);
+    samples[point].seconds.push_back(seconds[static_cast<std::size_t>(measurement)] / calls *
                                      share_at_place(points[point].kernel));
   }
   return samples;
+}
+
+LeastSamples measure_least_kernels(const DeviceBenchOptions& options) {
+  const int rounds = options.quick ? 2 : 9;
+  const RunReport report = options.run(1, [&](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    Stretches stretches(compute);
+    const KeepBusy busy(rank, compute, options.memory);
+    const Tensor one = rank.allocate(compute, Label::workspace, 1, Dtype::fp32);
+    const Prepared fill = rank.prepare(Kernel::fill(1, 0, Dtype::fp32));
+    const Sequence& many = rank.sequence("calibration least kernels", [&](Sequence& sequence) {
+      const int slot = sequence.slot("one");
+      for (int call = 0; call < most_calls; ++call) sequence.add(fill, {{slot, 0, 1}});
+    });
+    compute.launch(many, {one});
+    for (int round = 0; round < rounds; ++round) {
+      busy();
+      stretches.time([&] { compute.launch(many, {one}); });
+      stretches.time([&] {
+        for (int call = 0; call < most_calls; ++call) compute.launch(fill, {one});
+      });
+      rank.wait(compute.record());
+    }
+  });
+  const std::vector<double> seconds = stretches_of(report.ranks[0], true);
+  LeastSamples least;
+  for (std::size_t i = 0; i + 1 < seconds.size(); i += 2) {
+    least.kernel.push_back(seconds[i] / most_calls);
+    least.operation.push_back(seconds[i + 1] / most_calls);
+  }
+  return least;
 }
 
 std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options) {
@@ -142,6 +242,7 @@ std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options
     const Tensor device = rank.allocate(compute, Label::workspace, most, Dtype::fp32),
                  host = rank.allocate(compute, Label::workspace, most, Dtype::fp32, pinned);
     const Prepared fill = rank.prepare(Kernel::fill(most, 0, Dtype::fp32));
+    const KeepBusy busy(rank, compute, options.memory);
     compute.launch(fill, {device});
     compute.copy(device, host);
     for (int round = 0; round < rounds; ++round)
@@ -149,6 +250,7 @@ std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options
         const std::int64_t n = point.size.value / size_of(Dtype::fp32);
         const Tensor from = (point.to_device ? host : device).slice(0, n),
                      to = (point.to_device ? device : host).slice(0, n);
+        busy();
         stretches.time([&] { compute.copy(from, to); });
         rank.wait(compute.record());
       }
@@ -174,15 +276,17 @@ void measure_group(int members, const DeviceBenchOptions& options,
   std::int64_t largest = 0;
   for (const CollectivePoint& point : points) largest = std::max(largest, point.elements);
   const auto calls_of = [](const CollectivePoint& point) {
-    return point.elements > (1 << 24) ? 3 : point.elements > (1 << 19) ? 10 : 30;
+    return point.elements > (1 << 24) ? 3 : point.elements > (1 << 19) ? 8 : most_calls;
   };
   const int rounds = options.quick ? 2 : 5;
   const RunReport report = options.run(members, [&](Rank& rank) {
     Stream& compute = rank.stream("compute");
     Stretches stretches(compute);
+    const KeepBusy busy(rank, compute, options.memory);
     CollectiveOperands operands(rank, members, largest, compute, compute);
     for (int round = 0; round < rounds; ++round)
       for (const CollectivePoint& point : points) {
+        busy();
         operands.issue(point);  // all members have come
         stretches.time([&] {
           for (int call = 0; call < calls_of(point); ++call) operands.issue(point);
@@ -264,7 +368,8 @@ struct InterferenceBench {
     const RunReport report = options.run(1, [&](Rank& rank) {
       Stream& compute = rank.stream("compute");
       Stretches stretches(compute);
-      const PlacedOperands operands(rank, compute, gemm, options.memory);
+      const OperandMemory memory(rank, compute, {{gemm}}, options.memory);
+      const PlacedOperands operands(memory, gemm);
       compute.launch(repeated(rank, operands, 0, 1), operands.bound());
       for (int round = 0; round < rounds; ++round) {
         body(rank, stretches, operands);

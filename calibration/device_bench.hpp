@@ -23,20 +23,26 @@ struct DeviceBenchOptions {
   RunRanks run;
   int devices = 1;        // that communicate
   bool quick = false;     // few sizes and repetitions
-  double budget_s = 180;  // of device time for the rounds of kernels; there are at least 2
-  int max_rounds = 5;
+  double budget_s = 120;  // of the rank's clock for kernels, from the first look on
+  int max_rounds = 3;
   double shortest_s = 0.5e-3;           // a measurement repeats its kernel for at least so long
   Bytes memory{std::int64_t{1} << 30};  // over which operands move, so that no cache holds them
   std::function<void(const std::string& what, double share)> progress = [](const std::string&,
                                                                            double) {};
 };
 
-// Every point in every round, in an order that is shuffled anew per round; first a look at each,
-// which tells how often it must be repeated. A measurement is one operation of several equal
-// kernels, whose operands, random numbers, lie at up to sixteen places in turn. It is issued while
-// the device still works on something else, so that the host's issuing is no part of it.
+// First a look at each point, which tells how often its kernel must be repeated; then rounds, in an
+// order that is shuffled anew per round. All points are measured in the first two rounds, whatever
+// the budget; then those that take less than a tenth of a second, until the time is over. A
+// measurement is one operation of several equal kernels, whose operands, random numbers, lie at up
+// to sixteen places in turn. It is issued while the device still works on a large product and a
+// fill, so that the host's issuing is no part of it, and the device's clock is that of training.
 std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>& points,
                                                   const DeviceBenchOptions& options);
+
+// What a kernel of one element takes on a device, from one to the next: the least that any takes;
+// and what such a kernel takes that is an operation of its own, between events.
+LeastSamples measure_least_kernels(const DeviceBenchOptions& options);
 
 // Both ways between a device and pinned memory of its host, by size.
 std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options);

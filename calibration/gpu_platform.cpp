@@ -93,7 +93,7 @@ ClusterSpec gpu_platform_of(const Measurements& measurements, const GpuFacts& fa
   gpu.compute.peak.fp32.emplace(fp32);
   if (fp16.value > 0) gpu.compute.peak.fp16.emplace(fp16);
   gpu.compute.gemm.efficiency.bf16 = assumed(1.0, "the peak is what a GEMM reached");
-  gpu.compute.gemm.launch.value = typical(measurements.host.operation);
+  gpu.compute.gemm.launch.value = typical(measurements.least.kernel);
   gpu.compute.gemm.edge =
       fitted_edge(products_of(samples),
                   {bf16, 1, 0, facts.multiprocessors, gpu.compute.gemm.launch.value, bandwidth},

@@ -22,7 +22,8 @@ struct GpuFacts {
 
 // One node of these GPUs: tables of kernels and collectives, host costs, and constants of the
 // formulas for what no table covers: the fastest rates measured per type, the GEMM edge fitted to
-// the bf16 products, attention as a share of the bf16 peak at the longest sequences.
+// the bf16 products, attention as a share of the bf16 peak at the longest sequences. What a launch
+// costs on the device is the time of the least kernel; what issuing costs is the host's.
 // Error{internal} for measurements that lack GEMMs in bf16 and fp32, vectors, copies or host costs.
 ClusterSpec gpu_platform_of(const Measurements& measurements, const GpuFacts& facts,
                             const std::string& name);

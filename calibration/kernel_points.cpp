@@ -1,5 +1,6 @@
 #include "calibration/kernel_points.hpp"
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
@@ -12,20 +13,30 @@ namespace orrery {
 namespace {
 
 using Sizes = std::vector<std::int64_t>;
-constexpr std::int64_t vocabulary = 256;
 
 // Sizes of an axis, and those between them from which held-back points are taken.
 struct AxisSizes {
   Sizes grid, between;
 };
 
+// A matrix of weights: y = x W has rows of `inputs` and of `outputs` elements.
+struct Weights {
+  std::int64_t inputs, outputs, rows;  // rows: of x
+};
+
 struct Sizing {
-  AxisSizes batch, width;               // GEMM: rows of activations; columns of weights
+  AxisSizes batch, width;               // GEMM: rows of activations; sides of weights
   AxisSizes rows, cols;                 // of matrices that memory-bound kernels work on
   AxisSizes elements;                   // of vectors
   AxisSizes sequence, head;             // of attention
   int gemm, matrix, vector, attention;  // held-back points per class
-  std::int64_t heads = 2;               // that attention is measured with
+  AxisSizes logits, embedded;           // columns: of a loss; of a table of embeddings
+  AxisSizes turned;                     // sequences of 512 (CPU: of one) that rotary turns
+  std::int64_t vocabulary = 256;        // rows of that table
+  std::int64_t heads = 2, kv_heads = 2, tokens = 1;  // of attention; tokens: at least, in samples
+  std::vector<Weights> layers{};                     // of models, whose products are held back, too
+  bool biased = true;                                // also products with a bias
+  AxisSizes biased_batch{}, biased_width{};          // of those; empty: as of others
 };
 
 const Sizing full_sizes{
@@ -39,7 +50,10 @@ const Sizing full_sizes{
     20,
     6,
     4,
-    6};
+    6,
+    {{16, 64, 256, 1024}, {32, 96, 192, 384}},
+    {{16, 64, 256, 1024}, {32, 96, 192, 384}},
+    {{1, 16, 64, 256, 1024, 4096}, {32, 128, 512, 2048}}};
 const Sizing quick_sizes{{{16, 64}, {32}},
                          {{16, 64}, {32}},
                          {{1, 64}, {16}},
@@ -50,27 +64,55 @@ const Sizing quick_sizes{{{16, 64}, {32}},
                          1,
                          1,
                          1,
-                         1};
-// Enough heads to fill a GPU.
-const Sizing gpu_sizes{{{256, 1024, 4096, 16384}, {512, 2048, 8192}},
+                         1,
+                         {{16, 64}, {32}},
+                         {{16, 64}, {32}},
+                         {{1, 64}, {16}}};
+// Llama 3.2 1B with 8,192 tokens and Llama 3 8B with 4,096 (scenarios/models/llama-*.json):
+// queries, keys and values; the output; gate and up; down; and the head, which is the transposed
+// table of embeddings. No grid below has these products.
+const std::vector<Weights> model_layers{
+    {2048, 3072, 8192},   {2048, 2048, 8192},  {2048, 16384, 8192}, {8192, 2048, 8192},
+    {4096, 6144, 4096},   {4096, 4096, 4096},  {4096, 28672, 4096}, {14336, 4096, 4096},
+    {128256, 2048, 8192}, {128256, 4096, 4096}};
+// Enough heads and tokens to fill a GPU; as many of keys and values as Llama 3 has.
+const Sizing gpu_sizes{{{256, 1024, 2048, 4096, 8192, 16384}, {512, 1536, 3072, 6144, 12288}},
+                       {{1024, 2048, 3072, 4096, 6144, 8192, 24576}, {1536, 2560, 5120, 14336}},
                        {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
-                       {{1024, 4096, 16384}, {2048, 8192}},
-                       {{1024, 4096, 16384}, {2048, 8192}},
-                       {{1 << 16, 1 << 20, 1 << 24, 1 << 27}, {1 << 18, 1 << 22, 1 << 26}},
-                       {{512, 2048, 8192}, {1024, 4096}},
-                       {{64, 128}, {96}},
-                       20,
+                       {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
+                       {{1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27},
+                        {1 << 13, 1 << 17, 1 << 21, 1 << 23, 1 << 26}},
+                       {{512, 1024, 2048, 4096, 8192}, {768, 1536, 3072, 6144}},
+                       {{64, 128}, {64, 128}},
+                       12,
                        4,
-                       3,
+                       5,
                        4,
-                       16};
-// Without tensor cores products of large matrices take long, and training has none.
+                       {{4096, 32768, 131072}, {16384, 65536, 128256}},
+                       {{1024, 2048, 4096}, {1536, 3072}},
+                       {{1, 4, 16, 64}, {2, 8, 32}},
+                       128256,
+                       32,
+                       8,
+                       8192,
+                       model_layers};
+// bf16 is what training on GPUs computes with. fp16, fp32 and what newer models lack get fewer
+// sizes, and fp32, which has no tensor cores, smaller ones.
 Sizing sizes_on_gpu(Dtype dtype, bool quick) {
   if (quick) return quick_sizes;
   Sizing sizes = gpu_sizes;
+  const AxisSizes few{{1024, 4096, 16384}, {2048, 8192}};
+  sizes.biased_batch = sizes.biased_width = few;
+  if (dtype == Dtype::bf16) return sizes;
+  sizes.batch = sizes.width = sizes.rows = sizes.cols = few;
+  sizes.gemm = 6;
+  sizes.layers.clear();
+  sizes.biased = false;
   if (dtype == Dtype::fp32) {
-    sizes.batch = {{256, 1024, 4096}, {512, 2048}};
-    sizes.width = {{1024, 2048, 4096}, {1536, 3072}};
+    sizes.width = sizes.batch = {{256, 1024, 4096}, {512, 2048}};
+    sizes.sequence = {{512, 2048}, {1024}};
+    sizes.logits = {{4096, 32768}, {16384}};
+    sizes.attention = 2;
   }
   return sizes;
 }
@@ -126,25 +168,48 @@ class Builder {
 };
 
 // Forward, input gradient and weight gradient of y = x W, and the forward of a tied head, which
-// multiplies by a transposed table as an input gradient does.
+// multiplies by a transposed table as an input gradient does. Weight gradients are added to what is
+// there, but for a step's first.
 void Builder::gemms() {
   const AxisSizes &b = axes_.batch, &w = axes_.width;
   const int held = axes_.gemm;
-  add(held, b, w, w, [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t); });
-  add(held, b, w, w, [this](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
-  add(held, b, w, w,
-      [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, false, true); });
-  add(held, w, w, b,
-      [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t, true, false, true); });
+  const Make3 forward = [this](auto m, auto n, auto k) { return Kernel::gemm(m, n, k, t); };
+  const Make3 input_gradient = [this](auto m, auto n, auto k) {
+    return Kernel::gemm(m, n, k, t, false, true);
+  };
+  const auto weight_gradient = [this](bool accumulate) {
+    return Make3([=, this](auto m, auto n, auto k) {
+      return Kernel::gemm(m, n, k, t, true, false, accumulate);
+    });
+  };
+  add(held, b, w, w, forward);
+  if (axes_.biased) {
+    const bool same = axes_.biased_width.grid.empty();
+    const AxisSizes &rows = same ? b : axes_.biased_batch, &sides = same ? w : axes_.biased_width;
+    add(held, rows, sides, sides,
+        [this](auto m, auto n, auto k) { return Kernel::gemm_bias(m, n, k, t); });
+  }
+  add(held, b, w, w, input_gradient);
+  for (const bool accumulate : {true, false}) add(held, w, w, b, weight_gradient(accumulate));
+  for (const auto& [inputs, outputs, rows] : axes_.layers) {
+    points_.push_back({forward(rows, outputs, inputs), true});
+    points_.push_back({input_gradient(rows, inputs, outputs), true});
+    for (const bool accumulate : {true, false})
+      points_.push_back({weight_gradient(accumulate)(inputs, outputs, rows), true});
+  }
 }
 
 void Builder::attention() {
   for (const bool causal : {true, false}) {
-    const std::int64_t heads = axes_.heads;
-    add(axes_.attention, axes_.sequence, axes_.head,
-        [=, this](auto s, auto h) { return Kernel::attention(1, heads, heads, s, h, causal, t); });
+    const std::int64_t heads = axes_.heads, kv = axes_.kv_heads;
+    const auto samples = [this](std::int64_t s) {
+      return std::max(std::int64_t{1}, axes_.tokens / s);
+    };
     add(axes_.attention, axes_.sequence, axes_.head, [=, this](auto s, auto h) {
-      return Kernel::attention_backward(1, heads, heads, s, h, causal, t);
+      return Kernel::attention(samples(s), heads, kv, s, h, causal, t);
+    });
+    add(axes_.attention, axes_.sequence, axes_.head, [=, this](auto s, auto h) {
+      return Kernel::attention_backward(samples(s), heads, kv, s, h, causal, t);
     });
   }
 }
@@ -169,13 +234,24 @@ void Builder::rows() {
   }
   matrix([this](auto r, auto c) { return Kernel::residual_add(r, c, t, true); });
   matrix([this](auto r, auto c) { return Kernel::column_sum(r, c, t); });
-  matrix([this](auto r, auto c) { return Kernel::embedding(r, c, vocabulary, t); });
-  matrix([this](auto r, auto c) { return Kernel::embedding_backward(r, c, vocabulary, t); });
-  matrix([this](auto r, auto c) { return Kernel::cross_entropy(r, c, 1e-3, t); });
+  const int held = axes_.matrix;
+  const std::int64_t table = axes_.vocabulary;
+  add(held, axes_.rows, axes_.embedded,
+      [=, this](auto r, auto c) { return Kernel::embedding(r, c, table, t); });
+  add(held, axes_.rows, axes_.embedded,
+      [=, this](auto r, auto c) { return Kernel::embedding_backward(r, c, table, t); });
+  add(held, axes_.rows, axes_.logits,
+      [this](auto r, auto c) { return Kernel::cross_entropy(r, c, 1e-3, t); });
   matrix([this](auto r, auto c) { return Kernel::add_positions(r, c, r, t); });
   matrix([this](auto r, auto c) { return Kernel::positions_backward(r, c, r, t); });
-  add(axes_.matrix, axes_.rows, axes_.head,
-      [this](auto r, auto c) { return Kernel::rotary(1, r, 1, 1, c, 1e4, t); });
+  // On a GPU: the queries and keys of tokens that have values, too.
+  const bool packed = axes_.kv_heads < axes_.heads;
+  const std::int64_t turned = packed ? axes_.heads + axes_.kv_heads : 1,
+                     of = packed ? turned + axes_.kv_heads : 1;
+  add(held, axes_.turned, axes_.head, [=, this](auto n, auto c) {
+    return packed ? Kernel::rotary(n, 512, turned, of, c, 1e4, t)
+                  : Kernel::rotary(1, n, 1, 1, c, 1e4, t);
+  });
 }
 
 // What reads samples is no kernel of a GPU's.
@@ -267,9 +343,11 @@ std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& k) {
   const Dtype t = k.dtype;
   constexpr Dtype fp32 = Dtype::fp32, tokens = Dtype::int32;
   switch (k.op) {
-    case Op::gemm:
-      return {
-          {rows * k.dims[2], t}, {k.dims[2] * cols, t}, {all, t}, {k.dims[3] != 0 ? cols : 0, t}};
+    case Op::gemm:  // gradients of weights are added up in fp32
+      return {{rows * k.dims[2], t},
+              {k.dims[2] * cols, t},
+              {all, k.accumulate ? fp32 : t},
+              {k.dims[3] != 0 ? cols : 0, t}};
     case Op::bias_activation:
       return {{all, t}, {cols, t}, {all, t}};
     case Op::bias_activation_backward:
@@ -281,9 +359,9 @@ std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& k) {
     case Op::column_sum:
       return {{all, t}, {cols, fp32}};
     case Op::embedding:
-      return {{rows, tokens}, {vocabulary * cols, t}, {all, t}};
+      return {{rows, tokens}, {k.dims[2] * cols, t}, {all, t}};
     case Op::embedding_backward:
-      return {{rows, tokens}, {all, t}, {vocabulary * cols, fp32}};
+      return {{rows, tokens}, {all, t}, {k.dims[2] * cols, fp32}};
     case Op::cross_entropy:
       return {{all, t}, {rows, tokens}, {1, fp32}};
     case Op::norm:
@@ -297,17 +375,18 @@ std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& k) {
     case Op::positions_backward:
       return {{all, t}, {all, fp32}};
     case Op::rotary:
-      return {{cols * k.dims[4], t}};
+      return {{all * k.dims[3] * k.dims[4], t}};
     case Op::text_batch:
       return {{1, Dtype::int64}, {all, tokens}, {all, tokens}};
     case Op::attention:
     case Op::attention_backward: {
       const std::int64_t in_all = k.dims[0] * k.dims[1] * k.dims[3], one = in_all * k.dims[4],
-                         statistics = size_of(t) == 2 ? 2 * in_all : in_all;
-      Operands operands{{3 * one, t}, {0, t}, {0, t}, {one, t}, {statistics, t}};
+                         statistics = size_of(t) == 2 ? 2 * in_all : in_all,
+                         packed = k.dims[0] * k.dims[3] * (k.dims[1] + 2 * k.dims[2]) * k.dims[4];
+      Operands operands{{packed, t}, {0, t}, {0, t}, {one, t}, {statistics, t}};
       if (k.op == Op::attention) return operands;
       operands.insert(operands.begin(), {one, t});
-      operands.insert(operands.end(), {{3 * one, t}, {0, t}, {0, t}});
+      operands.insert(operands.end(), {{packed, t}, {0, t}, {0, t}});
       return operands;
     }
     default:

@@ -21,7 +21,8 @@ struct KernelPoint {
 std::vector<KernelPoint> kernel_points(bool quick);
 
 // The same at sizes as training steps on a GPU have them, but for what a GPU does not do: in bf16
-// and in fp32; of fp16 products alone.
+// and, at fewer sizes, in fp32; of fp16 products alone. The products of two Llama models are held
+// back, too.
 std::vector<KernelPoint> gpu_kernel_points(bool quick);
 
 // Elements and type of each operand of a kernel of either; no elements: left empty.

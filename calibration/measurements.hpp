@@ -36,6 +36,11 @@ struct HostSamples {
   std::vector<double> launch, communicate, wait, control, operation;
 };
 
+// Seconds of kernels of one element on a device: many in one operation, and each an operation.
+struct LeastSamples {
+  std::vector<double> kernel, operation;
+};
+
 // One way between a device and its host's pinned memory.
 struct CopySamples {
   bool to_device = false;
@@ -54,7 +59,8 @@ struct Measurements {
   std::vector<KernelSamples> kernels;
   std::vector<CollectiveSamples> collectives;
   HostSamples host;
-  std::vector<CopySamples> copies;  // of devices, as what follows
+  LeastSamples least;  // of devices, as what follows
+  std::vector<CopySamples> copies;
   std::vector<InterferenceSamples> interference;
 };
 

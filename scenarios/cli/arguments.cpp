@@ -85,6 +85,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   last("out", arguments.out);
   last("world", arguments.world);
   last("ranks", arguments.ranks);
+  last("budget", arguments.budget);
   last("part", arguments.part);
   last("to", arguments.to);
   last("node", arguments.node);

@@ -31,10 +31,19 @@ int ranks_of(const std::string& text) {
   return ranks;
 }
 
+double budget_of(const std::string& text) {
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || !(seconds > 0 && seconds <= 1e6))
+    throw Error(Category::usage, "--budget takes seconds, such as 150, not '" + text + "'");
+  return seconds;
+}
+
 // Calibrates the world that the arguments name.
 struct Calibrated {
   Calibration calibration;
   std::vector<Interference> interference;
+  Seconds least_kernel, least_operation;  // of GPUs
   Source source;
 };
 
@@ -45,8 +54,9 @@ Source source_of(const Arguments& arguments, const std::string& ranks, const std
   source.date = date;
   source.device = device;
   source.driver = driver;
-  source.command = fmt::format("orrery calibrate --world {}{}{} --out {}", arguments.world, ranks,
-                               arguments.quick ? " --quick" : "",
+  const std::string budget = arguments.budget.empty() ? "" : " --budget " + arguments.budget;
+  source.command = fmt::format("orrery calibrate --world {}{}{}{} --out {}", arguments.world, ranks,
+                               arguments.quick ? " --quick" : "", budget,
                                std::filesystem::path(arguments.out).filename().string());
   return source;
 }
@@ -59,9 +69,12 @@ Calibrated measure_processor(const Arguments& arguments, const std::string& name
   CalibrationOptions options;
   options.ranks = arguments.ranks.empty() ? 2 : ranks_of(arguments.ranks);
   options.quick = arguments.quick;
+  if (!arguments.budget.empty()) options.budget_s = budget_of(arguments.budget);
   options.name = name;
   options.progress = progress;
   return {calibrate_cpu(options, machine),
+          {},
+          {},
           {},
           source_of(arguments, fmt::format(" --ranks {}", options.ranks), machine.date,
                     machine.processor, machine.system)};
@@ -74,6 +87,7 @@ Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
   if (!arguments.ranks.empty()) facts.gpus = std::min(facts.gpus, ranks_of(arguments.ranks));
   GpuCalibrationOptions options;
   options.quick = arguments.quick;
+  if (!arguments.budget.empty()) options.budget_s = budget_of(arguments.budget);
   options.name = name;
   options.progress = progress;
   options.world = [](int ranks) {
@@ -86,7 +100,7 @@ Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
     return options.world(ranks)->run(program);
   };
   const GpuCalibration made = calibrate_gpus(options, facts);
-  return {made, made.interference,
+  return {made, made.interference, made.least_kernel, made.least_operation,
           source_of(arguments, fmt::format(" --ranks {}", facts.gpus), facts.date, facts.device,
                     facts.driver)};
 }
@@ -112,6 +126,9 @@ std::string errors_json(const Calibrated& calibrated, const std::string& file) {
                             {"spread", e.spread}});
   for (const auto& [kernels, beside, slowdown] : calibrated.interference)
     j["interference"].push_back({{"kernels", kernels}, {"beside", beside}, {"slowdown", slowdown}});
+  if (calibrated.least_kernel > Seconds(0))
+    j["least"] = {{"kernel_s", calibrated.least_kernel.value},
+                  {"operation_s", calibrated.least_operation.value}};
   return j.dump(2) + "\n";
 }
 
@@ -128,6 +145,10 @@ std::string errors_table(const Calibrated& calibrated) {
   std::string text = table.text();
   for (const auto& [kernels, beside, slowdown] : calibrated.interference)
     text += fmt::format("{} takes {:.3f} times as long beside a {}\n", kernels, slowdown, beside);
+  if (calibrated.least_kernel > Seconds(0))
+    text += fmt::format("a kernel of one element takes {}, as an operation of its own {}\n",
+                        format_seconds(calibrated.least_kernel),
+                        format_seconds(calibrated.least_operation));
   return text;
 }
 

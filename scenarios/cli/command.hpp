@@ -18,8 +18,9 @@ struct Arguments {
   std::vector<std::string> set;   // path=value
   std::vector<std::string> over;  // of `sweep`: path=value,value,…
   std::string world = "cpu";      // of `run` and `calibrate`
-  std::string out;    // folder for result files; of `calibrate`, `convert` the file to write
-  std::string ranks;  // of `calibrate`; empty: 2, or all GPUs
+  std::string out;     // folder for result files; of `calibrate`, `convert` the file to write
+  std::string ranks;   // of `calibrate`; empty: 2, or all GPUs
+  std::string budget;  // of `calibrate`, in seconds; empty: as its options have it
   std::string checkpoint, resume;     // of `run`
   std::int64_t checkpoint_every = 0;  // steps; 0: at the end only
   std::int64_t repeats = 3;           // of `validate`

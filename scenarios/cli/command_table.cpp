@@ -40,12 +40,13 @@ const std::vector<Command> command_table{
      "measure this machine and write a platform file",
      "Times kernels and collectives by size and writes one platform file (--out FILE.yaml) for "
      "platform.cluster. Prints how far its tables are off on points that were measured and held "
-     "back. The processor, with one busy rank and with --ranks, takes at most three minutes; GPUs "
-     "(--world cuda: products, attention, memory-bound kernels, optimizers, copies to the host, "
-     "what disturbs a product, NCCL between all or --ranks of them) some ten. Close other programs "
-     "first.",
+     "back. Measures the processor, with one busy rank and with --ranks, or GPUs (--world cuda: "
+     "products, attention, memory-bound kernels, optimizers, copies to the host, what disturbs a "
+     "product, NCCL between all or --ranks of them). Everything is measured twice at least, and "
+     "more "
+     "often while --budget lasts. Close other programs first.",
      "orrery calibrate --world cpu --ranks 2 --out this-machine.yaml",
-     {"world", "out", "ranks", "quick"},
+     {"world", "out", "ranks", "budget", "quick"},
      calibrate},
     {"check",
      "SCENARIO",
@@ -210,6 +211,7 @@ const std::vector<Option> option_table{
     {"node", "NAME", "what the hosts of a SimGrid platform are, such as dgx-h100 (list nodes)"},
     {"ranks", "N",
      "ranks that runs on this machine will have at most, 1 to 64 (2; --world cuda: all GPUs)"},
+    {"budget", "SECONDS", "how long to measure, all in all (165; --world cuda: 150)"},
     {"quick", "", "few sizes and repetitions: shows the form of a calibration, no use"},
     {"trace", "", "also write trace.json.gz into the --out folder (open it in Perfetto)"},
     {"checkpoint", "FILE", "write the state at the end there", Completes::files},

@@ -2,9 +2,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <iterator>
+#include <sstream>
 
 #include "backend/core/error.hpp"
 #include "calibration/calibrate.hpp"
+#include "calibration/fit.hpp"
 #include "calibration/platform_file.hpp"
 #include "platforms/cluster.hpp"
 #include "tests/calibration/planted_device.hpp"
@@ -20,6 +23,7 @@ Measurements planted_measurements() {
   m.kernels = measure_device_kernels(gpu_kernel_points(true), planted_bench());
   m.copies = measure_device_copies(planted_bench());
   m.collectives = measure_device_collectives(planted_bench(2));
+  m.least = measure_least_kernels(planted_bench());
   m.host = planted_machine(true).host;
   return m;
 }
@@ -85,12 +89,83 @@ TEST_CASE("copies and collectives of planted devices are measured as they are") 
         }) == 3);
 }
 
-TEST_CASE("what runs beside a GEMM on a planted device costs it nothing") {
-  for (const InterferenceSamples& s : measure_interference(planted_bench())) {
+TEST_CASE("what runs beside a GEMM makes it as much slower as it was made") {
+  DeviceBenchOptions options = planted_bench();
+  // Runs: the GEMMs alone; then, of copies and of additions, one of them and the GEMMs beside many.
+  int runs = 0;
+  options.run = [&](int ranks, const World::Program& program) {
+    RunReport report = run_on_planted(ranks, program);
+    const bool beside = runs > 0 && runs % 2 == 0;
+    ++runs;
+    for (StepMark& mark : report.ranks[0].steps)
+      if (beside) mark.parts.compute = Time(mark.parts.compute.picoseconds * 3 / 2);
+    return report;
+  };
+  const auto all = measure_interference(options);
+  REQUIRE(all.size() == 2);
+  for (const InterferenceSamples& s : all) {
     CHECK(s.kernels == "gemm nn bf16");
-    CHECK(s.beside_it == s.alone);
-    CHECK(s.alone.front() == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
+    CHECK(median(s.alone) == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
+    CHECK(median(s.beside_it) == near(1.5 * median(s.alone), 1e-6));
   }
+}
+
+TEST_CASE("the least kernel of a planted device takes what one element does, issued or not") {
+  const LeastSamples least = measure_least_kernels(planted_bench());
+  for (const double seconds : least.kernel) CHECK(seconds == near(1 / planted_rate, 1e-6));
+  for (const double seconds : least.operation) CHECK(seconds == near(1 / planted_rate, 1e-6));
+}
+
+TEST_CASE("kernels are measured twice on no budget at all, and more often while it lasts") {
+  DeviceBenchOptions options = planted_bench();
+  options.budget_s = 0;
+  options.max_rounds = 9;
+  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true), options))
+    CHECK(s.seconds.size() == 2);
+  options.budget_s = 1e9;
+  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true), options))
+    CHECK(s.seconds.size() == 9);
+}
+
+TEST_CASE("the products of two Llama models are held back from a GPU's full calibration") {
+  const auto points = gpu_kernel_points(false);
+  const auto held_back = [&](const Kernel& kernel) {
+    return std::any_of(points.begin(), points.end(), [&](const KernelPoint& point) {
+      return point.held_back && point.kernel == kernel;
+    });
+  };
+  CHECK(held_back(Kernel::gemm(8192, 16384, 2048, Dtype::bf16)));
+  CHECK(held_back(Kernel::gemm(4096, 14336, 4096, Dtype::bf16, false, true)));
+  CHECK(held_back(Kernel::gemm(128256, 2048, 8192, Dtype::bf16, true, false, false)));
+}
+
+TEST_CASE("a full calibration fits into an H100 and into its budget, measured on a simulated one") {
+  DeviceBenchOptions options;
+  const auto points = gpu_kernel_points(false);
+  double seconds = 0, gigabytes = 0;
+  options.run = [&](int ranks, const World::Program& program) {
+    std::istringstream said(in_child([&] {
+      const Cluster h100(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), "one-dgx-h100"), ranks);
+      WorldOptions world;
+      world.grid.set(Axis::replicate, ranks);
+      SimOptions sim;
+      sim.machine = &h100;
+      sim.fidelity = Fidelity::analytic;
+      const RunReport report = make_sim_world(world, sim)->run(program);
+      return std::to_string(report.ranks[0].steps.back().at.seconds().value) + " " +
+             std::to_string(static_cast<double>(report.ranks[0].peak.value) * 1e-9) + "\n" +
+             marks_text(report);
+    }));
+    said >> seconds >> gigabytes;
+    return marks_from(std::string(std::istreambuf_iterator<char>(said), {}), ranks);
+  };
+  const auto samples = measure_device_kernels(points, options);
+  MESSAGE(points.size() << " points take " << seconds << " s and " << gigabytes << " GB");
+  CHECK(std::all_of(samples.begin(), samples.end(),
+                    [](const KernelSamples& s) { return s.seconds.size() == 3; }));
+  CHECK(seconds < 60);  // besides cuBLASLt's choices and the host
+  CHECK(gigabytes < 40);
+  CHECK_NOTHROW(kernel_tables(samples));
 }
 
 TEST_CASE(
@@ -103,6 +178,7 @@ TEST_CASE(
   CHECK(gpu.compute.peak.fp16->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
   CHECK(gpu.memory.capacity.value == Bytes(8'000'000'000));
   CHECK(gpu.compute.sm.value == 4);
+  CHECK(gpu.compute.gemm.launch.value == Seconds(1e-9));
   CHECK(gpu.power->peak.value == Watts(300));
   CHECK(gpu.link.host->bandwidth_per_direction.value.value == doctest::Approx(planted_rate / 2));
   REQUIRE(gpu.compute.attention.size() == 2);

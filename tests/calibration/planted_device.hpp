@@ -33,15 +33,18 @@ inline UniformMachine planted_devices(int devices) {
   return UniformMachine(spec);
 }
 
-// The marks of steps, which are all that the benches read.
+// The marks of steps and the losses, which are all that the benches read.
 inline std::string marks_text(const RunReport& report) {
   std::ostringstream out;
+  out.precision(17);
   for (std::size_t rank = 0; rank < report.ranks.size(); ++rank) {
     out << report.ranks[rank].steps.size() << "\n";
     for (const StepMark& mark : report.ranks[rank].steps)
       for (const Time time : {mark.parts.compute, mark.parts.exposed_communication,
                               mark.parts.bubble, mark.parts.overhead, mark.parts.idle})
         out << time.picoseconds << " ";
+    out << report.ranks[rank].losses.size() << "\n";
+    for (const auto& [step, loss] : report.ranks[rank].losses) out << step << " " << loss << " ";
   }
   return out.str();
 }
@@ -58,6 +61,14 @@ inline RunReport marks_from(const std::string& text, int ranks) {
       for (Time* time : {&p.compute, &p.exposed_communication, &p.bubble, &p.overhead, &p.idle})
         in >> time->picoseconds;
       report.ranks[static_cast<std::size_t>(rank)].steps.push_back({p.total(), p});
+    }
+    std::size_t losses = 0;
+    in >> losses;
+    for (std::size_t i = 0; i < losses; ++i) {
+      std::int64_t step = 0;
+      double loss = 0;
+      in >> step >> loss;
+      report.ranks[static_cast<std::size_t>(rank)].losses[step] = loss;
     }
   }
   return report;
