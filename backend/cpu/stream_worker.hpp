@@ -67,6 +67,7 @@ class StreamWorker final : public Entity {
   void run_body(const Operation& operation, std::span<const View> views);
   void run_sequence(const Sequence& sequence, std::span<const View> views);
   void note_work(const Operation& operation, Instant began);
+  void observe(const Operation& operation, Instant began) const;
   void fence(const Operation& operation);
   void communicate(const Operation& operation);
   void pass(std::uint64_t ordinal);
@@ -92,9 +93,9 @@ class StreamWorker final : public Entity {
   std::atomic<std::uint64_t> watched_{never};
   std::atomic<Traffic> traffic_{Traffic::none};
   std::array<std::atomic<std::uint64_t>, part_count> parts_{};
-  Instant mark_;  // up to here the time has been spent
-  std::mutex work_mutex_;                  // steps may end on another stream
-  WorkTimes work_;                         // guarded by it
+  Instant mark_;                      // up to here the time has been spent
+  std::mutex work_mutex_;             // steps may end on another stream
+  WorkTimes work_;                    // guarded by it
   std::vector<Instant> kernel_ends_;  // of the sequence that ran last
   Time last_end_;
   ChannelUses uses_;
