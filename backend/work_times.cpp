@@ -77,7 +77,8 @@ WorkRow row_of(const WorkItem& item) {
   }
   const auto& sequence = *static_cast<const Sequence*>(item.what);
   if (item.step < 0) return {sequence.name(), "", WorkClass::undivided, 0, Time{}};
-  const Kernel& kernel = sequence.steps()[static_cast<std::size_t>(item.step)].kernel.kernel->kernel;
+  const Kernel& kernel =
+      sequence.steps()[static_cast<std::size_t>(item.step)].kernel.kernel->kernel;
   return {sequence.name(), kernel.label, class_of(kernel.op), 0, Time{}};
 }
 
@@ -105,10 +106,9 @@ void divide(const Sequence& sequence, Time time, const Part& part) {
     priced += sequence.steps()[step].kernel.kernel->duration;
     const bool last = step + 1 == sequence.steps().size();
     const double share = static_cast<double>(priced.picoseconds) / price;
-    const Time end =
-        last ? time
-             : std::min(time, Time(static_cast<std::uint64_t>(
-                                  share * static_cast<double>(time.picoseconds))));
+    const Time end = last ? time
+                          : std::min(time, Time(static_cast<std::uint64_t>(
+                                               share * static_cast<double>(time.picoseconds))));
     part(step, end - until);
     until = end;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cuda/pinned.hpp"
 #include "backend/host/operands.hpp"
 #include "backend/rank.hpp"
 
@@ -15,13 +16,7 @@ using host::view_of;
 
 namespace {
 
-const host::Arena::Source pinned_memory{[](std::size_t bytes) {
-                                          void* data = nullptr;
-                                          check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable),
-                                                "cudaHostAlloc");
-                                          return data;
-                                        },
-                                        [](void* data) { cudaFreeHost(data); }, false};
+const host::Arena::Source pinned_memory{take_pinned, give_back_pinned, false};
 
 std::size_t size(Bytes bytes) { return static_cast<std::size_t>(bytes.value); }
 
@@ -64,6 +59,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
       pinned_([this](Event event) { return passed(event.stream) >= event.ordinal; },
               pinned_memory) {
   use_gpu(gpu_);
+  reserve_pinned_memory();
   const auto failed = [this](std::exception_ptr failure) {
     const std::exception_ptr named =
         host::with_context(failure, {{"rank", std::to_string(this->rank())}});
@@ -87,7 +83,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
 }
 
 CudaDevice::~CudaDevice() {
-  use_gpu(gpu_);
+  try_gpu(gpu_);
   transport_->abort();
   for (auto& stream : streams_) stream.reset();
   transport_.reset();
@@ -140,22 +136,36 @@ void CudaDevice::wait_for(cudaStream_t stream) {
   events_.give_back(here);
 }
 
+// Calls each(offset, bytes, block) for parts of `bytes` that fit a block of pinned memory.
+template <class Each>
+void CudaDevice::by_blocks(std::size_t bytes, const Each& each) {
+  constexpr std::size_t most = std::size_t{4} << 20;
+  void* block = take_pinned(std::min(bytes, most));
+  for (std::size_t at = 0; at < bytes; at += most) each(at, std::min(most, bytes - at), block);
+  give_back_pinned(block);
+}
+
 void CudaDevice::read(const Operand& from, void* to) {
   if (from.storage->place == Place::host) return HostDevice::read(from, to);
   use_gpu(gpu_);
-  check(
-      cudaMemcpyAsync(to, view_of(from).data, size(from.bytes()), cudaMemcpyDeviceToHost, copies_),
-      "cudaMemcpyAsync");
-  wait_for(copies_);
+  const auto* data = static_cast<const std::byte*>(view_of(from).data);
+  by_blocks(size(from.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    parts_.options.copy(copies_, block, data + at, bytes);
+    wait_for(copies_);
+    std::memcpy(static_cast<std::byte*>(to) + at, block, bytes);
+  });
 }
 
 // On the home stream: the memory may have been given back by operations that still run there.
 void CudaDevice::write(const void* from, const Operand& to) {
   use_gpu(gpu_);
   const cudaStream_t home = streams_[to.storage->home]->handle();
-  check(cudaMemcpyAsync(view_of(to).data, from, size(to.bytes()), cudaMemcpyDefault, home),
-        "cudaMemcpyAsync");
-  wait_for(home);
+  auto* data = static_cast<std::byte*>(view_of(to).data);
+  by_blocks(size(to.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    std::memcpy(block, static_cast<const std::byte*>(from) + at, bytes);
+    parts_.options.copy(home, data + at, block, bytes);
+    wait_for(home);
+  });
 }
 
 // ---- Operations
@@ -255,9 +265,7 @@ void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& 
       stream, Issued::Kind::compute, "copy",
       [&](cudaStream_t handle) {
         enqueue_as(stream, WorkItem::copy(), [&] {
-          check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
-                                cudaMemcpyDefault, handle),
-                "cudaMemcpyAsync");
+          parts_.options.copy(handle, view_of(to).data, view_of(from).data, size(from.bytes()));
         });
       },
       working(WorkItem::copy()));
@@ -273,9 +281,7 @@ void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const
       stream, Issued::Kind::compute, "upload",
       [&](cudaStream_t handle) {
         enqueue_as(stream, WorkItem::upload(), [&] {
-          check(cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault,
-                                handle),
-                "cudaMemcpyAsync");
+          parts_.options.copy(handle, view_of(to).data, staged, size(to.bytes()));
         });
       },
       working(WorkItem::upload()));

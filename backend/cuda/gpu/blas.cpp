@@ -4,6 +4,8 @@
 
 #include <array>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -84,16 +86,27 @@ void* take_memory(std::size_t bytes, cudaStream_t stream) {
   return data;
 }
 
-// A stream, events and copies of operands in size, filled with small numbers.
-struct Bench {
+// What products are tried out on. Kept, because the driver spreads streams over the hardware's
+// queues in the order in which they are made: one more for each search would put two of the
+// program's on one queue.
+struct Lane {
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
-  std::vector<View> views;
 
-  explicit Bench(std::span<const View> given) : views(given.begin(), given.end()) {
+  Lane() {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     for (cudaEvent_t* event : {&begin, &end})
       check(cudaEventCreateWithFlags(event, cudaEventDefault), "cudaEventCreateWithFlags");
+  }
+};
+
+// Copies of operands in size, filled with small numbers.
+struct Bench {
+  const Lane& lane;
+  cudaStream_t stream = lane.stream;
+  std::vector<View> views;
+
+  Bench(const Lane& on, std::span<const View> given) : lane(on), views(given.begin(), given.end()) {
     for (std::size_t i = 0; i < 3; ++i) {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
@@ -104,32 +117,51 @@ struct Bench {
   }
   ~Bench() {
     for (std::size_t i = 0; i < 3; ++i) cudaFreeAsync(views[i].data, stream);
-    finish(stream);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
   template <class Work>
   float time(const Work& work) const {
-    check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    check(cudaEventRecord(lane.begin, stream), "cudaEventRecord");
     work();
-    check(cudaEventRecord(end, stream), "cudaEventRecord");
-    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    check(cudaEventRecord(lane.end, stream), "cudaEventRecord");
+    check(cudaEventSynchronize(lane.end), "cudaEventSynchronize");
     float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    check(cudaEventElapsedTime(&ms, lane.begin, lane.end), "cudaEventElapsedTime");
     return ms;
   }
 };
 
 }  // namespace
 
-struct Blas::State {
-  // Kernel, types, alignment of A, B and C.
-  using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
-                         std::array<std::size_t, 3>>;
+namespace {
 
+// Kernel, types, alignment of A, B and C.
+using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
+                       std::array<std::size_t, 3>>;
+
+// The algorithms found in this process on one GPU. Who searches holds the lock: ranks on one GPU
+// search one after the other, so that one stream more is enough for all, and take what another has
+// found, so that their products are the same in bits. What it waits for, nothing else holds up.
+struct Choices {
+  std::mutex mutex;
+  std::map<Key, cublasLtMatmulAlgo_t> found;
+  std::optional<Lane> lane;  // never destroyed: the driver may be gone when the process ends
+};
+
+Choices& choices_of_this_gpu() {
+  static std::mutex mutex;
+  static std::map<int, Choices> by_gpu;
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  return by_gpu[gpu];
+}
+
+}  // namespace
+
+struct Blas::State {
   Functions lt;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
@@ -242,10 +274,10 @@ struct Blas::State {
   }
 
   // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
-  cublasLtMatmulAlgo_t fastest(const Plan& plan, std::span<const View> views,
+  cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
-    Bench bench(views);
+    Bench bench(lane, views);
     void* workspace = take_memory(workspace_bytes, bench.stream);
     float least = -1;
     const cublasLtMatmulAlgo_t* best = &algorithms[0];
@@ -265,6 +297,20 @@ struct Blas::State {
     cudaFreeAsync(workspace, bench.stream);
     return *best;
   }
+
+  cublasLtMatmulAlgo_t choose(const Plan& plan, const Key& key, const Kernel& kernel,
+                              std::span<const View> views) {
+    Choices& choices = choices_of_this_gpu();
+    const std::lock_guard lock(choices.mutex);
+    if (const auto known = choices.found.find(key); known != choices.found.end())
+      return known->second;
+    const auto algorithms = propose(plan, key);
+    if (algorithms.empty())
+      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
+          .with("kernel", kernel.label);
+    if (!choices.lane) choices.lane.emplace();
+    return choices.found[key] = fastest(*choices.lane, plan, views, algorithms);
+  }
 };
 
 Blas::Blas() : state_(std::make_unique<State>()) {}
@@ -278,7 +324,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
   State& s = *state_;
   const bool with_bias = kernel.op == Op::gemm && kernel.dims[3] != 0;
-  const State::Key key{
+  const Key key{
       kernel.dims,
       {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
        static_cast<int>(views[2].dtype), with_bias ? static_cast<int>(views[3].dtype) : -1},
@@ -291,11 +337,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (found == s.plans.end()) {
     found = s.plans.emplace(key, s.describe(kernel, views)).first;
     with_address(found->second);
-    const auto algorithms = s.propose(found->second, key);
-    if (algorithms.empty())
-      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
-          .with("kernel", kernel.label);
-    found->second.algorithm = s.fastest(found->second, views, algorithms);
+    found->second.algorithm = s.choose(found->second, key, kernel, views);
   }
   with_address(found->second);
   check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,
