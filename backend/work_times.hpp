@@ -43,6 +43,13 @@ struct WorkRow {
   bool operator==(const WorkRow&) const = default;
 };
 
+// What a GPU ran for a kernel, where a profiler measured it: one function of possibly several. Its
+// time is the GPU's own, without what lies between two functions.
+struct NativeRow {
+  WorkRow of;
+  std::string function;
+};
+
 // An operation of a stream, or a kernel of one.
 struct WorkItem {
   enum class Kind : std::uint8_t { kernel, sequence, copy, upload };
@@ -58,6 +65,12 @@ struct WorkItem {
   static WorkItem copy() { return {Kind::copy, -1, nullptr}; }
   static WorkItem upload() { return {Kind::upload, -1, nullptr}; }
   bool operator==(const WorkItem&) const = default;
+};
+struct WorkItemHash {
+  std::size_t operator()(const WorkItem& item) const {
+    return std::hash<const void*>()(item.what) * 31 + static_cast<std::size_t>(item.step + 1) * 4 +
+           static_cast<std::size_t>(item.kind);
+  }
 };
 // What a row says of it, without calls and time.
 WorkRow row_of(const WorkItem& item);
@@ -81,13 +94,7 @@ class WorkTimes {
     std::uint64_t calls = 0;
     Time time;
   };
-  struct Hash {
-    std::size_t operator()(const WorkItem& item) const {
-      return std::hash<const void*>()(item.what) * 31 +
-             static_cast<std::size_t>(item.step + 1) * 4 + static_cast<std::size_t>(item.kind);
-    }
-  };
-  using Sums = std::unordered_map<WorkItem, Sum, Hash>;
+  using Sums = std::unordered_map<WorkItem, Sum, WorkItemHash>;
 
   Sums now_;  // since the last end of a step
   Sums counted_;

@@ -26,6 +26,18 @@ namespace orrery {
 
 class Rank;
 
+// Sees what the streams of a real world did, as it ends; for traces. Calls come one at a time for
+// each rank, and from several threads.
+class StreamObserver {
+ public:
+  enum class What : std::uint8_t { kernel, sequence, copy, wait, communication };
+  virtual ~StreamObserver() = default;
+  virtual void opened(int rank, std::uint32_t stream, const std::string& name) = 0;
+  // [begin, end] since the start of the run.
+  virtual void ended(int rank, std::uint32_t stream, What what, const char* label, Time begin,
+                     Time end) = 0;
+};
+
 struct WorldOptions {
   Grid grid;
   bool real_values = false;
@@ -35,7 +47,8 @@ struct WorldOptions {
   const KernelBodies* bodies =
       nullptr;  // needed when real_values or when Values::always kernels run
   DecisionMode decisions = DecisionMode::free;
-  std::vector<DecisionLog> replay;  // for DecisionMode::replay; by rank, then by service
+  std::vector<DecisionLog> replay;     // for DecisionMode::replay; by rank, then by service
+  StreamObserver* observer = nullptr;  // of a real world, which it outlives; null: none
 };
 
 // How a rank's compute stream spent its time, in the terms of a result's `time`.
@@ -63,7 +76,8 @@ struct RankReport {
   Flops matrix_flops{0};
   std::map<std::int64_t, double> losses;
   std::uint64_t operations = 0;
-  std::vector<WorkRow> work;  // empty: not kept
+  std::vector<WorkRow> work;      // empty: not kept
+  std::vector<NativeRow> native;  // cuda, where a profiler was there
 };
 
 // Reports by rank. Ranks of which one was simulated for all share its report.

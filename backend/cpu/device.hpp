@@ -61,6 +61,8 @@ class CpuDevice final : public host::HostDevice {
   StreamWorker& stream(std::uint32_t index) const { return *streams_[index]; }
   std::mutex& racy_mutex() { return racy_mutex_; }
   bool is_compute(std::uint32_t index) const { return index == compute_stream(); }
+  bool is_observed() const { return state().options.observer != nullptr; }
+  using HostDevice::observe;
   void step_ended(std::int64_t step, Time at);
   // What of [from, to], in which stream `index` communicated, the compute stream waited for it.
   Time exposed(std::uint32_t index, Instant from, Instant to) const;

@@ -214,6 +214,7 @@ void StreamWorker::wait_for_host(Lock& lock) {
 }
 
 void StreamWorker::execute(Operation& operation) {
+  const Instant began = mark_;
   switch (operation.kind) {
     case Operation::Kind::mark:
       // At the end of the operation before, up to which the parts have been counted: so they sum to
@@ -226,16 +227,14 @@ void StreamWorker::execute(Operation& operation) {
     case Operation::Kind::communicate:
       communicate(operation);
       break;
-    default: {
-      const Instant began = mark_;
+    default:
       kernel_ends_.clear();
       compute(operation);
       spend(Part::compute);
       if (device_.is_compute(index_)) note_work(operation, began);
-      if (operation.kind == Operation::Kind::upload) delete operation.values;
-      operation.values = nullptr;
-    }
   }
+  if (device_.is_observed()) observe(operation, began);
+  if (operation.kind == Operation::Kind::upload) delete std::exchange(operation.values, nullptr);
   pass(operation.ordinal);
 }
 
@@ -260,6 +259,31 @@ void StreamWorker::note_work(const Operation& operation, Instant began) {
   if (!kernel_ends_.empty()) kernel_ends_.back() = mark_;
   for (std::size_t step = 0; step < kernel_ends_.size(); ++step) {
     work_.add(WorkItem::of(sequence, step), Time(picoseconds(began, kernel_ends_[step])));
+    began = kernel_ends_[step];
+  }
+}
+
+void StreamWorker::observe(const Operation& operation, Instant began) const {
+  using What = StreamObserver::What;
+  const auto tell = [this](What what, const char* name, Instant from, Instant to) {
+    device_.observe(index_, what, name, device_.monitor().at(from), device_.monitor().at(to));
+  };
+  switch (operation.kind) {
+    case Operation::Kind::kernel:
+      return tell(What::kernel, label(operation), began, mark_);
+    case Operation::Kind::fence:
+      return tell(What::wait, label(operation), began, mark_);
+    case Operation::Kind::communicate:
+      return tell(What::communication, orrery::name(operation.collective), began, mark_);
+    case Operation::Kind::sequence:
+      break;
+    default:
+      return tell(What::copy, label(operation), began, mark_);
+  }
+  tell(What::sequence, label(operation), began, mark_);
+  for (std::size_t step = 0; step < kernel_ends_.size(); ++step) {
+    tell(What::kernel, operation.sequence->steps()[step].kernel.kernel->kernel.label, began,
+         kernel_ends_[step]);
     began = kernel_ends_[step];
   }
 }

@@ -67,6 +67,7 @@ class StreamWorker final : public Entity {
   void run_body(const Operation& operation, std::span<const View> views);
   void run_sequence(const Sequence& sequence, std::span<const View> views);
   void note_work(const Operation& operation, Instant began);
+  void observe(const Operation& operation, Instant began) const;
   void fence(const Operation& operation);
   void communicate(const Operation& operation);
   void pass(std::uint64_t ordinal);

@@ -55,6 +55,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
     : HostDevice(shared, rank),
       parts_(parts),
       gpu_(parts.options.gpu(rank)),
+      regions_(parts.options.profiler.get(), rank),
       pinned_([this](Event event) { return passed(event.stream) >= event.ordinal; },
               pinned_memory) {
   use_gpu(gpu_);
@@ -212,9 +213,16 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
   check(cudaEventRecord(end, stream.handle()), "cudaEventRecord");
   {
     const std::lock_guard lock(mutex_);
+    operation->kernel_ends = std::exchange(kernel_ends_, {});
     stream.submit(*operation);
   }
   parts_.submitted();
+}
+
+template <class Enqueue>
+void CudaDevice::enqueue_as(std::uint32_t stream, const WorkItem& item, const Enqueue& enqueue) {
+  if (stream == compute_stream()) return regions_.enter(item, enqueue);
+  enqueue();
 }
 
 void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
@@ -223,8 +231,10 @@ void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
   issue(
       stream, Issued::Kind::compute, kernel.kernel.label,
       [&](cudaStream_t handle) {
-        launcher_for(*streams_[stream])
-            .launch(handle, kernel.kernel, {views.data(), operands.size()});
+        enqueue_as(stream, WorkItem::of(kernel), [&] {
+          launcher_for(*streams_[stream])
+              .launch(handle, kernel.kernel, {views.data(), operands.size()});
+        });
       },
       working(WorkItem::of(kernel)));
 }
@@ -235,10 +245,17 @@ void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
   issue(
       stream, Issued::Kind::compute, sequence.name().c_str(),
       [&](cudaStream_t handle) {
-        host::for_each_step(sequence, {slots.data(), operands.size()},
-                            [&](const Kernel& kernel, std::span<const View> views) {
-                              launcher_for(*streams_[stream]).launch(handle, kernel, views);
-                            });
+        std::size_t step = 0;
+        host::for_each_step(
+            sequence, {slots.data(), operands.size()},
+            [&](const Kernel& kernel, std::span<const View> views) {
+              enqueue_as(stream, WorkItem::of(sequence, step),
+                         [&] { launcher_for(*streams_[stream]).launch(handle, kernel, views); });
+              if (++step < sequence.steps().size() && parts_.options.by_kernel) {
+                kernel_ends_.push_back(events_.take());
+                check(cudaEventRecord(kernel_ends_.back(), handle), "cudaEventRecord");
+              }
+            });
       },
       working(WorkItem::of(sequence)));
 }
@@ -247,7 +264,9 @@ void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& 
   issue(
       stream, Issued::Kind::compute, "copy",
       [&](cudaStream_t handle) {
-        parts_.options.copy(handle, view_of(to).data, view_of(from).data, size(from.bytes()));
+        enqueue_as(stream, WorkItem::copy(), [&] {
+          parts_.options.copy(handle, view_of(to).data, view_of(from).data, size(from.bytes()));
+        });
       },
       working(WorkItem::copy()));
 }
@@ -261,7 +280,9 @@ void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const
   issue(
       stream, Issued::Kind::compute, "upload",
       [&](cudaStream_t handle) {
-        parts_.options.copy(handle, view_of(to).data, staged, size(to.bytes()));
+        enqueue_as(stream, WorkItem::upload(), [&] {
+          parts_.options.copy(handle, view_of(to).data, staged, size(to.bytes()));
+        });
       },
       working(WorkItem::upload()));
   pinned_.give_back(staged, to.bytes(), max_streams + 1, Place::host,
@@ -330,17 +351,13 @@ void CudaDevice::open_channels() {
 }
 
 void CudaDevice::mark_step(std::uint32_t stream, std::int64_t step) {
+  regions_.step_ended();
   GpuStream& its = *streams_[stream];
   const std::lock_guard lock(mutex_);
   if (its.passed() == its.issued())
     end_step(step, its.clock());
   else
     its.marks.emplace_back(its.issued(), step);
-}
-
-void CudaDevice::end_step(std::int64_t step, Time at) {
-  note_step(step, {at, streams_[compute_stream()]->parts()});
-  work_.step_ended();
 }
 
 // ---- The watcher's side
@@ -375,56 +392,6 @@ bool CudaDevice::retire_finished() {
       any = true;
     }
   return any;
-}
-
-void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
-  GpuStream& stream = *streams_[index];
-  const bool compute = index == compute_stream();
-  const Time idle_since = stream.clock();
-  const Time gap = stream.gap(operation), begin = stream.clock();
-  const Time length = stream.length(operation), end = stream.clock();
-  if (compute) {
-    stream.spend_on_host(operation.host_waited, gap);
-    for (const host::HostWait& wait : operation.host_waits)
-      account_exposed(wait.stream, std::max(wait.from, idle_since), std::min(wait.to, begin));
-  }
-  switch (operation.kind) {
-    case Issued::Kind::compute:
-      stream.spend(Part::compute, length);
-      if (compute) work_.add(operation.work, length);
-      break;
-    case Issued::Kind::fence:
-      stream.spend(host::waiting_for(streams_[operation.fenced_by.stream]->traffic()), length);
-      if (compute) account_exposed(operation.fenced_by.stream, begin, end);
-      break;
-    case Issued::Kind::communicate: {
-      stream.spend(host::waiting_for(stream.traffic()), length);
-      const std::size_t use = stream.use_of(operation.channel, operation.collective);
-      stream.uses[use].second.busy += length;
-      if (compute) stream.uses[use].second.exposed += length;
-      stream.recent.push_back({begin, end, use});
-      while (!stream.recent.empty() &&
-             stream.recent.front().end <= streams_[compute_stream()]->clock())
-        stream.recent.pop_front();  // the compute stream was past it when it began to wait
-    }
-  }
-  // Before anyone sees that the operation is done: then the rank may report.
-  while (!stream.marks.empty() && stream.marks.front().first <= operation.ordinal) {
-    end_step(stream.marks.front().second, end);
-    stream.marks.erase(stream.marks.begin());
-  }
-  stream.retire(events_);
-  parts_.in_flight.fetch_sub(1);
-}
-
-// The compute stream, or the host that it lacked work from, waited for stream `other` in
-// [from, to].
-void CudaDevice::account_exposed(std::uint32_t other, Time from, Time to) {
-  GpuStream& stream = *streams_[other];
-  for (const Interval& interval : stream.recent) {
-    const Time begin = std::max(interval.begin, from), end = std::min(interval.end, to);
-    if (begin < end) stream.uses[interval.use].second.exposed += end - begin;
-  }
 }
 
 std::vector<std::pair<std::string, std::string>> CudaDevice::waiting() {

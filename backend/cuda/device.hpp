@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/cuda/launcher.hpp"
+#include "backend/cuda/regions.hpp"
 #include "backend/cuda/stream.hpp"
 #include "backend/cuda/world.hpp"
 #include "backend/host/arena.hpp"
@@ -67,6 +68,11 @@ class CudaDevice final : public host::HostDevice {
   void watch(Event) override {}  // the watcher looks at every stream
   std::exception_ptr failure_by(Event) const override { return nullptr; }  // a failure ends the run
 
+  // Its part in what a profiler saw.
+  std::vector<NativeRow> native(std::span<const GpuActivity> activities) const {
+    return regions_.rows(activities);
+  }
+
   // For the watcher. Retires what is done. Throws what CUDA or the transport found wrong.
   enum class Look : std::uint8_t { nothing_in_flight, nothing_moved, moved };
   Look look();
@@ -86,6 +92,13 @@ class CudaDevice final : public host::HostDevice {
   Launcher& launcher_for(const GpuStream& stream) {
     return stream.place() == Place::host ? *host_launcher_ : *launcher_;
   }
+  // Enqueues what is `item`, for a profiler.
+  template <class Enqueue>
+  void enqueue_as(std::uint32_t stream, const WorkItem& item, const Enqueue& enqueue);
+  // `kernels`: of a sequence that were timed one by one.
+  void note_work(const Issued& operation, Time length, std::span<const Time> kernels);
+  void observe_operation(std::uint32_t index, const Issued& operation, Time begin, Time end,
+                         std::span<const Time> kernels) const;
   void open_channels();
   bool retire_finished();
   void retire(std::uint32_t index, const Issued& operation);
@@ -100,6 +113,8 @@ class CudaDevice final : public host::HostDevice {
   std::unique_ptr<transport::Transport> transport_;
   std::unique_ptr<Launcher> launcher_, host_launcher_;
   EventPool events_;
+  Regions regions_;
+  std::vector<cudaEvent_t> kernel_ends_;  // of the sequence that is being issued
   cudaEvent_t origin_ = nullptr;
   Time origin_time_;
   cudaStream_t copies_ = nullptr;

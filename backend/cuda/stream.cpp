@@ -13,6 +13,7 @@ GpuStream::GpuStream(std::string name, Place place, cudaEvent_t origin, Time ori
 GpuStream::~GpuStream() {
   finish(handle_);
   for (const Issued& operation : pending_) {
+    for (const cudaEvent_t event : operation.kernel_ends) cudaEventDestroy(event);
     cudaEventDestroy(operation.begin);
     cudaEventDestroy(operation.end);
   }

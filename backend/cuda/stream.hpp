@@ -27,9 +27,10 @@ struct Issued {
   std::uint64_t ordinal = 0;
   cudaEvent_t begin = nullptr, end = nullptr;
   const char* label = "";
-  WorkItem work{};                   // compute
-  Site site;                         // communicate
-  const Channel* channel = nullptr;  // communicate
+  WorkItem work{};                            // compute
+  std::vector<cudaEvent_t> kernel_ends = {};  // of a sequence, but the last's
+  Site site;                                  // communicate
+  const Channel* channel = nullptr;           // communicate
   Collective collective = Collective::all_reduce;
   Event fenced_by{};                 // fence
   host::PartTimes host_waited = {};  // until it was issued

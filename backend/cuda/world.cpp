@@ -186,7 +186,14 @@ class CudaWorld final : public host::HostWorld {
     others_have_ended();
     watcher_.stop();
   }
-  void add_to(RunReport& report) const override { report.pool = pools_->use(); }
+  void add_to(RunReport& report) const override {
+    report.pool = pools_->use();
+    if (options_.profiler == nullptr) return;
+    const std::vector<GpuActivity> activities = options_.profiler->take();
+    for (int rank = first_rank(); rank < end_rank(); ++rank)
+      report.ranks[static_cast<std::size_t>(rank)].native =
+          static_cast<CudaDevice&>(device(rank)).native(activities);
+  }
   void others_have_ended() {
     const Lock lock(monitor().mutex());
     if (std::exchange(others_run_, false)) monitor().remove(elsewhere_);

@@ -10,6 +10,7 @@
 
 #include "backend/core/units.hpp"
 #include "backend/cuda/launcher.hpp"
+#include "backend/cuda/profiler.hpp"
 #include "backend/transport/transport.hpp"
 #include "backend/world.hpp"
 
@@ -43,6 +44,10 @@ struct CudaOptions {
   std::function<Seconds()> clock;       // monotonic; empty: of this machine
   int first_rank = 0, ranks_here = -1;  // in this process; all by default
   Peers* peers = nullptr;               // needed where they are not all
+  // Kernels of a sequence are timed one by one, with an event between any two, which takes time of
+  // the GPU's own; else only all together.
+  bool by_kernel = false;
+  std::shared_ptr<Profiler> profiler;  // fills RankReport::native; null: none
 };
 
 // `options.bodies` run the kernels of Place::host streams. Values are always computed:

@@ -25,6 +25,8 @@ HostDevice::HostDevice(Shared& shared, int rank) : shared_(shared), rank_(rank) 
 void HostDevice::count_stream(const std::string& name) {
   const std::uint32_t index = stream_count_.fetch_add(1);
   if (name == "compute") compute_.store(index);
+  if (StreamObserver* const observer = state().options.observer)
+    observer->opened(rank_, index, name);
 }
 
 void HostDevice::note_step(std::int64_t step, const StepMark& mark) {

@@ -125,6 +125,12 @@ class HostDevice : public Device {
   // The stream whose time is reported.
   std::uint32_t compute_stream() const { return static_cast<std::uint32_t>(compute_.load()); }
   void note_step(std::int64_t step, const StepMark& mark);
+  // Tells the world's observer, if there is one.
+  void observe(std::uint32_t stream, StreamObserver::What what, const char* label, Time begin,
+               Time end) const {
+    if (StreamObserver* const observer = state().options.observer)
+      observer->ended(rank_, stream, what, label, begin, end);
+  }
   // For a device that learns later when its operations ran: keeps the main flow's waits for
   // streams. With the lock: those since the last call, in order.
   void keep_host_waits() { keeps_host_waits_ = true; }

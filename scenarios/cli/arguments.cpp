@@ -90,6 +90,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   last("to", arguments.to);
   last("node", arguments.node);
   last("scenario", arguments.scenario);
+  last("page", arguments.page);
   last("checkpoint", arguments.checkpoint);
   last("resume", arguments.resume);
   if (map.count("seed") > 0) {
@@ -117,6 +118,7 @@ void fill(const po::variables_map& map, Arguments& arguments) {
   arguments.quiet = map.count("quiet") > 0;
   arguments.trace = map.count("trace") > 0;
   arguments.quick = map.count("quick") > 0;
+  arguments.profile = map.count("profile") > 0;
   arguments.man = map.count("man") > 0;
   arguments.help = map.count("help") > 0;
 }

@@ -28,6 +28,8 @@ struct Arguments {
   std::string scenario;               // of `race`
   std::optional<double> tolerance;    // of `validate`: a fraction
   std::int64_t jobs = 0;              // of `sweep`; 0: as many as there are cores
+  bool profile = false;               // of `run` and `validate`, with --world cuda
+  std::string page;                   // of `validate` and `compare`: the file to write
   std::string part;                   // of `sweep`: I/N, or empty
   std::string seed;                   // digits, or empty
   std::string to, node;               // of `convert`

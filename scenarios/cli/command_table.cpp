@@ -21,18 +21,20 @@ const std::vector<Command> command_table{
      "Runs the scenario's training algorithm on this machine, one rank per simulated GPU, on "
      "real values.",
      "orrery run scenarios/mlp-ddp.yaml --world cpu",
-     {"world", "set", "seed", "out", "checkpoint", "checkpoint-every", "resume"},
+     {"world", "set", "seed", "out", "trace", "profile", "checkpoint", "checkpoint-every",
+      "resume"},
      run,
      Completes::files},
     {"validate",
      "SCENARIO",
      "run for real, simulate, and lay both side by side",
      "Runs the scenario on this machine, in a process of its own for each repeat, simulates it, "
-     "and compares step time, compute, communication, memory and loss. The measured figures are "
-     "those of the repeat with the median step time. A simulation of this machine needs a "
-     "platform that describes it: set platform.cluster and platform.stack.",
+     "and compares step time, phases, kinds of kernels, communication, memory and loss. The "
+     "measured figures are those of the repeat with the median step time. A simulation of this "
+     "machine needs a platform that describes it: set platform.cluster and platform.stack. On a "
+     "GPU, --profile tells the kernels of a sequence apart. With --page, all of it as a web page.",
      "orrery validate scenarios/mlp-ddp.yaml --set platform.cluster=this-cpu --repeats 5",
-     {"world", "set", "seed", "repeats", "tolerance"},
+     {"world", "set", "seed", "repeats", "tolerance", "profile", "page"},
      validate,
      Completes::files},
     {"calibrate",
@@ -101,9 +103,9 @@ const std::vector<Command> command_table{
      "RESULT...",
      "set saved results side by side",
      "Reads results as --json prints and --out writes them: a column for each, and how the later "
-     "ones differ from the first.",
+     "ones differ from the first. With --page, as a web page too.",
      "orrery compare one/result.json two/result.json",
-     {},
+     {"page"},
      compare,
      Completes::files},
     {"race",
@@ -214,6 +216,10 @@ const std::vector<Option> option_table{
     {"budget", "SECONDS", "how long to measure, all in all (165; --world cuda: 150)"},
     {"quick", "", "few sizes and repetitions: shows the form of a calibration, no use"},
     {"trace", "", "also write trace.json.gz into the --out folder (open it in Perfetto)"},
+    {"profile", "",
+     "time every kernel of the GPU, by events and by CUPTI where it is there (--world cuda; slows "
+     "the run; of validate, one run more)"},
+    {"page", "FILE", "also write a web page (HTML) with the comparison", Completes::files},
     {"checkpoint", "FILE", "write the state at the end there", Completes::files},
     {"checkpoint-every", "N", "write it after every N steps too, in place of the one before"},
     {"resume", "FILE", "continue from the state in this file, up to run.steps in all",

@@ -7,8 +7,10 @@
 
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
+#include "backend/core/text.hpp"
 #include "backend/ledger.hpp"
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/page.hpp"
 #include "scenarios/cli/saved_result.hpp"
 
 namespace orrery::cli {
@@ -126,6 +128,13 @@ std::string json_of(const std::vector<SavedResult>& results) {
   return j.dump(2) + "\n";
 }
 
+std::string page_of(const std::vector<SavedResult>& results) {
+  Page page{"Results side by side", {}, {}};
+  for (const SavedResult& result : results)
+    page.results.push_back({result.file, read_file(result.file)});
+  return to_html(page);
+}
+
 }  // namespace
 
 int compare(const Arguments& arguments) {
@@ -141,6 +150,7 @@ int compare(const Arguments& arguments) {
     }
   }
   if (!wrong.empty()) throw ConfigError(std::move(wrong));
+  if (!arguments.page.empty()) write_file_atomically(arguments.page, page_of(results));
   fmt::print("{}", arguments.json ? json_of(results)
                                   : table_of(results, use_color(arguments.color, is_terminal(1))));
   return 0;

@@ -10,6 +10,8 @@
 
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
+#include "scenarios/cli/page.hpp"
+#include "scenarios/cli/work_comparison.hpp"
 
 namespace orrery::cli {
 
@@ -111,25 +113,76 @@ std::optional<double> resident_difference(const Repeat& repeat) {
                     static_cast<double>(repeat.resident_growth));
 }
 
+Json rows_json(const std::vector<WorkDifference>& rows) {
+  Json j = Json::object();
+  for (const WorkDifference& row : rows)
+    j[row.name] = {{"simulated_s", or_null(row.simulated_s)},
+                   {"measured_s", or_null(row.measured_s)},
+                   {"difference", or_null(row.difference())}};
+  return j;
+}
+
+void add_rows(TextTable& table, const std::vector<WorkDifference>& rows) {
+  const auto text = [](const std::optional<double>& s) {
+    return s ? format_seconds(Seconds(*s)) : "-";
+  };
+  for (const WorkDifference& row : rows)
+    table.row({row.name, text(row.simulated_s), text(row.measured_s), percent(row.difference())});
+}
+
+std::string work_table(const WorkComparison& work) {
+  TextTable table;
+  table.left("computing, per step").column("simulated").column("measured").column("difference");
+  add_rows(table, work.phases);
+  table.rule();
+  add_rows(table, work.classes);
+  return table.text();
+}
+
+// The ledgers of all ranks beside CUDA's own pools; null in a world that has none.
+Json pool_json(const Json& measured, std::int64_t ledger_bytes) {
+  const Json& memory = measured.at("memory");
+  const auto pool = memory.find("pool");
+  if (pool == memory.end()) return nullptr;
+  const double used = pool->at("used_bytes").get<double>();
+  return {{"ledger_bytes", ledger_bytes},
+          {"used_bytes", pool->at("used_bytes")},
+          {"reserved_bytes", pool->at("reserved_bytes")},
+          {"difference", or_null(difference(static_cast<double>(ledger_bytes), used))}};
+}
+
+Json provenance_json(const Provenance& p) {
+  const auto known = [](const std::string& text) {
+    return text.empty() ? Json(nullptr) : Json(text);
+  };
+  return {{"date", known(p.date)},
+          {"command", known(p.command)},
+          {"device", known(p.device)},
+          {"driver", known(p.driver)}};
+}
+
 }  // namespace
 
 std::string to_text(const Repeat& repeat) {
   return Json{{"result", repeat.result},
               {"median_step_s", repeat.median_step_s},
               {"ledger_bytes", repeat.ledger_bytes},
-              {"resident_growth", repeat.resident_growth}}
+              {"resident_growth", repeat.resident_growth},
+              {"device_bytes", repeat.device_bytes}}
       .dump();
 }
 
 Repeat repeat_from_text(const std::string& text) {
   const Json j = Json::parse(text);
-  return {j.at("result"), j.at("median_step_s"), j.at("ledger_bytes"), j.at("resident_growth")};
+  return {j.at("result"), j.at("median_step_s"), j.at("ledger_bytes"), j.at("resident_growth"),
+          j.at("device_bytes")};
 }
 
 Repeat repeat_of(const RunReport& report, const Result& result, std::int64_t resident_growth) {
   Repeat repeat{to_json(result), 0, 0, resident_growth};
   for (const RankReport& rank : report.ranks) {
     const Bytes reserve = rank.peak_by_label[static_cast<std::size_t>(Label::reserve)];
+    repeat.device_bytes += (rank.peak - reserve).value;
     repeat.ledger_bytes += (rank.peak - reserve).value + rank.host_peak.value;
     std::vector<double> steps;
     for (std::size_t i = 1; i < rank.steps.size(); ++i)
@@ -194,9 +247,23 @@ std::string Comparison::to_json() const {
       {"ledger_bytes", median.ledger_bytes},
       {"growth_bytes", median.resident_growth > 0 ? Json(median.resident_growth) : Json(nullptr)},
       {"difference", or_null(resident_difference(median))}};
+  j["pool"] = pool_json(measured, median.device_bytes);
+  const WorkComparison work = compare_work(simulated_, median.result, profile_);
+  j["work"] = {{"phases", rows_json(work.phases)},
+               {"classes", rows_json(work.classes)},
+               {"profile", profile_.empty() ? Json(nullptr) : Json::parse(profile_)}};
+  j["provenance"] = provenance_json(provenance_);
   j["tolerance"] =
       tolerance_ ? Json{{"limit", *tolerance_}, {"within", within_tolerance()}} : Json(nullptr);
   return j.dump(2) + "\n";
+}
+
+std::string Comparison::to_page(const Subject& subject) const {
+  PageResult measured{"measured", repeats_[median_].result, {}, profile_};
+  for (const Repeat& repeat : repeats_) measured.repeats.push_back(repeat.result);
+  return to_html({fmt::format("{}: measured and simulated", subject.scenario),
+                  {std::move(measured), {"simulated", simulated_}},
+                  provenance_});
 }
 
 std::string Comparison::to_table(const Subject& subject, bool color) const {
@@ -218,6 +285,7 @@ std::string Comparison::to_table(const Subject& subject, bool color) const {
     if (std::string(phase.key) == "idle") table.rule();
   }
   std::string out = heading(subject, color) + "\n" + table.text() + "\n";
+  out += work_table(compare_work(simulated_, median.result, profile_)) + "\n";
   if (const auto loss = loss_difference(simulated, measured))
     out += *loss == 0 ? fmt::format("loss        equal in every bit in all {} steps\n",
                                     measured["loss"].size())
@@ -234,6 +302,12 @@ std::string Comparison::to_table(const Subject& subject, bool color) const {
     out += fmt::format("resident    {} more than before the run; all ranks' tensors take {}\n",
                        format_bytes(Bytes(median.resident_growth)),
                        format_bytes(Bytes(median.ledger_bytes)));
+  if (const Json pool = pool_json(measured, median.device_bytes); !pool.is_null())
+    out += fmt::format(
+        "pool        {} in use at most, {} reserved; all ranks' tensors take {} by the ledger\n",
+        format_bytes(Bytes(pool["used_bytes"].get<std::int64_t>())),
+        format_bytes(Bytes(pool["reserved_bytes"].get<std::int64_t>())),
+        format_bytes(Bytes(median.device_bytes)));
   return out;
 }
 

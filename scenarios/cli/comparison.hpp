@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "scenarios/cli/provenance.hpp"
 #include "scenarios/cli/result.hpp"
 
 namespace orrery::cli {
@@ -22,7 +23,8 @@ struct Repeat {
   double median_step_s = 0;       // of the slowest rank's steps 2 to n
   std::int64_t ledger_bytes = 0;  // sum of all ranks' peaks, by the ledger
   std::int64_t resident_growth =
-      0;  // of the process, from before the run to its largest; 0: unknown
+      0;                          // of the process, from before the run to its largest; 0: unknown
+  std::int64_t device_bytes = 0;  // of ledger_bytes, those on devices
 };
 
 // To bring it from one process to another. from_text throws what reading JSON throws.
@@ -37,17 +39,24 @@ class Comparison {
   // `simulated`: a result's JSON. `repeats`: at least one, in the order in which they ran.
   Comparison(std::string simulated, std::vector<Repeat> repeats, std::optional<double> tolerance);
 
+  // One more run, in which kernels were measured one by one: the classes of `work` are its.
+  void add_profile(std::string result) { profile_ = std::move(result); }
+  void add_provenance(Provenance provenance) { provenance_ = std::move(provenance); }
+
   std::optional<double> step_difference() const;
   // Whether the step time's difference is known and at most the tolerance, if there is one.
   bool within_tolerance() const;
   std::string to_json() const;  // one object, with a final newline
   std::string to_table(const Subject& subject, bool color) const;
+  std::string to_page(const Subject& subject) const;  // in HTML
 
  private:
   std::string simulated_;
   std::vector<Repeat> repeats_;
   std::size_t median_ = 0;
   std::optional<double> tolerance_;
+  std::string profile_;  // a result's JSON; "": none
+  Provenance provenance_;
 };
 
 }  // namespace orrery::cli

@@ -11,6 +11,7 @@
 #include "backend/cuda/gpu/combine.hpp"
 #include "backend/cuda/gpu/gpu.hpp"
 #include "backend/cuda/gpu/power.hpp"
+#include "backend/cuda/gpu/profile.hpp"
 #include "backend/cuda/world.hpp"
 #include "backend/transport/nccl.hpp"
 #include "backend/transport/store.hpp"
@@ -29,6 +30,16 @@ std::string one_of_several() {
   return std::string("this is one of ") + processes +
          " processes (WORLD_SIZE), which `--world cuda` does not join yet: start one, which runs a "
          "rank on each of its GPUs";
+}
+
+// Before anything runs on a GPU: CUPTI sees what comes after.
+std::shared_ptr<cuda::Profiler> profiler_or(std::string& missing) {
+  try {
+    return cuda::make_cupti_profiler();
+  } catch (const Error& error) {
+    missing = error.what();
+    return nullptr;
+  }
 }
 
 }  // namespace
@@ -63,13 +74,15 @@ GpuFacts gpu_facts_here() {
   return facts;
 }
 
-std::unique_ptr<World> make_cuda_world_here(WorldOptions options,
-                                            std::optional<Throttle> throttle) {
+std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle,
+                                            CudaProfile& profile) {
   if (const std::string missing = cuda_support().missing; !missing.empty())
     throw Error(Category::unavailable, "no GPU can be used: " + missing);
   const int gpus = cuda::gpu_count();
   const bool apart = options.grid.size() <= gpus && !throttle;
   cuda::CudaOptions cuda;
+  cuda.by_kernel = profile.by_kernel;
+  if (profile.by_kernel) cuda.profiler = profiler_or(profile.missing);
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
   if (!apart) cuda.copy = cuda::copy_by_kernel;
   cuda.launcher = [copy = cuda.copy](int gpu, std::function<void(std::exception_ptr)> failed) {
@@ -103,7 +116,7 @@ CudaSupport cuda_support() {
 
 GpuFacts gpu_facts_here() { throw Error(Category::unavailable, cuda_support().missing); }
 
-std::unique_ptr<World> make_cuda_world_here(WorldOptions, std::optional<Throttle>) {
+std::unique_ptr<World> make_cuda_world_here(WorldOptions, std::optional<Throttle>, CudaProfile&) {
   throw Error(Category::unavailable,
               cuda_support().missing + "; `--world cpu` runs on the processor");
 }

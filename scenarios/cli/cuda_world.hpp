@@ -23,9 +23,16 @@ CudaSupport cuda_support();
 // Of the first GPU, all of this machine's being like it. Error{unavailable} with what is missing.
 GpuFacts gpu_facts_here();
 
+// What a run on GPUs measures besides.
+struct CudaProfile {
+  bool by_kernel = false;  // kernels of sequences one by one; by CUPTI too, where it can be had
+  std::string missing;     // out: why not by CUPTI; "" when it is
+};
+
 // A world of one GPU per rank, with NCCL between them; where ranks are more than GPUs, or links are
 // to be slowed, all ranks on the first GPU, as far as its hardware queues go. Error{unavailable}
 // with what is missing, and in one of several processes.
-std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle);
+std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle,
+                                            CudaProfile& profile);
 
 }  // namespace orrery::cli

@@ -59,6 +59,21 @@ const std::vector<Figure> figure_table{
     {"overhead_s", "seconds",
      "The compute stream waits for the host, which issues kernels more slowly than they run."},
     {"idle_s", "seconds", "The compute stream waits for anything else."},
+    {"work", "seconds",
+     "Where the slowest rank's compute stream spends compute_s, per step; null where it was not "
+     "kept (simulations of more than 64 GPUs, or with a value model). `kernels` has a row for "
+     "each kernel of each operation: its class and phase, calls and time. A sequence of kernels "
+     "that a GPU was timed on as a whole is one row without a kernel, of the class `undivided`. "
+     "`native`, of a run with --profile where CUPTI was there: the functions that the GPU ran for "
+     "each kernel and its own time for them, without what lies between two."},
+    {"phases_s", "seconds",
+     "Computing per step by the names of operations: forward (with passes that are run again to "
+     "save memory), backward, optimizer (its kernels, the norm of the gradients and their "
+     "clipping), other (zeroed gradients, batches, an algorithm's own kernels)."},
+    {"classes_s", "seconds",
+     "Computing per step by kind of kernel: gemm (convolutions too), attention, norm, "
+     "elementwise, cross_entropy, embedding, optimizer, copy, other, undivided; those that take "
+     "no time are left out."},
     {"communication", "",
      "Per step of the slowest rank: calls, bytes it sends (ring or pairwise algorithm), time of "
      "the transfers, and how much of it was exposed; by group, lane and operation."},
@@ -74,7 +89,8 @@ const std::vector<Figure> figure_table{
     {"memory", "bytes",
      "The rank with the largest peak: its peak, the device's capacity, and what was held by "
      "label at that moment. Charged when allocated, refunded in order of issue; the same in "
-     "every world. Fragmentation and what a framework itself holds are not in it."},
+     "every world. Fragmentation and what a framework itself holds are not in it. `pool`, of a run "
+     "on GPUs: the most that CUDA's own pools of memory had in use and reserved, over all GPUs."},
     {"loss", "nats", "Mean over replicas, per step; empty when values are virtual."},
     {"loss_at", "",
      "By step its loss and what it took until then: simulated or measured seconds, samples of all "

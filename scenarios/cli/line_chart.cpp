@@ -3,19 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <iterator>
+
+#include "scenarios/cli/svg.hpp"
 
 namespace orrery::cli {
 
 namespace {
 
 constexpr double x_end = 610, height = 480, left = 70, top = 20, bottom = 50;
-// Paul Tol's bright scheme, told apart by the colour-blind too.
-constexpr std::array<const char*, 7> colours{"#4477aa", "#ee6677", "#228833", "#ccbb44",
-                                             "#66ccee", "#aa3377", "#555555"};
-
 struct Range {
   double low = 0, high = 1;
   bool logarithmic = false;
@@ -78,16 +75,9 @@ std::vector<double> ticks(const Range& range) {
   return out;
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text)
-    out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : c == '>' ? "&gt;" : std::string(1, c);
-  return out;
-}
-
 std::string text(double x, double y, const char* anchor, const std::string& words) {
   return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y, anchor,
-                     escaped(words));
+                     escape_xml(words));
 }
 
 // Enough for the names at the right of the lines, in twelve points.
@@ -129,7 +119,7 @@ std::string to_svg(const LineChart& chart) {
     const auto i = static_cast<std::size_t>(named - names.begin());
     const bool first = named == names.end();
     if (first) names.push_back(line.name);
-    const char* colour = colours[i % colours.size()];
+    const char* colour = series_colours[i % series_colours.size()];
     std::string path;
     for (std::size_t k = 0; k < line.x.size() && std::isfinite(line.y[k]); ++k)
       path += fmt::format("{}{:.1f} {:.1f}", k == 0 ? "M" : "L", px(line.x[k]), py(line.y[k]));
@@ -146,7 +136,7 @@ std::string to_svg(const LineChart& chart) {
   out += fmt::format(
       "<text transform=\"translate(18 {:.1f}) rotate(-90)\" "
       "text-anchor=\"middle\">{}</text>\n",
-      (top + y_end) / 2, escaped(chart.y_label));
+      (top + y_end) / 2, escape_xml(chart.y_label));
   return out + "</svg>\n";
 }
 

@@ -52,6 +52,8 @@ void fill_time(Result& result, const RankReport& rank) {
   result.bubble_s = part(&TimeParts::bubble);
   result.overhead_s = part(&TimeParts::overhead);
   result.idle_s = part(&TimeParts::idle);
+  result.work = work_per_step(rank.work, window.steps);
+  result.native = native_per_step(rank.native, window.steps);
 }
 
 double executed_flops_per_step(const ResultInput& in, const RunReport& report) {
@@ -174,6 +176,7 @@ Result make_result(ResultInput input, const RunReport& report) {
     result.peak_bytes = report.ranks[r].peak;
     result.by_label = report.ranks[r].peak_by_label;
   }
+  result.pool = report.pool;
   result.activities = report.activities;
   result.flows = report.flows;
   for (std::string& sentence : advice(result)) result.input.warnings.push_back(std::move(sentence));

@@ -17,6 +17,7 @@
 #include "backend/core/units.hpp"
 #include "backend/ledger.hpp"
 #include "backend/world.hpp"
+#include "scenarios/cli/work.hpp"
 
 namespace orrery::cli {
 
@@ -138,6 +139,9 @@ struct Result {
   double busy_least = 0, busy_median = 0, busy_most = 0;
   std::vector<WorkerRow> workers;  // by rank, where input.samples are known
   std::vector<CommunicationRow> communication;
+  std::vector<WorkLine> work;      // empty: not kept
+  std::vector<NativeLine> native;  // empty: nothing measured it
+  std::optional<PoolUse> pool;     // where memory comes from CUDA's pools
   int memory_rank = 0;
   Bytes peak_bytes;
   BytesByLabel by_label{};

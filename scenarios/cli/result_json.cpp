@@ -13,15 +13,60 @@ using Json = nlohmann::ordered_json;
 
 Json or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
+// A class without time is left out.
+Json classes_json(const WorkSums& sums) {
+  Json classes = Json::object();
+  for (int i = 0; i < work_class_count; ++i)
+    if (const double time_s = sums.class_s[static_cast<std::size_t>(i)]; time_s > 0)
+      classes[name(static_cast<WorkClass>(i))] = time_s;
+  return classes;
+}
+
+Json line_json(const WorkLine& line) {
+  return {{"operation", line.operation},
+          {"kernel", line.kernel.empty() ? Json(nullptr) : Json(line.kernel)},
+          {"class", name(line.kind)},
+          {"phase", name(line.phase)},
+          {"calls", line.calls},
+          {"time_s", line.time_s}};
+}
+
+Json native_json(const std::vector<NativeLine>& native) {
+  std::vector<WorkLine> lines;
+  Json functions = Json::array();
+  for (const NativeLine& line : native) {
+    lines.push_back(line.of);
+    functions.push_back(line_json(line.of));
+    functions.back()["function"] = line.function;
+  }
+  return {{"classes_s", classes_json(sums_of(lines))}, {"functions", functions}};
+}
+
+// Unknown when it was not kept.
+Json work_json(const Result& r) {
+  if (r.work.empty()) return nullptr;
+  const WorkSums sums = sums_of(r.work);
+  Json phases = Json::object(), kernels = Json::array();
+  for (int i = 0; i < phase_count; ++i)
+    phases[name(static_cast<WorkPhase>(i))] = sums.phase_s[static_cast<std::size_t>(i)];
+  for (const WorkLine& line : r.work) kernels.push_back(line_json(line));
+  Json j{{"phases_s", phases}, {"classes_s", classes_json(sums)}, {"kernels", kernels}};
+  if (!r.native.empty()) j["native"] = native_json(r.native);
+  return j;
+}
+
 Json memory_json(const Result& r) {
   Json labels = Json::object();
   for (int i = 0; i < label_count; ++i)
     labels[name(static_cast<Label>(i))] = r.by_label[static_cast<std::size_t>(i)].value;
-  return {
+  Json j = {
       {"rank", r.memory_rank},
       {"peak_bytes", r.peak_bytes.value},
       {"capacity_bytes", r.input.capacity.value > 0 ? Json(r.input.capacity.value) : Json(nullptr)},
       {"by_label", labels}};
+  if (r.pool)
+    j["pool"] = {{"used_bytes", r.pool->used.value}, {"reserved_bytes", r.pool->reserved.value}};
+  return j;
 }
 
 Json communication_json(const Result& r) {
@@ -118,6 +163,7 @@ Json body_json(const Result& r) {
                {"bubble_s", r.bubble_s},
                {"overhead_s", r.overhead_s},
                {"idle_s", r.idle_s}};
+  j["work"] = work_json(r);
   j["communication"] = communication_json(r);
   j["staleness"] = staleness_json(in.staleness);
   if (!r.workers.empty()) j["workers"] = workers_json(r);

@@ -30,12 +30,9 @@ Outcome or_what_fits(const Scenario& scenario, const Arguments& arguments, Simul
 }  // namespace
 
 int simulate(const Arguments& arguments) {
-  if (arguments.trace && arguments.out.empty())
-    throw Error(Category::usage, "--trace needs --out, the folder to write to");
+  const std::string path = trace_path(arguments);
   const Scenario scenario = read_scenario(arguments);
   if (!arguments.out.empty()) make_result_folder(arguments.out);
-  const std::string path =
-      arguments.trace ? (std::filesystem::path(arguments.out) / "trace.json.gz").string() : "";
   const auto all = [&] { return simulate_with_variants(scenario, arguments, path); };
   deliver(or_what_fits(scenario, arguments, all), scenario, arguments);
   return 0;

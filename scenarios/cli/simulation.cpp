@@ -29,6 +29,7 @@
 #include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/memory_world.hpp"
+#include "scenarios/cli/run_trace.hpp"
 #include "scenarios/cli/value_twin.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
@@ -128,6 +129,9 @@ void load_replay(const Scenario& scenario, WorldOptions& options) {
 // be. With far less, a host with many slow all-reduces of gradients to issue would come late with
 // the backward pass behind them.
 constexpr std::uint32_t launches_ahead = 1024;
+
+// GPUs of a simulation that keeps where a step's computing goes: it takes a look-up per operation.
+constexpr int most_with_work = 64;
 
 // A trace shows every rank, unless it is asked to fold.
 Execution execution_of(const Scenario& scenario, bool traced) {
@@ -356,6 +360,7 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   std::vector<double> link_bytes;
   if (scenario.run.explain_bottleneck || simulates_flows(sim)) sim.link_bytes = &link_bytes;
   sim.host_clock = scenario.run.host_clock;
+  sim.work_times = !twin && scenario.gpus() <= most_with_work;
   sim.launch_queue = launches_ahead;
   if (!twin) sim.throttle = scenario.platform.throttle;  // else the twin's machine heeds it
   sim.execution = execution_of(run, !trace_path.empty());
@@ -391,7 +396,18 @@ Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
   return finish(std::move(in), std::move(report), scenario, watch, told);
 }
 
+std::string trace_path(const Arguments& arguments) {
+  if (!arguments.trace) return "";
+  if (arguments.out.empty())
+    throw Error(Category::usage, "--trace needs --out, the folder to write to");
+  return (std::filesystem::path(arguments.out) / "trace.json.gz").string();
+}
+
 void check_world(const Arguments& arguments) {
+  if (arguments.profile && arguments.world == "cpu")
+    throw Error(
+        Category::usage,
+        "--profile is for --world cuda: on the processor kernels are timed one by one anyway");
   if (arguments.world == "cuda") {
     // In a child: what has asked CUDA anything cannot use it in children of its own.
     if (const std::string missing = in_child([] { return cuda_support().missing; });
@@ -407,18 +423,26 @@ void check_world(const Arguments& arguments) {
 namespace {
 
 std::unique_ptr<World> make_real_world(WorldOptions options, const Scenario& scenario,
-                                       const Arguments& arguments) {
+                                       const Arguments& arguments,
+                                       std::vector<std::string>& warnings) {
   if (arguments.world == "cpu")
     return make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
-  return make_cuda_world_here(std::move(options), scenario.platform.throttle);
+  CudaProfile profile{arguments.profile, ""};
+  auto world = make_cuda_world_here(std::move(options), scenario.platform.throttle, profile);
+  if (!profile.missing.empty())
+    warnings.push_back("kernels are timed between events, not by CUPTI: " + profile.missing);
+  return world;
 }
 
 }  // namespace
 
-Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
-                     const std::string& verb) {
+Outcome run_scenario(const Scenario& scenario, const Arguments& arguments, const std::string& verb,
+                     const std::string& trace_path) {
   const Stopwatch watch;
   WorldOptions options = world_options(scenario);
+  std::unique_ptr<RunTrace> trace;
+  if (!trace_path.empty()) trace = std::make_unique<RunTrace>(trace_path);
+  options.observer = trace.get();
   load_replay(scenario, options);
   std::vector<Checkpoint> from, to(static_cast<std::size_t>(options.grid.size()));
   if (!arguments.resume.empty()) from = read_checkpoints(arguments.resume);
@@ -437,10 +461,11 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
   hooks.checkpoint = write;
   Told told(scenario);
   ask(told, hooks, scenario);
-  const auto world = make_real_world(std::move(options), scenario, arguments);
+  const auto world = make_real_world(std::move(options), scenario, arguments, in.warnings);
   add_services(*world, scenario);
   RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
+  if (trace != nullptr) trace->finish();
   if (hooks.save != nullptr) write(to);
   in.subject.steps -= in.steps_before;
   return finish(std::move(in), std::move(report), scenario, watch, told);

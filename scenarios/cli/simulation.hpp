@@ -29,9 +29,12 @@ struct Outcome {
 // progress line says that it does.
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                           const std::string& trace_path, const std::string& verb = "simulating");
-// For real, on the CPU; with checkpoints as the arguments say.
+// For real, in the world, with checkpoints and a profile as the arguments say.
 Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
-                     const std::string& verb = "running");
+                     const std::string& verb = "running", const std::string& trace_path = "");
+
+// Where --trace writes: in the --out folder. "" without it; Error{usage} for one without the other.
+std::string trace_path(const Arguments& arguments);
 
 // Error{usage} or Error{unavailable} for a --world that cannot run a scenario for real.
 void check_world(const Arguments& arguments);

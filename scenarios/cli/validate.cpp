@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "backend/core/progress.hpp"
+#include "backend/core/text.hpp"
 #include "scenarios/cli/children.hpp"
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/comparison.hpp"
@@ -13,6 +14,32 @@
 #include "scenarios/cli/variants.hpp"
 
 namespace orrery::cli {
+
+namespace {
+
+Repeat run_once(const Scenario& scenario, const Arguments& given, const std::string& verb) {
+  Arguments arguments = given;
+  arguments.profile = false;  // it takes time of the run
+  return repeat_from_text(in_child([&] {
+    const std::int64_t before = resident_memory().now_bytes;
+    const Outcome outcome = run_scenario(scenario, arguments, verb);
+    return to_text(
+        repeat_of(outcome.report, outcome.result, resident_memory().peak_bytes - before));
+  }));
+}
+
+std::string run_profiled(const Scenario& scenario, const Arguments& arguments) {
+  return in_child([&] {
+    const Outcome outcome = run_scenario(scenario, arguments, "profiling");
+    if (!arguments.quiet && outcome.result.native.empty())
+      for (const std::string& warning : outcome.result.input.warnings)
+        if (warning.find("CUPTI") != std::string::npos)
+          fmt::print(stderr, "warning: {}\n", warning);
+    return to_json(outcome.result);
+  });
+}
+
+}  // namespace
 
 int validate(const Arguments& given) {
   check_world(given);
@@ -28,18 +55,17 @@ int validate(const Arguments& given) {
   // A simulation gives the same bytes each time, so there is one.
   const std::string simulated =
       in_child([&] { return to_json(simulate_scenario(modelled, given, "").result); });
+  const Provenance provenance = provenance_here(given);
   std::vector<Repeat> repeats;
   for (std::int64_t i = 1; i <= given.repeats; ++i)
-    repeats.push_back(repeat_from_text(in_child([&] {
-      const std::int64_t before = resident_memory().now_bytes;
-      const Outcome outcome =
-          run_scenario(real, given, fmt::format("repeat {} of {}: running", i, given.repeats));
-      return to_text(
-          repeat_of(outcome.report, outcome.result, resident_memory().peak_bytes - before));
-    })));
-  const Comparison comparison(simulated, std::move(repeats), given.tolerance);
+    repeats.push_back(
+        run_once(real, given, fmt::format("repeat {} of {}: running", i, given.repeats)));
+  Comparison comparison(simulated, std::move(repeats), given.tolerance);
+  comparison.add_provenance(provenance);
+  if (given.profile) comparison.add_profile(run_profiled(real, given));
 
   const InterruptGuard guard;
+  if (!given.page.empty()) write_file_atomically(given.page, comparison.to_page(subject_of(real)));
   if (given.json)
     fmt::print("{}", comparison.to_json());
   else

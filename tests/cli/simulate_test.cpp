@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "backend/core/sha256.hpp"
@@ -223,6 +224,29 @@ TEST_CASE("the trace is JSON with a process per rank and slices that last") {
       CHECK(event["pid"].get<int>() < 2);
     }
   CHECK(slices > 100);
+}
+
+TEST_CASE("the trace of a real run has every rank's streams, and kernels within their sequences") {
+  const TemporaryFolder folder;
+  const Finished run =
+      orrery_with({"run", "scenarios/mlp-ddp.yaml", "--trace", "--out", folder.path(), "--json",
+                   "--set", "run.steps=2", "--set", "platform.gpus=2"});
+  REQUIRE_MESSAGE(run.exit == 0, run.err);
+  CHECK(run.json<Json>()["work"]["phases_s"]["forward"] > 0);
+  std::map<std::string, int> slices;
+  std::map<std::pair<int, int>, double> sequence_ends;
+  const Json trace = Json::parse(decompressed(folder.file("trace.json.gz")));
+  for (const Json& event : trace.at("traceEvents")) {
+    if (event["ph"] != "X") continue;
+    ++slices[event["cat"]];
+    const double end = event["ts"].get<double>() + event["dur"].get<double>();
+    double& sequence = sequence_ends[{event["pid"].get<int>(), event["tid"].get<int>()}];
+    if (event["cat"] == "sequence") sequence = end;
+    if (event["cat"] == "kernel" && event["ts"].get<double>() < sequence - 1e-6)
+      CHECK(end <= sequence + 1e-6);
+  }
+  for (const char* category : {"kernel", "sequence", "communication"}) CHECK(slices[category] > 0);
+  CHECK(orrery_with({"run", "scenarios/mlp-ddp.yaml", "--trace"}).exit == 2);  // where to?
 }
 
 TEST_CASE("warnings are advice on stderr and in the JSON, and --quiet keeps them from stderr") {

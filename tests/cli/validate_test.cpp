@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "backend/core/error.hpp"
@@ -51,7 +52,7 @@ std::string result(double step_s, double compute_s, double peak, const std::vect
 }
 
 cli::Repeat repeat(double step_s) {
-  return {result(step_s, step_s / 2, 100, {3.0, 2.0}), step_s, 200, 250};
+  return {result(step_s, step_s / 2, 100, {3.0, 2.0}), step_s, 200, 250, 150};
 }
 
 }  // namespace
@@ -78,6 +79,37 @@ TEST_CASE("validation has equal losses and peaks in both worlds, and a differenc
   CHECK(v["resident"]["ledger_bytes"] > 0);
   CHECK(v["resident"]["growth_bytes"] > 0);
   CHECK(v["tolerance"].is_null());
+}
+
+TEST_CASE(
+    "phases and kinds of kernels sum to the computing, and kernels are the same in both worlds") {
+  const Json v = result_of(validation({"--json", "--repeats", "1"}));
+  using Calls = std::map<std::string, double>;
+  std::map<std::string, Calls> calls;
+  for (const std::string world : {"simulated", "measured"}) {
+    const Json& result = v[world];
+    const double compute = result["time"]["compute_s"];
+    for (const char* table : {"phases_s", "classes_s"}) {
+      double sum = 0;
+      for (const auto& [name, time_s] : result["work"][table].items()) sum += time_s.get<double>();
+      CHECK(sum == near(compute, 1e-9));
+    }
+    for (const Json& row : result["work"]["kernels"])
+      calls[world][row["operation"].get<std::string>() + " " + row["kernel"].get<std::string>()] =
+          row["calls"];
+    for (const char* phase : {"forward", "backward", "optimizer"})
+      CHECK(v["work"]["phases"][phase][world + "_s"] == result["work"]["phases_s"][phase]);
+    CHECK(v["work"]["classes"]["gemm"][world + "_s"] == result["work"]["classes_s"]["gemm"]);
+  }
+  CHECK(calls["simulated"] == calls["measured"]);
+  const Json& backward = v["work"]["phases"]["backward"];
+  CHECK(backward["measured_s"] > v["work"]["phases"]["forward"]["measured_s"]);
+  CHECK(
+      backward["difference"].get<double>() ==
+      near(backward["simulated_s"].get<double>() / backward["measured_s"].get<double>() - 1, 1e-9));
+  CHECK(v["provenance"]["command"].get<std::string>().starts_with(
+      "orrery validate scenarios/mlp-ddp.yaml --world cpu --set platform.cluster=this-cpu"));
+  CHECK(v["pool"].is_null());  // no GPU
 }
 
 TEST_CASE("over throttled links both worlds move the same bytes and no step is too short") {
@@ -130,6 +162,7 @@ TEST_CASE("what validation cannot do is told by its exit code") {
   CHECK(orrery_with(validation({"--repeats", "0"})).exit == 2);
   CHECK(orrery_with(validation({"--tolerance", "much"})).exit == 2);
   CHECK(orrery_with(validation({"--world", "cuda"})).exit == 6);
+  CHECK(orrery_with(validation({"--profile"})).exit == 2);                  // for GPUs
   CHECK(orrery_with({"validate", "scenarios/quickstart.yaml"}).exit == 3);  // no text to learn from
 }
 
@@ -156,6 +189,7 @@ TEST_CASE("a repeat comes back from another process as it was") {
   CHECK(is.median_step_s == was.median_step_s);
   CHECK(is.ledger_bytes == was.ledger_bytes);
   CHECK(is.resident_growth == was.resident_growth);
+  CHECK(is.device_bytes == was.device_bytes);
 }
 
 TEST_CASE("a failure in another process keeps its category, and a death is told") {

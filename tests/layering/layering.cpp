@@ -50,15 +50,15 @@ const std::vector<Confined> confined_libraries{
      {"simgrid/", "xbt/", "xbt.h", "smpi/"},
      {"sim/simgrid/", "tests/simgrid/", "tests/bench/"}},
     {"CUDA",
-     {"cuda", "cublas", "cudnn", "curand", "cusparse", "cusolver", "nvml", "nvtx", "thrust/",
-      "cub/"},
+     {"cuda", "cublas", "cudnn", "cupti", "curand", "cusparse", "cusolver", "nvml", "nvtx",
+      "thrust/", "cub/"},
      {"backend/cuda/", "backend/transport/nccl", "tests/cuda/"}},
     {"NCCL", {"nccl"}, {"backend/cuda/", "backend/transport/nccl", "tests/cuda/"}},
     {"MPI", {"mpi.h", "mpi-ext.h"}, {"backend/transport/mpi"}},
     {"Eigen",
      {"Eigen/", "unsupported/Eigen/"},
      {"backend/cpu/", "calibration/", "algorithms/gossip/graph", "tests/cpu/", "tests/bench/"}},
-    {"pugixml", {"pugi"}, {"platforms/simgrid_xml"}},
+    {"pugixml", {"pugi"}, {"platforms/simgrid_xml", "tests/cli/page_test"}},
     {"yaml-cpp", {"yaml-cpp/"}, {"backend/core/", "tests/core/"}},
 };
 

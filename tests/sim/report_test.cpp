@@ -86,6 +86,22 @@ TEST_CASE("the parts of every step sum to its time, to the picosecond") {
   CHECK(report.ranks[1].steps.back().parts.bubble > Time{});  // it waits for its first stage
 }
 
+TEST_CASE("the table of kernels sums to the computing of the steps behind the first") {
+  Simulation simulation = training();
+  simulation.options.work_times = true;
+  const RunReport report = simulation.run(train);
+  for (std::size_t rank = 0; rank < report.ranks.size(); ++rank) {
+    const RankReport& told = report.ranks[rank];
+    REQUIRE(told.work.size() == 2);
+    const std::string block = "block" + std::to_string(rank);
+    CHECK(told.work[0] == WorkRow{block, "kernel", WorkClass::other, 40, told.work[0].time});
+    CHECK(told.work[1] == WorkRow{"kernel", "kernel", WorkClass::other, 4, told.work[1].time});
+    CHECK(told.work[0].time == Time(10 * told.work[1].time.picoseconds));
+    CHECK(told.work[0].time + told.work[1].time ==
+          told.steps.back().parts.compute - told.steps.front().parts.compute);
+  }
+}
+
 TEST_CASE("each part of the time is what the compute stream waited for") {
   Simulation simulation(2);
   simulation.machine.alpha = 0_us;

@@ -16,8 +16,9 @@ std::vector<std::string> library_folders() {
     for (std::string folder; std::getline(in, folder, ':');) folders.push_back(folder);
   }
   folders.emplace_back("");  // the system's list
-  for (const char* usual : {"/usr/local/cuda/lib64", "/usr/local/cuda/lib", "/opt/cuda/lib64",
-                            "/usr/lib/x86_64-linux-gnu"})
+  for (const char* usual :
+       {"/usr/local/cuda/lib64", "/usr/local/cuda/lib", "/usr/local/cuda/extras/CUPTI/lib64",
+        "/opt/cuda/lib64", "/usr/lib/x86_64-linux-gnu"})
     folders.emplace_back(usual);
   return folders;
 }
