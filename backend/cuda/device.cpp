@@ -135,22 +135,36 @@ void CudaDevice::wait_for(cudaStream_t stream) {
   events_.give_back(here);
 }
 
+// Calls each(offset, bytes, block) for parts of `bytes` that fit a block of pinned memory.
+template <class Each>
+void CudaDevice::by_blocks(std::size_t bytes, const Each& each) {
+  constexpr std::size_t most = std::size_t{4} << 20;
+  void* block = take_pinned(std::min(bytes, most));
+  for (std::size_t at = 0; at < bytes; at += most) each(at, std::min(most, bytes - at), block);
+  give_back_pinned(block);
+}
+
 void CudaDevice::read(const Operand& from, void* to) {
   if (from.storage->place == Place::host) return HostDevice::read(from, to);
   use_gpu(gpu_);
-  check(
-      cudaMemcpyAsync(to, view_of(from).data, size(from.bytes()), cudaMemcpyDeviceToHost, copies_),
-      "cudaMemcpyAsync");
-  wait_for(copies_);
+  const auto* data = static_cast<const std::byte*>(view_of(from).data);
+  by_blocks(size(from.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    parts_.options.copy(copies_, block, data + at, bytes);
+    wait_for(copies_);
+    std::memcpy(static_cast<std::byte*>(to) + at, block, bytes);
+  });
 }
 
 // On the home stream: the memory may have been given back by operations that still run there.
 void CudaDevice::write(const void* from, const Operand& to) {
   use_gpu(gpu_);
   const cudaStream_t home = streams_[to.storage->home]->handle();
-  check(cudaMemcpyAsync(view_of(to).data, from, size(to.bytes()), cudaMemcpyDefault, home),
-        "cudaMemcpyAsync");
-  wait_for(home);
+  auto* data = static_cast<std::byte*>(view_of(to).data);
+  by_blocks(size(to.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    std::memcpy(block, static_cast<const std::byte*>(from) + at, bytes);
+    parts_.options.copy(home, data + at, block, bytes);
+    wait_for(home);
+  });
 }
 
 // ---- Operations
@@ -233,9 +247,7 @@ void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& 
   issue(
       stream, Issued::Kind::compute, "copy",
       [&](cudaStream_t handle) {
-        check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
-                              cudaMemcpyDefault, handle),
-              "cudaMemcpyAsync");
+        parts_.options.copy(handle, view_of(to).data, view_of(from).data, size(from.bytes()));
       },
       working(WorkItem::copy()));
 }
@@ -249,9 +261,7 @@ void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const
   issue(
       stream, Issued::Kind::compute, "upload",
       [&](cudaStream_t handle) {
-        check(
-            cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault, handle),
-            "cudaMemcpyAsync");
+        parts_.options.copy(handle, view_of(to).data, staged, size(to.bytes()));
       },
       working(WorkItem::upload()));
   pinned_.give_back(staged, to.bytes(), max_streams + 1, Place::host,

@@ -92,6 +92,8 @@ class CudaDevice final : public host::HostDevice {
   void end_step(std::int64_t step, Time at);
   void account_exposed(std::uint32_t other, Time from, Time to);
   void wait_for(cudaStream_t stream);
+  template <class Each>
+  void by_blocks(std::size_t bytes, const Each& each);
 
   CudaParts& parts_;
   const int gpu_;

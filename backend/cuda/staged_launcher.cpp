@@ -12,8 +12,9 @@ namespace {
 
 class StagedLauncher final : public Launcher {
  public:
-  StagedLauncher(const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed)
-      : on_host_(make_host_launcher(bodies, std::move(failed))) {}
+  StagedLauncher(const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed,
+                 Copy copy)
+      : on_host_(make_host_launcher(bodies, std::move(failed))), copy_(std::move(copy)) {}
 
   // Operands that are only written go to the host too: a kernel may leave a part of them alone.
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
@@ -25,12 +26,12 @@ class StagedLauncher final : public Launcher {
       const std::size_t bytes = size(views[i]);
       on_host[i].data = take_pinned(bytes);
       staged->taken.push_back(on_host[i].data);
-      copy(on_host[i].data, views[i].data, bytes, stream);
+      copy_(stream, on_host[i].data, views[i].data, bytes);
     }
     on_host_->launch(stream, kernel, {on_host.data(), views.size()});
     for (std::size_t i = 0; i < views.size(); ++i)
       if (views[i].data != nullptr && role_of(kernel.roles, i) != Role::read)
-        copy(views[i].data, on_host[i].data, size(views[i]), stream);
+        copy_(stream, views[i].data, on_host[i].data, size(views[i]));
     check(cudaLaunchHostFunc(stream, give_back, staged.get()), "cudaLaunchHostFunc");
     staged.release();  // `give_back` owns it
   }
@@ -47,18 +48,21 @@ class StagedLauncher final : public Launcher {
     return std::max<std::size_t>(
         static_cast<std::size_t>(bytes_of(view.elements, view.dtype).value), 1);
   }
-  static void copy(void* to, const void* from, std::size_t bytes, CUstream_st* stream) {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
-  }
 
   std::unique_ptr<Launcher> on_host_;
+  Copy copy_;
 };
 
 }  // namespace
 
+void copy_async(CUstream_st* stream, void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
+}
+
 std::unique_ptr<Launcher> make_staged_launcher(const KernelBodies& bodies,
-                                               std::function<void(std::exception_ptr)> failed) {
-  return std::make_unique<StagedLauncher>(bodies, std::move(failed));
+                                               std::function<void(std::exception_ptr)> failed,
+                                               Copy copy) {
+  return std::make_unique<StagedLauncher>(bodies, std::move(failed), std::move(copy));
 }
 
 }  // namespace orrery::cuda

@@ -102,6 +102,16 @@ TEST_CASE("streams whose queues are full change no bits") {
   check_as_on_cpu(case_of(2, 2), on_one_gpu());
 }
 
+TEST_CASE("ranks on one GPU do not wait for each other's copies on its engine") {
+  cuda_double::queue_copies(true);
+  cuda::CudaOptions options = on_one_gpu();
+  options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_staged_launcher(cpu_bodies(), std::move(failed), copy_by_kernel);
+  };
+  options.patience = Seconds(10);
+  for (const int ranks : {2, 4}) check_as_on_cpu("{name: fsdp}", ranks, options);
+}
+
 TEST_CASE("one GPU gives any number of ranks the bits of the CPU's threads") {
   check_as_on_cpu(case_of(4, 1), on_one_gpu());
   check_as_on_cpu(case_of(1, 4), on_one_gpu());

@@ -30,12 +30,13 @@ inline bool gpu_here() {
   return false;
 }
 
-inline cuda::CudaOptions on_gpus() {
+inline cuda::CudaOptions on_gpus(const cuda::Copy& copy = cuda::copy_async) {
   cuda::CudaOptions options;
+  options.copy = copy;
   options.gpu = [](int rank) { return rank; };
   options.patience = Seconds(20);
-  options.launcher = [](int gpu, std::function<void(std::exception_ptr)> failed) {
-    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed));
+  options.launcher = [copy](int gpu, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed), copy);
   };
   options.transport = [store = std::make_shared<transport::LocalStore>()](
                           int rank, transport::Waiting waiting) {
@@ -46,7 +47,7 @@ inline cuda::CudaOptions on_gpus() {
 
 // All ranks on the first GPU.
 inline cuda::CudaOptions on_one_gpu() {
-  cuda::CudaOptions options = on_gpus();
+  cuda::CudaOptions options = on_gpus(cuda::copy_by_kernel);
   options.gpu = [](int) { return 0; };
   options.transport = [hub = std::make_shared<std::optional<cuda::LocalHub>>()](
                           int rank, transport::Waiting) {

@@ -14,8 +14,9 @@ namespace {
 
 class GpuLauncher final : public Launcher {
  public:
-  GpuLauncher(int gpu, const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed)
-      : others_(make_staged_launcher(bodies, std::move(failed))) {
+  GpuLauncher(int gpu, const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed,
+              Copy copy)
+      : others_(make_staged_launcher(bodies, std::move(failed), std::move(copy))) {
     use_gpu(gpu);
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, gpu), "cudaDeviceGetDefaultMemPool");
@@ -164,8 +165,9 @@ std::string dnn_version() {
 }
 
 std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
-                                            std::function<void(std::exception_ptr)> failed) {
-  return std::make_unique<GpuLauncher>(gpu, bodies, std::move(failed));
+                                            std::function<void(std::exception_ptr)> failed,
+                                            Copy copy) {
+  return std::make_unique<GpuLauncher>(gpu, bodies, std::move(failed), std::move(copy));
 }
 
 }  // namespace orrery::cuda

@@ -32,6 +32,9 @@ void set_gpus(int count);
 
 // How much a stream holds that it has not begun, for the next call on; no limit at first.
 void set_queue_depth(std::size_t depth);
+// Whether copies of all streams of a GPU wait for each other in the order in which they were
+// enqueued, as on one copy engine, for the next call on; not at first.
+void queue_copies(bool queue);
 // Streams so far that were destroyed with something still on them.
 int streams_destroyed_busy();
 // The most streams that there were at once since the last call.

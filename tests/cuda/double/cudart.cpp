@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -29,6 +30,7 @@ using Instant = std::chrono::steady_clock::time_point;
 std::atomic<int> gpus{8};
 std::atomic<std::size_t> queue_depth{~std::size_t{0}};
 std::atomic<int> destroyed_busy{0};
+std::atomic<bool> copies_queue{false};
 std::size_t most_at_once = 0;  // streams; guarded by streams_mutex
 thread_local int current_gpu = 0;
 
@@ -180,6 +182,33 @@ std::vector<std::shared_ptr<CUstream_st>> streams_of(int gpu) {
   return found;
 }
 
+// The copy engine of a GPU: one queue for copies of all streams. Those wait for each other in the
+// order in which they were enqueued, while ranks share GPUs.
+class CopyEngine {
+ public:
+  std::function<void()> turn(std::function<void()> copy) {
+    if (!copies_queue) return copy;
+    const std::lock_guard lock(mutex_);
+    return [this, copy = std::move(copy), mine = enqueued_++] {
+      std::unique_lock waiting(mutex_);
+      changed_.wait(waiting, [&] { return done_ == mine; });
+      copy();
+      ++done_;
+      changed_.notify_all();
+    };
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t enqueued_ = 0, done_ = 0;
+};
+
+CopyEngine& engine_of(int gpu) {
+  static std::array<CopyEngine, 64> engines;
+  return engines.at(static_cast<std::size_t>(gpu));
+}
+
 // What cudaFree, cudaFreeHost and cudaHostAlloc do before anything else.
 void await_all_streams() {
   for (const auto& stream : streams_of(current_gpu)) stream->await();
@@ -192,6 +221,7 @@ namespace orrery::cuda_double {
 void set_gpus(int count) { gpus = count; }
 void set_queue_depth(std::size_t depth) { queue_depth = depth; }
 int streams_destroyed_busy() { return destroyed_busy; }
+void queue_copies(bool queue) { copies_queue = queue; }
 std::size_t most_streams() {
   const std::lock_guard lock(streams_mutex);
   return std::exchange(most_at_once, streams.size());
@@ -377,7 +407,7 @@ cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
-  stream->append([=] { std::memmove(to, from, bytes); });
+  stream->append(engine_of(stream->gpu).turn([=] { std::memmove(to, from, bytes); }));
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
