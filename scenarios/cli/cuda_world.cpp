@@ -50,6 +50,7 @@ CudaSupport cuda_support() {
   if (const std::string version = cuda::driver_version(); !version.empty())
     support.driver = version;
   if (const std::string version = cuda::nccl_version(); !version.empty()) support.nccl = version;
+  if (const std::string version = cuda::dnn_version(); !version.empty()) support.cudnn = version;
   support.missing = one_of_several();
   if (support.missing.empty()) support.missing = cuda::why_no_gpu();
   for (int gpu = 0; gpu < cuda::gpu_count(); ++gpu) support.gpus.push_back(cuda::gpu_name(gpu));
@@ -64,6 +65,7 @@ GpuFacts gpu_facts_here() {
   facts.device = support.gpus.front();
   facts.driver = "CUDA " + support.driver.value_or("unknown");
   if (support.nccl) facts.driver += ", NCCL " + *support.nccl;
+  if (support.cudnn) facts.driver += ", cuDNN " + *support.cudnn;
   facts.gpus = static_cast<int>(support.gpus.size());
   facts.multiprocessors = cuda::multiprocessors_of(0);
   facts.memory = cuda::memory_of(0);
@@ -107,8 +109,9 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<
 
 CudaSupport cuda_support() {
   return {
-      "this build has no CUDA world: CUDA's compiler or nccl.h was not found, or CUDA was switched "
-      "off, when it was made",
+      "this build has no CUDA world: CUDA's compiler, nccl.h or cudnn.h was not found, or CUDA "
+      "was switched off, when it was made",
+      {},
       {},
       {},
       {}};

@@ -16,6 +16,7 @@ struct CudaSupport {
   std::string missing;  // what keeps `--world cuda` from running here; "" when nothing
   std::optional<std::string> driver;  // "13.0": the driver's CUDA
   std::optional<std::string> nccl;    // "2.28"
+  std::optional<std::string> cudnn;   // "9.19"
   std::vector<std::string> gpus;      // "NVIDIA H200 (sm_90)"
 };
 CudaSupport cuda_support();

@@ -85,6 +85,7 @@ int doctor(const Arguments& arguments) {
   j["cuda_missing"] = cuda.missing.empty() ? Json(nullptr) : Json(cuda.missing);
   j["gpus"] = cuda.gpus;
   j["nccl"] = cuda.nccl ? Json(*cuda.nccl) : Json(nullptr);
+  j["cudnn"] = cuda.cudnn ? Json(*cuda.cudnn) : Json(nullptr);
   j["mpi"] = nullptr;
   j["simgrid"] = sim::simgrid_version();
   j["cpu"] = cpu_name();

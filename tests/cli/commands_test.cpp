@@ -144,8 +144,8 @@ TEST_CASE("a platform is explained by its numbers, each with its source") {
 
 TEST_CASE("`doctor` tells versions and limits") {
   const Json j = orrery_with({"doctor", "--json"}).json<Json>();
-  for (const char* key : {"version", "build", "cuda", "cuda_missing", "gpus", "nccl", "mpi",
-                          "simgrid", "cpu", "cpu_threads", "memory_bytes", "stack_limit",
+  for (const char* key : {"version", "build", "cuda", "cuda_missing", "gpus", "nccl", "cudnn",
+                          "mpi", "simgrid", "cpu", "cpu_threads", "memory_bytes", "stack_limit",
                           "max_map_count", "max_processes", "max_threads", "data", "advice"})
     CHECK_MESSAGE(j.contains(key), key);
   CHECK(j["cpu_threads"] > 0);

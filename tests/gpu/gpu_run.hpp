@@ -141,12 +141,12 @@ inline bool writes_in_part(const Kernel& kernel) {
 // Each number of the GPU's within `error` of the CPU's, relative to the largest in its operand or
 // to 1, whichever is more; what the CPU leaves as it is, too.
 inline void check_kernel(const Kernel& kernel, const std::vector<OperandCase>& operands,
-                         double error) {
+                         double error, cuda::CudaOptions gpus = on_gpus()) {
   WorldOptions options;
   options.real_values = true;
   options.bodies = &cpu_bodies();
   const auto cpu = after(*make_cpu_world(options), kernel, operands);
-  const auto gpu = after(*cuda::make_cuda_world(options, on_gpus()), kernel, operands);
+  const auto gpu = after(*cuda::make_cuda_world(options, std::move(gpus)), kernel, operands);
   CAPTURE(std::string(kernel.label));
   CAPTURE(std::string(name(kernel.dtype)));
   for (std::size_t i = 0; i < operands.size(); ++i) {

@@ -149,11 +149,12 @@ TEST_CASE("GPU: optimizer steps, with and without momentum, masters and a scale"
   });
 }
 
+// Of sizes that are no multiple of 8, which our kernel computes in each type; cuDNN has none.
 TEST_CASE("GPU: attention, forward and backward, for every part of keys and queries") {
   in_each_type([](Dtype t) {
     const std::int64_t batch = 2, heads = 4, kv = 2, sequence = 70,
                        statistic = t == Dtype::fp32 ? 1 : 2;
-    for (const std::int64_t size : {16, 64, 80, 128, 256})
+    for (const std::int64_t size : {12, 68, 132, 252})
       for (const AttentionPart which : {AttentionPart::full, AttentionPart::causal,
                                         AttentionPart::early_keys, AttentionPart::late_queries}) {
         const std::int64_t q = batch * sequence * heads * size, k = batch * sequence * kv * size;

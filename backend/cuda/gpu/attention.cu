@@ -4,7 +4,8 @@
 // A warp has one row: a query where gradients of queries are wanted, a key where those of keys and
 // values are. Rows of the other side come through shared memory, 32 at a time, one per lane for the
 // products along a head. Sums have one order and there are no atomics, so bits repeat. Products are
-// fp32, not on tensor cores: right, but an order of magnitude from the fastest kernels.
+// fp32, not on tensor cores: what cuDNN does instead where it can (dnn.hpp) is an order of
+// magnitude faster.
 #include "backend/cuda/gpu/device.cuh"
 #include "backend/cuda/gpu/kernels.hpp"
 
@@ -264,6 +265,17 @@ __global__ void key_gradient_kernel(Shape s, Heads<const T> d_out, Heads<const T
     }
 }
 
+template <class T>
+__global__ void split_kernel(std::int64_t rows, const float* from, T* to) {
+  for (std::int64_t i = first_index(); i < rows; i += all_threads())
+    store_statistic(to, i, from[i]);
+}
+template <class T>
+__global__ void join_kernel(std::int64_t rows, const T* from, float* to) {
+  for (std::int64_t i = first_index(); i < rows; i += all_threads())
+    to[i] = load_statistic(from, i);
+}
+
 // Q, K, V or their gradients: three operands from `first` on, or one that holds all.
 template <class T>
 struct Projections {
@@ -336,6 +348,24 @@ bool attention_backward(cudaStream_t stream, const Kernel& kernel, Views views) 
     key_gradient_kernel<T><<<keys, threads, allow_shared(key_gradient_kernel<T>, s.size), stream>>>(
         s, d_out, in.q, in.k, in.v, statistics, delta.get(), gradients.k, gradients.v);
     launched("attention_backward");
+  });
+}
+
+void split_statistics(cudaStream_t stream, Dtype dtype, std::int64_t rows, const float* from,
+                      void* to) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    split_kernel<<<blocks(rows), threads, 0, stream>>>(rows, from, static_cast<T*>(to));
+    launched("split_statistics");
+  });
+}
+
+void join_statistics(cudaStream_t stream, Dtype dtype, std::int64_t rows, const void* from,
+                     float* to) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    join_kernel<<<blocks(rows), threads, 0, stream>>>(rows, static_cast<const T*>(from), to);
+    launched("join_statistics");
   });
 }
 

@@ -3,6 +3,8 @@
 #include <nccl.h>
 
 #include "backend/cuda/gpu/blas.hpp"
+#include "backend/cuda/gpu/dnn.hpp"
+#include "backend/cuda/gpu/dnn_graph.hpp"
 #include "backend/cuda/gpu/kernels.hpp"
 #include "backend/cuda/runtime.hpp"
 
@@ -85,15 +87,17 @@ class GpuLauncher final : public Launcher {
       case Op::adamw:
         return adamw(stream, kernel, views);
       case Op::attention:
-        return attention(stream, kernel, views);
+        return dnn_.attention(stream, kernel, views) || attention(stream, kernel, views);
       case Op::attention_backward:
-        return attention_backward(stream, kernel, views);
+        return dnn_.attention_backward(stream, kernel, views) ||
+               attention_backward(stream, kernel, views);
       default:
         return false;
     }
   }
 
   Blas blas_;
+  Dnn dnn_;
   std::unique_ptr<Launcher> others_;
 };
 
@@ -147,6 +151,14 @@ std::string nccl_version() {
   try {
     int coded = 0;
     return ncclGetVersion(&coded) == ncclSuccess ? version(coded, 10000, 100) : "";
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+std::string dnn_version() {
+  try {
+    return version(static_cast<int>(dnn::Functions().cudnnGetVersion()), 10000, 100);
   } catch (const Error&) {
     return "";
   }

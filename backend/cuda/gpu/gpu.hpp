@@ -18,12 +18,14 @@ std::string why_no_gpu();
 std::string gpu_name(int gpu);  // with its compute capability
 std::int64_t multiprocessors_of(int gpu);
 Bytes memory_of(int gpu);
-// Versions "13.0" of the driver's CUDA and of NCCL; "" where they are not found.
+// Versions "13.0" of the driver's CUDA, of NCCL and of cuDNN; "" where they are not found, or cuDNN
+// is too old.
 std::string driver_version();
 std::string nccl_version();
+std::string dnn_version();
 
-// Kernels of this folder and cuBLASLt; the bodies, on copies in pinned memory, where there is no
-// kernel; `copy` makes these. Memory pools keep what is freed.
+// Kernels of this folder, cuBLASLt and cuDNN; the bodies, on copies in pinned memory, where there is
+// no kernel; `copy` makes these. Memory pools keep what is freed.
 std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
                                             std::function<void(std::exception_ptr)> failed,
                                             Copy copy = copy_async);

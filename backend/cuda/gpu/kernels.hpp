@@ -42,5 +42,8 @@ bool adamw(cudaStream_t, const Kernel&, Views);
 // attention.cu
 bool attention(cudaStream_t, const Kernel&, Views);
 bool attention_backward(cudaStream_t, const Kernel&, Views);
+// Statistics of attention in 16 bits from single fp32 numbers, and to them.
+void split_statistics(cudaStream_t, Dtype, std::int64_t rows, const float* from, void* to);
+void join_statistics(cudaStream_t, Dtype, std::int64_t rows, const void* from, float* to);
 
 }  // namespace orrery::cuda
