@@ -20,6 +20,7 @@
 #include "backend/flow.hpp"
 #include "backend/ledger.hpp"
 #include "backend/prepared.hpp"
+#include "backend/work_times.hpp"
 
 namespace orrery {
 
@@ -62,6 +63,7 @@ struct RankReport {
   Flops matrix_flops{0};
   std::map<std::int64_t, double> losses;
   std::uint64_t operations = 0;
+  std::vector<WorkRow> work;  // empty: not kept
 };
 
 // Reports by rank. Ranks of which one was simulated for all share its report.
@@ -101,13 +103,20 @@ class RankReports {
   std::vector<std::uint32_t> report_of_;  // by rank
 };
 
+// The most that allocators of device memory held at once, in all.
+struct PoolUse {
+  Bytes used;      // by tensors and scratch
+  Bytes reserved;  // from the device
+};
+
 struct RunReport {
   RankReports ranks;
   std::vector<DecisionLog> decisions;  // when recorded; by rank, then by service
   Time end;                            // of the last operation
   std::uint64_t activities = 0;        // operations completed, over all ranks
   std::uint64_t flows = 0;             // contended transfers (sim)
-  Bytes arena_high_water;  // cpu: most that a rank's arena held at once, by its own count
+  Bytes arena_high_water;       // cpu: most that a rank's arena held at once, by its own count
+  std::optional<PoolUse> pool;  // cuda
 };
 
 // State that the ranks of a world share. Made by the world; `Rank` uses it.

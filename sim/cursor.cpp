@@ -158,6 +158,7 @@ Transfer& SimCursor::meet(const Entry& head) {
 void SimCursor::fill_report(RankReport& report) {
   report = recording_.report;
   report.steps = std::move(steps_);
+  if (work_ != nullptr) report.work = work_->rows();
   for (std::size_t i = 0; i < places_.size(); ++i) {
     ChannelUse& use = report.channels[recording_.report_rows[i]].use;
     use.busy += places_[i].busy;

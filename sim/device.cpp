@@ -146,6 +146,7 @@ void SimDevice::mark_step(std::uint32_t stream, std::int64_t step) {
 
 void SimDevice::fill_report(RankReport& report) {
   report.steps = std::move(steps_);
+  if (work_ != nullptr) report.work = work_->rows();
   for (std::size_t i = 0; i < places_.size(); ++i) {
     ChannelUse& use = uses_[i].first->use(uses_[i].second);
     use.busy += places_[i].busy;

@@ -34,6 +34,7 @@ SimRank::SimRank(Core& core, std::uint32_t id)
   flows_.push_back(std::make_unique<HostFlow>());
   flows_[0]->rank = this;
   flows_[0]->name = "main";
+  if (core.options.work_times) work_ = std::make_unique<WorkTimes>();
 }
 
 // ---- Streams
@@ -148,6 +149,7 @@ void SimRank::note_step(StreamState& stream, std::int64_t step, Time at) {
   const auto place = static_cast<std::size_t>(step);
   if (place >= steps_.size()) steps_.resize(place + 1);
   steps_[place] = {at, time_parts(at)};
+  if (work_ != nullptr) work_->step_ended();
 }
 
 TimeParts SimRank::time_parts(Time at) const {

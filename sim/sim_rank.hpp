@@ -80,6 +80,7 @@ class alignas(64) SimRank {
   bool ended() const { return flows_[0]->ended; }
   Time launch_cost() const { return costs_.launch; }
   TimeAccount& account() { return account_; }  // of the compute stream
+  WorkTimes& work() { return *work_; }         // of it, with SimOptions::work_times
 
   // For the streams, in phase 1.
   virtual void reconsider() = 0;  // wakes the flows that can go on
@@ -128,6 +129,7 @@ class alignas(64) SimRank {
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
   std::vector<StepMark> steps_;
+  std::unique_ptr<WorkTimes> work_;  // null: not kept
 
  private:
   TimeParts time_parts(Time at) const;

@@ -345,7 +345,24 @@ void Streams::account_operation(StreamState& stream, const Entry& entry, Time en
   Time computed = end - stream.device->account().until();
   if (core_.options.host_clock && entry.kind() == EntryKind::sequence)
     computed = std::min(computed, computing(stream, entry));
+  if (core_.options.work_times) note_work(stream, entry, computed);
   stream.device->account().computed(computed, end);
+}
+
+void Streams::note_work(const StreamState& stream, const Entry& entry, Time computed) const {
+  WorkTimes& work = stream.device->work();
+  switch (entry.kind()) {
+    case EntryKind::kernel:
+      return work.add(WorkItem::of(*entry.pointer<const PreparedKernel>()), computed);
+    case EntryKind::sequence:
+      return work.add(WorkItem::of(*entry.pointer<const Sequence>()), computed);
+    case EntryKind::copy:
+      return work.add(WorkItem::copy(), computed);
+    case EntryKind::upload:
+      return work.add(WorkItem::upload(), computed);
+    default:
+      return;
+  }
 }
 
 // Looks at the entry only where it must: it is a miss of its own.

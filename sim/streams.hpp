@@ -68,6 +68,7 @@ class Streams {
   Time begin_run(StreamState& stream, Time end);
   Time foreseen_end(StreamState& stream, const Entry& entry, std::uint64_t ordinal, Time at) const;
   void account_operation(StreamState& stream, const Entry& entry, Time end) const;
+  void note_work(const StreamState& stream, const Entry& entry, Time computed) const;
   void end_operation(StreamState& stream);
   void end_fence(StreamState& stream);
   static void pop(StreamState& stream);

@@ -52,6 +52,7 @@ struct SimOptions {
   // Filled with the bytes that communications put on each link of the machine, where not null.
   std::vector<double>* link_bytes = nullptr;
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world
+  bool work_times = false;     // RankReport::work is filled, which costs a look-up per operation
 };
 
 // Whether some transfers are flows that share the machine's links.

@@ -87,11 +87,15 @@ struct Time {
 };
 constexpr Time time_never{~std::uint64_t{0}};
 
-// Nearest picosecond; negative and non-finite inputs are the caller's error and give 0.
+// Error{invalid_program}: what engine time cannot count.
+[[noreturn]] void refuse_duration(Seconds);
+
+// Nearest picosecond. Negative inputs are the caller's error and give 0; from 208 days on, endless
+// ones too, Error{invalid_program}.
 inline Time to_time(Seconds s) {
-  return s.value > 0 && s.value < 1.8e7
-             ? Time(static_cast<std::uint64_t>(std::llround(s.value * 1e12)))
-             : Time{};
+  if (!(s.value > 0)) return Time{};
+  if (s.value >= 1.8e7) refuse_duration(s);
+  return Time(static_cast<std::uint64_t>(std::round(s.value * 1e12)));
 }
 
 }  // namespace orrery

@@ -112,7 +112,14 @@ void CpuDevice::mark_step(std::uint32_t stream, std::int64_t step) {
 }
 
 void CpuDevice::step_ended(std::int64_t step, Time at) {
-  note_step(step, {at, stream(compute_stream()).parts()});
+  StreamWorker& compute = stream(compute_stream());
+  note_step(step, {at, compute.parts()});
+  compute.note_step();
+}
+
+std::vector<WorkRow> CpuDevice::work() const {
+  if (stream_count() == 0) return {};
+  return stream(compute_stream()).work();
 }
 
 void CpuDevice::stream_moved(std::uint32_t) {

@@ -49,6 +49,7 @@ class CpuDevice final : public host::HostDevice {
   Traffic traffic(std::uint32_t index) const override { return stream(index).traffic(); }
   const ChannelUses& uses(std::uint32_t index) const override { return stream(index).uses(); }
   Time stream_end(std::uint32_t index) const override { return stream(index).last_end(); }
+  std::vector<WorkRow> work() const override;
   void watch(Event event) override { stream(event.stream).watch(event.ordinal); }
   std::exception_ptr failure_by(Event event) const override {
     return stream(event.stream).failure_by(event.ordinal);
@@ -59,6 +60,7 @@ class CpuDevice final : public host::HostDevice {
   const KernelBodies& bodies() const { return parts_.bodies; }
   StreamWorker& stream(std::uint32_t index) const { return *streams_[index]; }
   std::mutex& racy_mutex() { return racy_mutex_; }
+  bool is_compute(std::uint32_t index) const { return index == compute_stream(); }
   void step_ended(std::int64_t step, Time at);
   // What of [from, to], in which stream `index` communicated, the compute stream waited for it.
   Time exposed(std::uint32_t index, Instant from, Instant to) const;

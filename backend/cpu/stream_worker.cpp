@@ -226,13 +226,47 @@ void StreamWorker::execute(Operation& operation) {
     case Operation::Kind::communicate:
       communicate(operation);
       break;
-    default:
+    default: {
+      const Instant began = mark_;
+      kernel_ends_.clear();
       compute(operation);
+      spend(Part::compute);
+      if (device_.is_compute(index_)) note_work(operation, began);
       if (operation.kind == Operation::Kind::upload) delete operation.values;
       operation.values = nullptr;
-      spend(Part::compute);
+    }
   }
   pass(operation.ordinal);
+}
+
+// The operation that took from `began` to now. What a sequence's last kernel did not take itself is
+// counted with it, so that all sum to the parts.
+void StreamWorker::note_work(const Operation& operation, Instant began) {
+  const std::lock_guard lock(work_mutex_);
+  const Time all(picoseconds(began, mark_));
+  switch (operation.kind) {
+    case Operation::Kind::kernel:
+      return work_.add(WorkItem::of(*operation.kernel), all);
+    case Operation::Kind::copy:
+      return work_.add(WorkItem::copy(), all);
+    case Operation::Kind::upload:
+      return work_.add(WorkItem::upload(), all);
+    default:
+      break;
+  }
+  const Sequence& sequence = *operation.sequence;
+  if (kernel_ends_.size() != sequence.steps().size())  // it failed
+    return work_.add(WorkItem::of(sequence), all);
+  if (!kernel_ends_.empty()) kernel_ends_.back() = mark_;
+  for (std::size_t step = 0; step < kernel_ends_.size(); ++step) {
+    work_.add(WorkItem::of(sequence, step), Time(picoseconds(began, kernel_ends_[step])));
+    began = kernel_ends_[step];
+  }
+}
+
+void StreamWorker::note_step() {
+  const std::lock_guard lock(work_mutex_);
+  work_.step_ended();
 }
 
 void StreamWorker::pass(std::uint64_t ordinal) {
@@ -269,7 +303,7 @@ void StreamWorker::compute(const Operation& operation) {
   }
 }
 
-void StreamWorker::run_body(const Operation& operation, std::span<const View> views) const {
+void StreamWorker::run_body(const Operation& operation, std::span<const View> views) {
   switch (operation.kind) {
     case Operation::Kind::kernel:
       return run_kernel(device_.bodies(), operation.kernel->kernel, views);
@@ -286,9 +320,10 @@ void StreamWorker::run_body(const Operation& operation, std::span<const View> vi
   }
 }
 
-void StreamWorker::run_sequence(const Sequence& sequence, std::span<const View> slots) const {
+void StreamWorker::run_sequence(const Sequence& sequence, std::span<const View> slots) {
   for_each_step(sequence, slots, [this](const Kernel& kernel, std::span<const View> views) {
     run_kernel(device_.bodies(), kernel, views);
+    kernel_ends_.push_back(std::chrono::steady_clock::now());
   });
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -40,6 +41,7 @@ class StreamWorker final : public Entity {
   std::uint64_t passed() const { return passed_.load(std::memory_order_seq_cst); }
   Traffic traffic() const { return traffic_.load(std::memory_order_relaxed); }
   TimeParts parts() const;
+  void note_step();  // a step of the rank has ended
 
   // With the world's lock.
   // The stream will tell its device when it has passed `ordinal`; then look at passed() once more.
@@ -51,6 +53,7 @@ class StreamWorker final : public Entity {
   // After stop().
   const ChannelUses& uses() const { return uses_; }
   Time last_end() const { return last_end_; }
+  std::vector<WorkRow> work() const { return work_.rows(); }
 
   std::string who() const override;
   std::string blocked_in() const override;
@@ -61,8 +64,9 @@ class StreamWorker final : public Entity {
   Operation* await();
   void execute(Operation& operation);
   void compute(const Operation& operation);
-  void run_body(const Operation& operation, std::span<const View> views) const;
-  void run_sequence(const Sequence& sequence, std::span<const View> views) const;
+  void run_body(const Operation& operation, std::span<const View> views);
+  void run_sequence(const Sequence& sequence, std::span<const View> views);
+  void note_work(const Operation& operation, Instant began);
   void fence(const Operation& operation);
   void communicate(const Operation& operation);
   void pass(std::uint64_t ordinal);
@@ -88,7 +92,10 @@ class StreamWorker final : public Entity {
   std::atomic<std::uint64_t> watched_{never};
   std::atomic<Traffic> traffic_{Traffic::none};
   std::array<std::atomic<std::uint64_t>, part_count> parts_{};
-  Instant mark_;  // up to here the time has been spent
+  Instant mark_;                      // up to here the time has been spent
+  std::mutex work_mutex_;             // steps may end on another stream
+  WorkTimes work_;                    // guarded by it
+  std::vector<Instant> kernel_ends_;  // of the sequence that ran last
   Time last_end_;
   ChannelUses uses_;
   std::thread thread_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cuda/pinned.hpp"
 #include "backend/host/operands.hpp"
 #include "backend/rank.hpp"
 
@@ -15,13 +16,7 @@ using host::view_of;
 
 namespace {
 
-const host::Arena::Source pinned_memory{[](std::size_t bytes) {
-                                          void* data = nullptr;
-                                          check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable),
-                                                "cudaHostAlloc");
-                                          return data;
-                                        },
-                                        [](void* data) { cudaFreeHost(data); }, false};
+const host::Arena::Source pinned_memory{take_pinned, give_back_pinned, false};
 
 std::size_t size(Bytes bytes) { return static_cast<std::size_t>(bytes.value); }
 
@@ -63,6 +58,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
       pinned_([this](Event event) { return passed(event.stream) >= event.ordinal; },
               pinned_memory) {
   use_gpu(gpu_);
+  reserve_pinned_memory();
   const auto failed = [this](std::exception_ptr failure) {
     const std::exception_ptr named =
         host::with_context(failure, {{"rank", std::to_string(this->rank())}});
@@ -86,7 +82,7 @@ CudaDevice::CudaDevice(host::Shared& shared, CudaParts& parts, int rank)
 }
 
 CudaDevice::~CudaDevice() {
-  use_gpu(gpu_);
+  try_gpu(gpu_);
   transport_->abort();
   for (auto& stream : streams_) stream.reset();
   transport_.reset();
@@ -139,25 +135,49 @@ void CudaDevice::wait_for(cudaStream_t stream) {
   events_.give_back(here);
 }
 
+// Calls each(offset, bytes, block) for parts of `bytes` that fit a block of pinned memory.
+template <class Each>
+void CudaDevice::by_blocks(std::size_t bytes, const Each& each) {
+  constexpr std::size_t most = std::size_t{4} << 20;
+  void* block = take_pinned(std::min(bytes, most));
+  for (std::size_t at = 0; at < bytes; at += most) each(at, std::min(most, bytes - at), block);
+  give_back_pinned(block);
+}
+
 void CudaDevice::read(const Operand& from, void* to) {
   if (from.storage->place == Place::host) return HostDevice::read(from, to);
   use_gpu(gpu_);
-  check(
-      cudaMemcpyAsync(to, view_of(from).data, size(from.bytes()), cudaMemcpyDeviceToHost, copies_),
-      "cudaMemcpyAsync");
-  wait_for(copies_);
+  const auto* data = static_cast<const std::byte*>(view_of(from).data);
+  by_blocks(size(from.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    parts_.options.copy(copies_, block, data + at, bytes);
+    wait_for(copies_);
+    std::memcpy(static_cast<std::byte*>(to) + at, block, bytes);
+  });
 }
 
 // On the home stream: the memory may have been given back by operations that still run there.
 void CudaDevice::write(const void* from, const Operand& to) {
   use_gpu(gpu_);
   const cudaStream_t home = streams_[to.storage->home]->handle();
-  check(cudaMemcpyAsync(view_of(to).data, from, size(to.bytes()), cudaMemcpyDefault, home),
-        "cudaMemcpyAsync");
-  wait_for(home);
+  auto* data = static_cast<std::byte*>(view_of(to).data);
+  by_blocks(size(to.bytes()), [&](std::size_t at, std::size_t bytes, void* block) {
+    std::memcpy(block, static_cast<const std::byte*>(from) + at, bytes);
+    parts_.options.copy(home, data + at, block, bytes);
+    wait_for(home);
+  });
 }
 
 // ---- Operations
+
+namespace {
+
+Issued working(const WorkItem& item) {
+  Issued more;
+  more.work = item;
+  return more;
+}
+
+}  // namespace
 
 template <class Enqueue>
 void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label,
@@ -178,6 +198,7 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
     const std::lock_guard lock(mutex_);
     operation = &stream.open(kind, begin, end);
     operation->label = label;
+    operation->work = more.work;
     operation->site = more.site;
     operation->channel = more.channel;
     operation->collective = more.collective;
@@ -199,28 +220,36 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
 void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
                         std::span<const Operand> operands, std::uint32_t) {
   const auto views = views_of(operands);
-  issue(stream, Issued::Kind::compute, kernel.kernel.label, [&](cudaStream_t handle) {
-    launcher_for(*streams_[stream]).launch(handle, kernel.kernel, {views.data(), operands.size()});
-  });
+  issue(
+      stream, Issued::Kind::compute, kernel.kernel.label,
+      [&](cudaStream_t handle) {
+        launcher_for(*streams_[stream])
+            .launch(handle, kernel.kernel, {views.data(), operands.size()});
+      },
+      working(WorkItem::of(kernel)));
 }
 
 void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
                         std::span<const Operand> operands) {
   const auto slots = views_of(operands);
-  issue(stream, Issued::Kind::compute, sequence.name().c_str(), [&](cudaStream_t handle) {
-    host::for_each_step(sequence, {slots.data(), operands.size()},
-                        [&](const Kernel& kernel, std::span<const View> views) {
-                          launcher_for(*streams_[stream]).launch(handle, kernel, views);
-                        });
-  });
+  issue(
+      stream, Issued::Kind::compute, sequence.name().c_str(),
+      [&](cudaStream_t handle) {
+        host::for_each_step(sequence, {slots.data(), operands.size()},
+                            [&](const Kernel& kernel, std::span<const View> views) {
+                              launcher_for(*streams_[stream]).launch(handle, kernel, views);
+                            });
+      },
+      working(WorkItem::of(sequence)));
 }
 
 void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& to) {
-  issue(stream, Issued::Kind::compute, "copy", [&](cudaStream_t handle) {
-    check(cudaMemcpyAsync(view_of(to).data, view_of(from).data, size(from.bytes()),
-                          cudaMemcpyDefault, handle),
-          "cudaMemcpyAsync");
-  });
+  issue(
+      stream, Issued::Kind::compute, "copy",
+      [&](cudaStream_t handle) {
+        parts_.options.copy(handle, view_of(to).data, view_of(from).data, size(from.bytes()));
+      },
+      working(WorkItem::copy()));
 }
 
 // The values wait in pinned memory until the stream has come to them: a copy from ordinary memory
@@ -229,10 +258,12 @@ void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& 
 void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const double> values) {
   auto* staged = static_cast<std::byte*>(pinned_.take(to.bytes(), max_streams, Place::host));
   for (std::size_t i = 0; i < values.size(); ++i) store_as(to.storage->dtype, staged, i, values[i]);
-  issue(stream, Issued::Kind::compute, "upload", [&](cudaStream_t handle) {
-    check(cudaMemcpyAsync(view_of(to).data, staged, size(to.bytes()), cudaMemcpyDefault, handle),
-          "cudaMemcpyAsync");
-  });
+  issue(
+      stream, Issued::Kind::compute, "upload",
+      [&](cudaStream_t handle) {
+        parts_.options.copy(handle, view_of(to).data, staged, size(to.bytes()));
+      },
+      working(WorkItem::upload()));
   pinned_.give_back(staged, to.bytes(), max_streams + 1, Place::host,
                     {stream, streams_[stream]->issued()});
 }
@@ -302,9 +333,14 @@ void CudaDevice::mark_step(std::uint32_t stream, std::int64_t step) {
   GpuStream& its = *streams_[stream];
   const std::lock_guard lock(mutex_);
   if (its.passed() == its.issued())
-    note_step(step, {its.clock(), streams_[compute_stream()]->parts()});
+    end_step(step, its.clock());
   else
     its.marks.emplace_back(its.issued(), step);
+}
+
+void CudaDevice::end_step(std::int64_t step, Time at) {
+  note_step(step, {at, streams_[compute_stream()]->parts()});
+  work_.step_ended();
 }
 
 // ---- The watcher's side
@@ -355,6 +391,7 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
   switch (operation.kind) {
     case Issued::Kind::compute:
       stream.spend(Part::compute, length);
+      if (compute) work_.add(operation.work, length);
       break;
     case Issued::Kind::fence:
       stream.spend(host::waiting_for(streams_[operation.fenced_by.stream]->traffic()), length);
@@ -371,13 +408,13 @@ void CudaDevice::retire(std::uint32_t index, const Issued& operation) {
         stream.recent.pop_front();  // the compute stream was past it when it began to wait
     }
   }
-  const std::uint64_t ordinal = operation.ordinal;
-  stream.retire(events_);
-  parts_.in_flight.fetch_sub(1);
-  while (!stream.marks.empty() && stream.marks.front().first <= ordinal) {
-    note_step(stream.marks.front().second, {end, streams_[compute_stream()]->parts()});
+  // Before anyone sees that the operation is done: then the rank may report.
+  while (!stream.marks.empty() && stream.marks.front().first <= operation.ordinal) {
+    end_step(stream.marks.front().second, end);
     stream.marks.erase(stream.marks.begin());
   }
+  stream.retire(events_);
+  parts_.in_flight.fetch_sub(1);
 }
 
 // The compute stream, or the host that it lacked work from, waited for stream `other` in

@@ -60,6 +60,10 @@ class CudaDevice final : public host::HostDevice {
     return streams_[index]->uses;
   }
   Time stream_end(std::uint32_t index) const override { return streams_[index]->clock(); }
+  std::vector<WorkRow> work() const override {
+    const std::lock_guard lock(mutex_);
+    return work_.rows();
+  }
   void watch(Event) override {}  // the watcher looks at every stream
   std::exception_ptr failure_by(Event) const override { return nullptr; }  // a failure ends the run
 
@@ -85,8 +89,11 @@ class CudaDevice final : public host::HostDevice {
   void open_channels();
   bool retire_finished();
   void retire(std::uint32_t index, const Issued& operation);
+  void end_step(std::int64_t step, Time at);
   void account_exposed(std::uint32_t other, Time from, Time to);
   void wait_for(cudaStream_t stream);
+  template <class Each>
+  void by_blocks(std::size_t bytes, const Each& each);
 
   CudaParts& parts_;
   const int gpu_;
@@ -97,7 +104,8 @@ class CudaDevice final : public host::HostDevice {
   Time origin_time_;
   cudaStream_t copies_ = nullptr;
   std::array<std::unique_ptr<GpuStream>, max_streams> streams_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  WorkTimes work_;  // guarded by it
   host::Arena pinned_;
   Use device_memory_;
   bool channels_open_ = false;

@@ -1,6 +1,7 @@
 // What launches kernels on a stream of a GPU.
 #pragma once
 
+#include <cstddef>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -11,6 +12,12 @@
 struct CUstream_st;
 
 namespace orrery::cuda {
+
+// Enqueues a copy between any two places that the GPU reaches: its memory and pinned memory.
+using Copy =
+    std::function<void(CUstream_st* stream, void* to, const void* from, std::size_t bytes)>;
+// cudaMemcpyAsync: between a GPU and its host, on a copy engine.
+void copy_async(CUstream_st* stream, void* to, const void* from, std::size_t bytes);
 
 // Of one rank; called by its program, one call at a time.
 class Launcher {
@@ -30,6 +37,7 @@ std::unique_ptr<Launcher> make_host_launcher(const KernelBodies& bodies,
 // The same for operands in the memory of a GPU: on copies of them in pinned memory, all in stream
 // order. For kernels that have no other form, as a program's own.
 std::unique_ptr<Launcher> make_staged_launcher(const KernelBodies& bodies,
-                                               std::function<void(std::exception_ptr)> failed);
+                                               std::function<void(std::exception_ptr)> failed,
+                                               Copy copy = copy_async);
 
 }  // namespace orrery::cuda

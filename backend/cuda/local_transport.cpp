@@ -107,7 +107,7 @@ struct LocalHub::State {
     check(cudaStreamSynchronize(releasing), "cudaStreamSynchronize");
   }
   ~State() {
-    use_gpu(gpu);
+    try_gpu(gpu);
     finish(releasing);
     for (auto& [key, room] : rooms) finish(room.hub);
     cudaFree(words);

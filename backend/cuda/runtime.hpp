@@ -20,13 +20,16 @@ inline void check(cudaError_t result, const char* call) {
       std::string(call) + ": " + cudaGetErrorName(result) + ": " + cudaGetErrorString(result));
 }
 
-// Makes a GPU the calling thread's.
-inline void use_gpu(int gpu) {
+// Makes a GPU the calling thread's. try_gpu is for destructors: where CUDA refuses, what they
+// destroy there fails quietly, too.
+inline cudaError_t try_gpu(int gpu) noexcept {
   thread_local int mine = -1;
-  if (mine == gpu) return;
-  check(cudaSetDevice(gpu), "cudaSetDevice");
-  mine = gpu;
+  if (mine == gpu) return cudaSuccess;
+  const cudaError_t result = cudaSetDevice(gpu);
+  if (result == cudaSuccess) mine = gpu;
+  return result;
 }
+inline void use_gpu(int gpu) { check(try_gpu(gpu), "cudaSetDevice"); }
 
 // Ends a stream that something may still be on: CUDA's own destroy returns at once and leaves that
 // to run when what it uses may be gone.

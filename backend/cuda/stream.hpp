@@ -16,6 +16,7 @@
 #include "backend/channel.hpp"
 #include "backend/cuda/runtime.hpp"
 #include "backend/host/device.hpp"
+#include "backend/work_times.hpp"
 
 namespace orrery::cuda {
 
@@ -26,6 +27,7 @@ struct Issued {
   std::uint64_t ordinal = 0;
   cudaEvent_t begin = nullptr, end = nullptr;
   const char* label = "";
+  WorkItem work{};                   // compute
   Site site;                         // communicate
   const Channel* channel = nullptr;  // communicate
   Collective collective = Collective::all_reduce;

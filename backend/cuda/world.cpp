@@ -1,9 +1,11 @@
 #include "backend/cuda/world.hpp"
 
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "backend/cuda/device.hpp"
+#include "backend/cuda/pool.hpp"
 #include "backend/host/world.hpp"
 
 namespace orrery::cuda {
@@ -32,7 +34,7 @@ class Watcher final : public Entity {
 
   void start(std::vector<CudaDevice*> devices) {
     devices_ = std::move(devices);
-    since_.assign(devices_.size(), parts_.options.clock());
+    still_since_.assign(devices_.size(), std::nullopt);
     {
       const Lock lock(monitor_.mutex());
       monitor_.add(*this, true);
@@ -97,9 +99,13 @@ class Watcher final : public Entity {
       } catch (...) {
         throw_named(std::current_exception(), devices_[i]->rank());
       }
-      if (seen != CudaDevice::Look::nothing_moved) since_[i] = now;
       moved = moved || seen == CudaDevice::Look::moved;
-      if ((now - since_[i]).value > parts_.options.patience.value) give_up();
+      if (seen != CudaDevice::Look::nothing_moved)
+        still_since_[i].reset();
+      else if (!still_since_[i])
+        still_since_[i] = now;
+      else if ((now - *still_since_[i]).value > parts_.options.patience.value)
+        give_up();
     }
     monitor_.throw_if_failed();
     if (!moved) std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -122,7 +128,9 @@ class Watcher final : public Entity {
   host::Monitor& monitor_;
   CudaParts& parts_;
   std::vector<CudaDevice*> devices_;
-  std::vector<Seconds> since_;  // by device: when it last moved
+  // By device: when it was first seen to stand still with operations on their way. Not when it last
+  // moved, which may be long ago where it had nothing to do.
+  std::vector<std::optional<Seconds>> still_since_;
   std::atomic<bool> sleeping_{false};
   bool stop_ = false;  // guarded by the lock
   std::thread thread_;
@@ -153,6 +161,9 @@ class CudaWorld final : public host::HostWorld {
     return std::make_unique<CudaDevice>(shared, parts_, rank);
   }
   void begin() override {
+    std::vector<int> gpus;
+    for (int rank = first_rank(); rank < end_rank(); ++rank) gpus.push_back(options_.gpu(rank));
+    pools_.emplace(std::move(gpus));
     std::vector<CudaDevice*> devices;
     for (int rank = first_rank(); rank < end_rank(); ++rank)
       devices.push_back(&static_cast<CudaDevice&>(device(rank)));
@@ -175,6 +186,7 @@ class CudaWorld final : public host::HostWorld {
     others_have_ended();
     watcher_.stop();
   }
+  void add_to(RunReport& report) const override { report.pool = pools_->use(); }
   void others_have_ended() {
     const Lock lock(monitor().mutex());
     if (std::exchange(others_run_, false)) monitor().remove(elsewhere_);
@@ -184,6 +196,7 @@ class CudaWorld final : public host::HostWorld {
   const CudaOptions options_;
   CudaParts parts_;
   Watcher watcher_;
+  std::optional<PoolWatch> pools_;
   Elsewhere elsewhere_;
   bool others_run_ = false;  // guarded by the lock
 };

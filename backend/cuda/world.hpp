@@ -37,6 +37,7 @@ struct CudaOptions {
   std::function<std::unique_ptr<transport::Transport>(int rank, transport::Waiting)> transport;
   std::function<std::unique_ptr<Launcher>(int gpu, std::function<void(std::exception_ptr)> failed)>
       launcher;
+  Copy copy = copy_async;  // of tensors; launchers have theirs
   // When no operation of a rank ends for so long while some are under way, it is a deadlock.
   Seconds patience{600};
   std::function<Seconds()> clock;       // monotonic; empty: of this machine

@@ -86,6 +86,7 @@ void HostDevice::report(Rank& rank, RankReport& report) const {
   report.matrix_flops = rank.matrix_flops();
   report.losses = rank.losses();
   report.operations = rank.operations();
+  report.work = work();
   for (const auto& channel : rank.channels())
     for (ChannelUse use : channel->uses()) {
       for (std::uint32_t i = 0; i < stream_count(); ++i)

@@ -106,6 +106,7 @@ class HostDevice : public Device {
   // ended.
   virtual const ChannelUses& uses(std::uint32_t stream) const = 0;
   virtual Time stream_end(std::uint32_t stream) const = 0;
+  virtual std::vector<WorkRow> work() const = 0;  // of the compute stream
   // With the world's lock. `watch`: advance() will be called when the stream has passed the event.
   virtual void watch(Event event) = 0;
   virtual std::exception_ptr failure_by(Event event) const = 0;

@@ -139,6 +139,7 @@ void HostWorld::finish_report() {
     report_.activities += device->activities();
     report_.arena_high_water = std::max(report_.arena_high_water, device->arena_high_water());
   }
+  add_to(report_);
 }
 
 }  // namespace orrery::host

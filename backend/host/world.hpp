@@ -35,6 +35,7 @@ class HostWorld : public World {
   // A message for a rank of another process; without the lock.
   virtual void post(int to, ControlMessage message);
   virtual void end() {}
+  virtual void add_to(RunReport&) const {}  // what only the derived world knows, after end()
 
   Monitor& monitor() { return monitor_; }
   WorldState& state() { return state_; }

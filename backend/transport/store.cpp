@@ -172,7 +172,6 @@ void StoreServer::accept_client() {
   client->socket = accept(listener_, nullptr, nullptr);
   if (client->socket < 0) return;
   for (const auto& [key, value] : values_) write_all(client->socket, frame('s', 0, key, value));
-  for (const std::string& news : gone_) write_all(client->socket, news);
   clients_.push_back(std::move(client));
 }
 
@@ -191,10 +190,13 @@ bool StoreServer::serve(Client& client) {
   return connected;
 }
 
+// What was sent to it before comes first: who has gone may have sent it, and whoever has learned
+// that all others have gone listens no more.
 void StoreServer::welcome(Client& client, int process) {
   client.process = process;
   for (const std::string& message : early_[process]) write_all(client.socket, message);
   early_.erase(process);
+  for (const std::string& news : gone_) write_all(client.socket, news);
 }
 
 // A process that has not said hello yet gets its messages when it does.
@@ -207,13 +209,19 @@ void StoreServer::pass_on(int process, const std::string& message) {
 void StoreServer::lose(Client& client) {
   ::close(client.socket);
   client.socket = -1;
-  if (!client.left && client.process >= 0)
-    send_all(gone_.emplace_back(frame('l', client.process, "", "")));
+  if (!client.left && client.process >= 0) tell_gone(frame('l', client.process, "", ""));
 }
 
 void StoreServer::part(Client& client) {
   client.left = true;
-  send_all(gone_.emplace_back(frame('g', client.process, "", "")));
+  tell_gone(frame('g', client.process, "", ""));
+}
+
+// Who has not said hello yet is told then.
+void StoreServer::tell_gone(const std::string& news) {
+  gone_.push_back(news);
+  for (const auto& client : clients_)
+    if (client->socket >= 0 && client->process >= 0) write_all(client->socket, news);
 }
 
 void StoreServer::send_all(const std::string& bytes) {

@@ -66,6 +66,7 @@ class StoreServer {
   void pass_on(int process, const std::string& message);
   void lose(Client& client);
   void part(Client& client);
+  void tell_gone(const std::string& news);
   void send_all(const std::string& frame);
 
   int listener_ = -1, port_ = 0;

@@ -71,8 +71,9 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options,
   const bool apart = options.grid.size() <= gpus && !throttle;
   cuda::CudaOptions cuda;
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
-  cuda.launcher = [](int gpu, std::function<void(std::exception_ptr)> failed) {
-    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed));
+  if (!apart) cuda.copy = cuda::copy_by_kernel;
+  cuda.launcher = [copy = cuda.copy](int gpu, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed), copy);
   };
   if (apart)
     cuda.transport = [store = std::make_shared<transport::LocalStore>()](

@@ -174,7 +174,9 @@ std::string heading(const Subject& s, bool color) {
 
 std::string to_table(const Result& r, bool color) {
   const auto strong = [&](const std::string& text) { return styled(text, Style::bold, color); };
-  const char* verb = r.input.world == "sim" ? "simulated" : "measured on this machine's CPU";
+  const char* verb = r.input.world == "sim"    ? "simulated"
+                     : r.input.world == "cuda" ? "measured on this machine's GPUs"
+                                               : "measured on this machine's CPU";
   std::string out = heading(r.input.subject, color);
   if (r.input.steps_before > 0)
     out += fmt::format("{:<12}after {} steps of an earlier run\n", "resumed", r.input.steps_before);

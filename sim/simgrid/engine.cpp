@@ -92,7 +92,7 @@ class Engine::Impl {
 
   void schedule(Time when, const Key& key, std::uint64_t payload) {
     if (failed_) return;
-    ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past");
+    ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past, or beyond 213 days");
     ORRERY_ASSERT(key.fits(), "a key within its bounds");
     heap_.push({when.picoseconds, key.packed(), payload});
   }

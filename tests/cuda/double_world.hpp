@@ -37,6 +37,11 @@ inline cuda::CudaOptions on_the_double() {
   return options;
 }
 
+// As a kernel copies.
+inline void copy_by_kernel(CUstream_st* stream, void* to, const void* from, std::size_t bytes) {
+  cuda_double::append(stream, [=] { std::memmove(to, from, bytes); });
+}
+
 // All ranks on one GPU, where they meet; the operation is the reference's, done by the host in the
 // order of the meeting's stream. Time that a throttle asks for is added up in `delayed`.
 inline cuda::CudaOptions on_one_gpu(std::optional<Throttle> throttle = {},
@@ -59,6 +64,7 @@ inline cuda::CudaOptions on_one_gpu(std::optional<Throttle> throttle = {},
   cuda::prepare_environment();
   cuda::CudaOptions options = on_the_double();
   options.gpu = [](int) { return 0; };
+  options.copy = copy_by_kernel;
   options.transport = [hub = std::make_shared<std::unique_ptr<cuda::LocalHub>>(), work, throttle](
                           int rank, transport::Waiting) {
     if (*hub == nullptr) *hub = std::make_unique<cuda::LocalHub>(work, throttle);

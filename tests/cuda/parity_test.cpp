@@ -3,7 +3,7 @@
 
 #include "tests/cuda/double_world.hpp"
 #include "tests/parity/worlds_agree.hpp"
-#include "tests/support/algorithm_run.hpp"
+#include "tests/support/stage_run.hpp"
 
 namespace orrery {
 namespace {
@@ -35,21 +35,12 @@ void check_as_on_cpu(const TrainingCase& c, const cuda::CudaOptions& options = o
   }
 }
 
-WorldResult on_double(const WorldSetup& setup, const SharedProgram& program,
-                      const cuda::CudaOptions& options) {
-  const auto world = cuda::make_cuda_world(setup.options, options);
-  for (const auto& [name, service] : setup.services) world->add_service(name, service);
-  return detail::run_world(*world, setup, program);
-}
-
 // Losses, final state and traffic; the CPU follows what the other learned from time.
-void check_as_on_cpu(const std::string& algorithm, int replicas,
-                     const cuda::CudaOptions& options = on_the_double()) {
-  AlgorithmCase c;
-  c.algorithm = algorithm;
-  c.replicas = replicas;
-  c.steps = 6;
-  const WorldResult gpu = on_double(recording(setup_of(c)), training_of(c), options);
+template <class Case>
+void check_training_as_on_cpu(const Case& c, const cuda::CudaOptions& options) {
+  const WorldSetup setup = recording(setup_of(c));
+  const auto world = cuda::make_cuda_world(setup.options, options);
+  const WorldResult gpu = detail::run_world(*world, setup, training_of(c));
   REQUIRE_MESSAGE(!gpu.error, why(gpu));
   const WorldResult cpu = run_in_cpu(replaying(setup_of(c), gpu), training_of(c));
   REQUIRE_MESSAGE(!cpu.error, why(cpu));
@@ -58,6 +49,15 @@ void check_as_on_cpu(const std::string& algorithm, int replicas,
   CHECK(gpu.peaks == cpu.peaks);
   for (std::size_t rank = 0; rank < cpu.notes.size(); ++rank)
     CHECK(gpu.notes[rank].checkpoints == cpu.notes[rank].checkpoints);
+}
+
+void check_as_on_cpu(const std::string& algorithm, int replicas,
+                     const cuda::CudaOptions& options = on_the_double()) {
+  AlgorithmCase c;
+  c.algorithm = algorithm;
+  c.replicas = replicas;
+  c.steps = 6;
+  check_training_as_on_cpu(c, options);
 }
 
 }  // namespace
@@ -102,12 +102,25 @@ TEST_CASE("streams whose queues are full change no bits") {
   check_as_on_cpu(case_of(2, 2), on_one_gpu());
 }
 
+TEST_CASE("ranks on one GPU do not wait for each other's copies on its engine") {
+  cuda_double::queue_copies(true);
+  cuda::CudaOptions options = on_one_gpu();
+  options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_staged_launcher(cpu_bodies(), std::move(failed), copy_by_kernel);
+  };
+  options.patience = Seconds(10);
+  for (const int ranks : {2, 4}) check_as_on_cpu("{name: fsdp}", ranks, options);
+}
+
 TEST_CASE("one GPU gives any number of ranks the bits of the CPU's threads") {
   check_as_on_cpu(case_of(4, 1), on_one_gpu());
   check_as_on_cpu(case_of(1, 4), on_one_gpu());
   check_as_on_cpu(case_of(2, 2), on_one_gpu());
   check_as_on_cpu("{name: fsdp}", 4, on_one_gpu());
   check_as_on_cpu("{name: acco, optimizer: {name: sgd, lr: 0.1}}", 4, on_one_gpu());
+  check_as_on_cpu("{name: a2cid2, rate: 1}", 4, on_one_gpu());
+  check_training_as_on_cpu(reversible_mlp("{name: petra, optimizer: {name: sgd, lr: 0.01}}"),
+                           on_one_gpu());
 }
 
 }  // namespace orrery

@@ -99,4 +99,24 @@ TEST_CASE("a product that is tried out waits for no stream of another rank") {
       with_products(on_one_gpu()));
 }
 
+TEST_CASE("ranks on one GPU try out products one after the other, and never the same one twice") {
+  const auto streams_at_once = [] {
+    cuda_double::most_streams();
+    run_on_double(
+        options_for(Axis::replicate, 4),
+        [](Rank& rank) {
+          Stream& compute = rank.stream("compute");
+          const Tensor a = make(rank, compute, 7 * 7), b = make(rank, compute, 7 * 7),
+                       c = make(rank, compute, 7 * 7);
+          compute.launch(rank.prepare(Kernel::gemm(7, 7, 7, Dtype::fp32)), {a, b, c});
+          rank.wait(compute.record());
+        },
+        with_products(on_one_gpu()));
+    return cuda_double::most_streams();
+  };
+  // One for all, of each rank one and "compute"; and one to try products out on.
+  CHECK(streams_at_once() <= 1 + 2 * 4 + 1);
+  CHECK(streams_at_once() == 1 + 2 * 4);
+}
+
 }  // namespace orrery

@@ -2,7 +2,9 @@
 // lazily loaded kernels, ranks of other processes, times that are looked at late.
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -116,6 +118,51 @@ TEST_CASE("what the compute stream or the host waits for is exposed, be it one o
       CHECK(exposed.seconds().value > 0.5 * waited.seconds().value);
       CHECK(waited > Time(0));
     }
+}
+
+TEST_CASE("a device that had nothing to do for longer than patience is not taken for stuck") {
+  // A clock that a program sets, and which counts how often it is looked at.
+  struct Set {
+    std::atomic<int> seconds{0}, looks{0};
+  };
+  const auto set = std::make_shared<Set>();
+  cuda::CudaOptions options = on_the_double();
+  options.patience = Seconds(600);
+  options.clock = [set] {
+    ++set->looks;
+    return Seconds(set->seconds.load());
+  };
+  run_on_double(
+      options_for(Axis::replicate, 1),
+      [&](Rank& rank) {
+        Stream& compute = rank.stream("compute");
+        compute.launch(action(rank, [] {}));
+        rank.wait(compute.record());
+        set->seconds += 1000;
+        compute.launch(action(rank, [&] {  // until the watcher has seen it on its way, twice
+          for (const int before = set->looks; set->looks < before + 3;) std::this_thread::yield();
+        }));
+        rank.wait(compute.record());
+      },
+      options);
+}
+
+TEST_CASE("a run on GPUs that fail ends by an error, and taking it apart throws nothing") {
+  const auto error = error_of([] {
+    run_on_double(options_for(Axis::replicate, 2), [](Rank& rank) {
+      Stream& compute = rank.stream("compute");
+      Channel& channel = rank.channel(Axis::replicate, "gradients");
+      rank.wait(compute.all_reduce(make(rank, compute, 8), Reduce::sum, channel));
+      if (rank.id() == 1) return;
+      cuda_double::set_gpus(0);  // no thread can turn to another GPU any more
+      compute.launch(action(rank, [] {}));
+      rank.wait(compute.record());
+    });
+  });
+  cuda_double::set_gpus(8);
+  REQUIRE(error);
+  CHECK(error->category() == Category::unavailable);
+  CHECK(mentions(*error, {"cudaSetDevice", "invalid device ordinal"}));
 }
 
 TEST_CASE("ranks on one GPU are refused where kernels are loaded lazily, or streams share queues") {

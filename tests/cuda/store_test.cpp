@@ -161,6 +161,37 @@ TEST_CASE("a message to a process that is not there yet waits for it") {
   CHECK(got == "early");
 }
 
+TEST_CASE("a message that came early comes before the news that its sender has ended") {
+  const StoreServer server(0);
+  {
+    TcpStore zero(process(0, 2, server), Seconds(300));
+    zero.send(1, "early");
+    zero.goodbye();
+  }
+  std::promise<void> server_knows;
+  TcpStore watcher(process(2, 2, server), Seconds(300), {}, {}, [&] { server_knows.set_value(); });
+  server_knows.get_future().wait();
+  std::mutex mutex;
+  std::vector<std::string> told;
+  std::promise<void> ended;
+  TcpStore one(
+      process(1, 2, server), Seconds(300),
+      [&](const std::string& bytes) {
+        const std::lock_guard lock(mutex);
+        told.push_back(bytes);
+      },
+      {},
+      [&] {
+        const std::lock_guard lock(mutex);
+        told.push_back("the end");
+        ended.set_value();
+      });
+  ended.get_future().wait();
+  for (TcpStore* store : {&watcher, &one}) store->goodbye();
+  const std::lock_guard lock(mutex);
+  CHECK(told == std::vector<std::string>{"early", "the end"});
+}
+
 TEST_CASE("a message comes to the process it is for") {
   std::mutex mutex;
   std::condition_variable came;

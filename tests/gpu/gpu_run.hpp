@@ -30,11 +30,13 @@ inline bool gpu_here() {
   return false;
 }
 
-inline cuda::CudaOptions on_gpus() {
+inline cuda::CudaOptions on_gpus(const cuda::Copy& copy = cuda::copy_async) {
   cuda::CudaOptions options;
+  options.copy = copy;
   options.gpu = [](int rank) { return rank; };
-  options.launcher = [](int gpu, std::function<void(std::exception_ptr)> failed) {
-    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed));
+  options.patience = Seconds(20);
+  options.launcher = [copy](int gpu, std::function<void(std::exception_ptr)> failed) {
+    return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed), copy);
   };
   options.transport = [store = std::make_shared<transport::LocalStore>()](
                           int rank, transport::Waiting waiting) {
@@ -45,7 +47,7 @@ inline cuda::CudaOptions on_gpus() {
 
 // All ranks on the first GPU.
 inline cuda::CudaOptions on_one_gpu() {
-  cuda::CudaOptions options = on_gpus();
+  cuda::CudaOptions options = on_gpus(cuda::copy_by_kernel);
   options.gpu = [](int) { return 0; };
   options.transport = [hub = std::make_shared<std::optional<cuda::LocalHub>>()](
                           int rank, transport::Waiting) {
@@ -130,6 +132,12 @@ inline std::vector<std::vector<double>> after(World& world, const Kernel& kernel
   return results;
 }
 
+// Whether it writes parts of its results only and says nothing of the rest.
+inline bool writes_in_part(const Kernel& kernel) {
+  return kernel.op == Op::attention &&
+         static_cast<AttentionPart>(kernel.dims[5]) == AttentionPart::late_queries;
+}
+
 // Each number of the GPU's within `error` of the CPU's, relative to the largest in its operand or
 // to 1, whichever is more; what the CPU leaves as it is, too.
 inline void check_kernel(const Kernel& kernel, const std::vector<OperandCase>& operands,
@@ -139,15 +147,15 @@ inline void check_kernel(const Kernel& kernel, const std::vector<OperandCase>& o
   options.bodies = &cpu_bodies();
   const auto cpu = after(*make_cpu_world(options), kernel, operands);
   const auto gpu = after(*cuda::make_cuda_world(options, on_gpus()), kernel, operands);
-  CAPTURE(kernel.label);
-  CAPTURE(name(kernel.dtype));
+  CAPTURE(std::string(kernel.label));
+  CAPTURE(std::string(name(kernel.dtype)));
   for (std::size_t i = 0; i < operands.size(); ++i) {
     CAPTURE(i);
     double largest = 1, off = 0;
     bool alike = true;  // in what is no number
     for (std::size_t j = 0; j < cpu[i].size(); ++j) {
       const double a = cpu[i][j], b = gpu[i][j];
-      alike = alike && std::isnan(a) == std::isnan(b);
+      alike = alike && (std::isnan(a) == std::isnan(b) || writes_in_part(kernel));
       if (std::isnan(a) || std::isnan(b)) continue;
       largest = std::max(largest, std::fabs(a));
       off = std::max(off, std::fabs(a - b));

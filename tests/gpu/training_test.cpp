@@ -3,6 +3,7 @@
 
 #include "tests/gpu/gpu_run.hpp"
 #include "tests/parity/training_run.hpp"
+#include "tests/support/stage_run.hpp"
 
 namespace orrery {
 namespace {
@@ -34,20 +35,68 @@ void check_losses(const TrainingCase& c, double error, bool one_gpu = false) {
     CHECK(gpu.report.ranks[rank].peak == cpu.report.ranks[rank].peak);
 }
 
+// All ranks on one GPU. The CPU follows what the GPU's ranks learned from time.
+template <class Case>
+void check_as_on_cpu(const Case& c) {
+  if (!gpu_here()) return;
+  CAPTURE(c.algorithm);
+  const WorldSetup setup = recording(setup_of(c));
+  CAPTURE(setup.options.grid.size());
+  const auto world = cuda::make_cuda_world(setup.options, on_one_gpu());
+  const WorldResult gpu = detail::run_world(*world, setup, training_of(c));
+  REQUIRE_MESSAGE(!gpu.error, why(gpu));
+  const WorldResult cpu = run_in_cpu(replaying(setup_of(c), gpu), training_of(c));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
+  CHECK(gpu.channels == cpu.channels);
+  CHECK(gpu.peaks == cpu.peaks);
+  for (std::size_t rank = 0; rank < cpu.notes.size(); ++rank) {
+    const std::vector<double>&a = gpu.notes[rank].values, &b = cpu.notes[rank].values;
+    REQUIRE(a.size() == b.size());  // counts, which are equal, and losses
+    for (std::size_t i = 0; i < b.size(); ++i)
+      CHECK(std::fabs(a[i] - b[i]) <= 1e-4 * std::fabs(b[i]));
+  }
+}
+
+AlgorithmCase on_replicas(const std::string& algorithm, int replicas) {
+  AlgorithmCase c;
+  c.algorithm = algorithm;
+  c.replicas = replicas;
+  return c;
+}
+
 }  // namespace
 
 TEST_CASE("GPU: one rank trains as on the CPU, with NCCL for a group of one") {
   check_losses(case_of(1, 1, Dtype::fp32), 1e-4);
   check_losses(case_of(1, 1, Dtype::bf16), 1e-2);
 }
-TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU, by DDP, 1F1B and FSDP") {
+TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU by DDP") {
+  for (const int ranks : {2, 4}) check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4, true);
+}
+TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU by 1F1B") {
+  for (const int ranks : {2, 4}) check_losses(case_of(1, ranks, Dtype::fp32), 1e-4, true);
+}
+TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU by FSDP") {
+  for (const Dtype dtype : {Dtype::fp32, Dtype::bf16})
+    for (const int ranks : {2, 4}) {
+      TrainingCase c = case_of(ranks, 1, dtype);
+      c.shard = ranks;
+      c.zero = ZeroOptions{.stage = 3};
+      check_losses(c, dtype == Dtype::fp32 ? 1e-4 : 1e-2, true);
+    }
+}
+TEST_CASE("GPU: ACCO, DiLoCo, A2CiD2 and PETRA on ranks of one GPU train as on the CPU") {
+  for (const int ranks : {1, 2, 4})
+    check_as_on_cpu(on_replicas("{name: acco, optimizer: {name: sgd, lr: 0.1}}", ranks));
   for (const int ranks : {2, 4}) {
-    check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4, true);
-    check_losses(case_of(1, ranks, Dtype::fp32), 1e-4, true);
-    TrainingCase c = case_of(ranks, 1, Dtype::bf16);
-    c.shard = ranks;
-    c.zero = ZeroOptions{.stage = 3};
-    check_losses(c, 1e-2, true);
+    check_as_on_cpu(on_replicas("{name: diloco, inner_steps: 2}", ranks));
+    check_as_on_cpu(on_replicas("{name: a2cid2, rate: 1}", ranks));
+  }
+  for (const int stages : {1, 2, 4}) {
+    StageCase c = reversible_mlp("{name: petra, optimizer: {name: sgd, lr: 0.01}}", 2);
+    c.stages = stages;
+    c.layers.assign(static_cast<std::size_t>(stages), 8 / stages);
+    check_as_on_cpu(c);
   }
 }
 TEST_CASE("GPUs: DDP trains as on the CPU") {

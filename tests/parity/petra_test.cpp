@@ -134,32 +134,6 @@ TEST_CASE("one batch at a time, every stage is stable as without delay") {
           0.003);
 }
 
-Model small_reversible_mlp(int micro_batches, int micro_batch = 4) {
-  return make_mlp({.context = 4,
-                   .embedding = 4,
-                   .hidden = 12,
-                   .layers = 6,
-                   .vocabulary = 256,
-                   .micro_batch = micro_batch,
-                   .micro_batches = micro_batches,
-                   .dtype = Dtype::fp32,
-                   .reversible = true},
-                  test_text());
-}
-
-// Three stages of couplings between the ends: embedding, hidden layer, doubling | coupling x 2 |
-// coupling x 2 | coupling | averaging, head.
-StageCase mlp(const std::string& algorithm, int micro_batches = 1) {
-  StageCase c;
-  c.algorithm = algorithm;
-  c.stages = 5;
-  c.layers = {2, 2, 2, 1, 1};
-  c.micro_batches = micro_batches;
-  c.steps = 30;
-  c.model = [](int micro_batches_of) { return small_reversible_mlp(micro_batches_of); };
-  return c;
-}
-
 std::int64_t bytes_on(const WorldResult& result, std::size_t rank, const std::string& lane) {
   std::int64_t all = 0;
   for (const std::string& line : result.channels) {
@@ -173,7 +147,7 @@ std::int64_t bytes_on(const WorldResult& result, std::size_t rank, const std::st
   return all;
 }
 
-// Stages 2 and 3 of `mlp`, which are alike: two couplings of two products.
+// Stages 2 and 3 of `reversible_mlp`, which are alike: two couplings of two products.
 constexpr double boundary = 2 * 4 * 12 * 4;                // bytes: two streams of 4 x 12
 constexpr double forward = 2 * 2 * 2.0 * 4 * 12 * 12;      // FLOPs
 constexpr double graph = 2 * (boundary + 3 * 4 * 12 * 4);  // bytes: input, f, g and y1 of each
@@ -228,10 +202,10 @@ TEST_CASE("the table's times hold: 3 J and 4 J in turn, 2 with graphs, else 3 pe
 }
 
 TEST_CASE("the table's messages, FLOPs, parameters and activations hold by the counters") {
-  const StageNotes least = notes_of(simulated(mlp(algorithm_of(of_petra))), 1);
+  const StageNotes least = notes_of(simulated(reversible_mlp(algorithm_of(of_petra))), 1);
   for (const Row& row : table) {
     CAPTURE(row.algorithm);
-    const WorldResult result = simulated(mlp(algorithm_of(row)));
+    const WorldResult result = simulated(reversible_mlp(algorithm_of(row)));
     std::vector<double> beside;
     for (const std::size_t j : {1, 2}) {
       const double under_way = 2.0 * (4 - static_cast<double>(j));  // 2 (J - j)
@@ -253,7 +227,7 @@ TEST_CASE("the table's messages, FLOPs, parameters and activations hold by the c
 TEST_CASE("a stage keeps 2 (J - j) / k older versions of its parameters, rounded up") {
   for (const int k : {1, 2, 3, 4, 5, 6, 7}) {
     CAPTURE(k);
-    const WorldResult result = simulated(mlp(algorithm_of(delayed), k));
+    const WorldResult result = simulated(reversible_mlp(algorithm_of(delayed), k));
     CHECK(notes_of(result, 1).parameters == of_stage * (1 + std::ceil(6.0 / k)));
     CHECK(notes_of(result, 2).parameters == of_stage * (1 + std::ceil(4.0 / k)));
   }
@@ -267,7 +241,7 @@ TEST_CASE("PETRA and its relatives have the same bits, traffic and peaks in sim 
         "{name: delayed-gradients, keep: inputs, versions: false" + adamw + "}"})
     for (const int micro_batches : {1, 3}) {
       CAPTURE(algorithm);
-      StageCase c = mlp(algorithm, micro_batches);
+      StageCase c = reversible_mlp(algorithm, micro_batches);
       const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));
       REQUIRE_MESSAGE(!sim.error, why(sim));
       const WorldResult cpu = run_in_cpu(replaying(setup_of(c), sim), training_of(c));
@@ -290,7 +264,7 @@ TEST_CASE("PETRA and its relatives have the same bits, traffic and peaks in sim 
 
 TEST_CASE("one batch at a time the stages train as one rank does") {
   const std::string options = "optimizer: {name: sgd, lr: 0.1}}";
-  StageCase stages = mlp("{name: reversible-backprop, " + options, 2), whole = stages;
+  StageCase stages = reversible_mlp("{name: reversible-backprop, " + options, 2), whole = stages;
   whole.algorithm = "{name: none, " + options;
   whole.stages = 1;
   whole.layers = {};
@@ -377,7 +351,7 @@ double apart(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST_CASE("replicas of PETRA train as one does on the samples of all") {
-  StageCase one = mlp("{name: petra, optimizer: {name: sgd, lr: 0.1}}"), two = one;
+  StageCase one = reversible_mlp("{name: petra, optimizer: {name: sgd, lr: 0.1}}"), two = one;
   one.model = [](int micro_batches) { return small_reversible_mlp(micro_batches, 8); };
   two.replicas = 2;
   for (const char* schedule : {"1f1b", "petra"}) {
@@ -405,8 +379,8 @@ TEST_CASE("workers of DiLoCo can be pipelines of PETRA, in equal bits in sim and
   for (const char* inner :
        {"{name: petra", "{name: petra, engines: 2", "{name: reversible-backprop"}) {
     CAPTURE(inner);
-    StageCase c = mlp(std::string("{name: diloco, inner_steps: 4, inner: ") + inner +
-                      ", optimizer: {name: adamw, lr: 0.01}}}");
+    StageCase c = reversible_mlp(std::string("{name: diloco, inner_steps: 4, inner: ") + inner +
+                                 ", optimizer: {name: adamw, lr: 0.01}}}");
     c.replicas = 2;
     c.steps = 12;
     const WorldResult sim = run_in_sim(recording(setup_of(c)), training_of(c));

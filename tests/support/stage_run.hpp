@@ -97,6 +97,32 @@ inline SharedProgram training_of(const StageCase& c) {
   };
 }
 
+inline Model small_reversible_mlp(int micro_batches, int micro_batch = 4) {
+  return make_mlp({.context = 4,
+                   .embedding = 4,
+                   .hidden = 12,
+                   .layers = 6,
+                   .vocabulary = 256,
+                   .micro_batch = micro_batch,
+                   .micro_batches = micro_batches,
+                   .dtype = Dtype::fp32,
+                   .reversible = true},
+                  test_text());
+}
+
+// Three stages of couplings between the ends: embedding, hidden layer, doubling | coupling x 2 |
+// coupling x 2 | coupling | averaging, head.
+inline StageCase reversible_mlp(const std::string& algorithm, int micro_batches = 1) {
+  StageCase c;
+  c.algorithm = algorithm;
+  c.stages = 5;
+  c.layers = {2, 2, 2, 1, 1};
+  c.micro_batches = micro_batches;
+  c.steps = 30;
+  c.model = [](int micro_batches_of) { return small_reversible_mlp(micro_batches_of); };
+  return c;
+}
+
 inline StageNotes notes_of(const WorldResult& result, std::size_t rank) {
   const std::vector<double>& v = result.notes.at(rank).values;
   const auto losses = v.begin() + 5 + static_cast<std::ptrdiff_t>(v.at(4));

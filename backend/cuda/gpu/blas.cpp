@@ -7,7 +7,8 @@
 #include <chrono>
 #include <limits>
 #include <map>
-#include <random>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -103,87 +104,90 @@ void* take_memory(std::size_t bytes, cudaStream_t stream) {
   return data;
 }
 
-// Random bits that are numbers in every type that is multiplied: between 2^-15 and 2 in bf16, 1/2
-// and 2 in fp16, and, two of them together, as in bf16 in fp32; of either sign. A product of equal
-// numbers takes less power than one of a training, at which other algorithms may be the fastest.
-const std::vector<std::uint16_t>& random_numbers() {
-  static const std::vector<std::uint16_t> numbers = [] {
-    std::vector<std::uint16_t> made(std::size_t{1} << 20);
-    std::minstd_rand random;
-    for (std::uint16_t& number : made)
-      number = static_cast<std::uint16_t>((random() & 0x87FFU) | 0x3800U);
-    return made;
-  }();
-  return numbers;
-}
-
-void fill_with_numbers(void* data, std::size_t bytes, cudaStream_t stream) {
-  const std::vector<std::uint16_t>& numbers = random_numbers();
-  const auto copy = [&](std::size_t at, const void* from, std::size_t count) {
-    check(
-        cudaMemcpyAsync(static_cast<std::byte*>(data) + at, from, count, cudaMemcpyDefault, stream),
-        "cudaMemcpyAsync");
-  };
-  std::size_t done = std::min(bytes, numbers.size() * sizeof numbers[0]);
-  copy(0, numbers.data(), done);
-  for (std::size_t more = 0; done < bytes; done += more) {
-    more = std::min(done, bytes - done);
-    copy(done, data, more);
-  }
-}
-
-// A stream, events and copies of operands in size, filled with numbers.
-struct Bench {
+// What products are tried out on. Kept, because the driver spreads streams over the hardware's
+// queues in the order in which they are made: one more for each search would put two of the
+// program's on one queue.
+struct Lane {
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
-  std::vector<View> views;
 
-  explicit Bench(std::span<const View> given) : views(given.begin(), given.end()) {
+  Lane() {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     for (cudaEvent_t* event : {&begin, &end})
       check(cudaEventCreateWithFlags(event, cudaEventDefault), "cudaEventCreateWithFlags");
+  }
+};
+
+// Copies of operands in size, filled with numbers.
+struct Bench {
+  const Lane& lane;
+  cudaStream_t stream = lane.stream;
+  std::vector<View> views;
+
+  Bench(const Lane& on, std::span<const View> given, const FillWithNumbers& fill)
+      : lane(on), views(given.begin(), given.end()) {
     for (std::size_t i = 0; i < 3; ++i) {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
       views[i].data = take_memory(bytes, stream);
-      fill_with_numbers(views[i].data, bytes, stream);
+      fill(stream, views[i].data, bytes);
     }
   }
   ~Bench() {
     for (std::size_t i = 0; i < 3; ++i) cudaFreeAsync(views[i].data, stream);
-    finish(stream);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
   template <class Work>
   float time(const Work& work) const {
-    check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    check(cudaEventRecord(lane.begin, stream), "cudaEventRecord");
     work();
-    check(cudaEventRecord(end, stream), "cudaEventRecord");
-    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    check(cudaEventRecord(lane.end, stream), "cudaEventRecord");
+    check(cudaEventSynchronize(lane.end), "cudaEventSynchronize");
     float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    check(cudaEventElapsedTime(&ms, lane.begin, lane.end), "cudaEventElapsedTime");
     return ms;
   }
 };
 
 }  // namespace
 
-struct Blas::State {
-  // Kernel, types, alignment of A, B and C.
-  using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
-                         std::array<std::size_t, 3>>;
+namespace {
 
+// Kernel, types, alignment of A, B and C.
+using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
+                       std::array<std::size_t, 3>>;
+
+// The algorithms found in this process on one GPU, among so many proposals. Who searches holds the
+// lock: ranks on one GPU search one after the other, so that one stream more is enough for all, and
+// take what another has found, so that their products are the same in bits. What it waits for,
+// nothing else holds up.
+struct Choices {
+  std::mutex mutex;
+  std::map<Key, cublasLtMatmulAlgo_t> found;
+  std::optional<Lane> lane;  // never destroyed: the driver may be gone when the process ends
+};
+
+Choices& choices_of_this_gpu(int proposals) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, int>, Choices> by_gpu;
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  return by_gpu[{gpu, proposals}];
+}
+
+}  // namespace
+
+struct Blas::State {
   BlasSearch search;
   Functions lt;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
   std::map<CUstream_st*, void*> workspaces;  // one per stream: operations on two may overlap
 
-  explicit State(BlasSearch with) : search(with) {
+  explicit State(BlasSearch with) : search(std::move(with)) {
     check_blas(lt.cublasLtCreate(&handle), "cublasLtCreate");
   }
   ~State() {
@@ -292,10 +296,11 @@ struct Blas::State {
   }
 
   // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
-  cublasLtMatmulAlgo_t fastest(const Plan& plan, bool accumulate, std::span<const View> views,
+  cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, bool accumulate,
+                               std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
-    Bench bench(views);
+    Bench bench(lane, views, search.fill);
     void* workspace = take_memory(workspace_bytes, bench.stream);
     const auto once = [&](const cublasLtMatmulAlgo_t& algorithm) {
       return run(bench.stream, plan, algorithm, accumulate, bench.views, bench.views[2].data,
@@ -328,9 +333,29 @@ struct Blas::State {
                              [](const Candidate& a, const Candidate& b) { return a.ms < b.ms; })
                 ->algorithm;
   }
+
+  cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
+                              const Kernel& kernel, std::span<const View> views) {
+    wait_until_idle(stream);  // without the lock, as its stream may wait for who has that
+    Choices& choices = choices_of_this_gpu(search.proposals);
+    const std::lock_guard lock(choices.mutex);
+    if (const auto known = choices.found.find(key); known != choices.found.end())
+      return known->second;
+    const auto algorithms = propose(plan, key);
+    if (algorithms.empty())
+      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
+          .with("kernel", kernel.label);
+    if (!choices.lane) choices.lane.emplace();
+    return choices.found[key] = fastest(*choices.lane, plan, kernel.accumulate, views, algorithms);
+  }
 };
 
-Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(search)) {}
+void fill_with_equal_numbers(CUstream_st* stream, void* data, std::size_t bytes) {
+  // 0x3c3c is 0.0115 in bf16, 1.06 in fp16, 0x3c3c3c3c the same as bf16 in fp32.
+  check(cudaMemsetAsync(data, 0x3c, bytes, stream), "cudaMemsetAsync");
+}
+
+Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(std::move(search))) {}
 Blas::~Blas() = default;
 
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
@@ -341,7 +366,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
   State& s = *state_;
   const bool with_bias = kernel.op == Op::gemm && kernel.dims[3] != 0;
-  const State::Key key{
+  const Key key{
       kernel.dims,
       {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
        static_cast<int>(views[2].dtype), with_bias ? static_cast<int>(views[3].dtype) : -1},
@@ -354,12 +379,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (found == s.plans.end()) {
     found = s.plans.emplace(key, s.describe(kernel, views)).first;
     with_address(found->second);
-    const auto algorithms = s.propose(found->second, key);
-    if (algorithms.empty())
-      throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
-          .with("kernel", kernel.label);
-    wait_until_idle(stream);
-    found->second.algorithm = s.fastest(found->second, kernel.accumulate, views, algorithms);
+    found->second.algorithm = s.choose(stream, found->second, key, kernel, views);
   }
   with_address(found->second);
   check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,

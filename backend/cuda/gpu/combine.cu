@@ -52,14 +52,14 @@ std::byte* at(const View& view, std::size_t byte) {
 
 template <class Unit>
 __global__ void copy_kernel(const std::uint64_t* stop, Unit* to, const Unit* from, std::int64_t n) {
-  if (*stop != 0) return;
+  if (stop != nullptr && *stop != 0) return;
   for (std::int64_t i = first_index(); i < n; i += all_threads()) to[i] = from[i];
 }
 
 // What carry_out enqueues on.
 struct Turn {
   cudaStream_t stream;
-  const std::uint64_t* stop;
+  const std::uint64_t* stop = nullptr;
 
   void copy(void* to, const void* from, std::size_t bytes) const {
     if (to == from || bytes == 0) return;
@@ -157,6 +157,10 @@ __global__ void delay_kernel(std::uint64_t nanoseconds) {
 }
 
 }  // namespace
+
+void copy_by_kernel(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+  Turn{stream}.copy(to, from, bytes);
+}
 
 LocalWork gpu_local_work() {
   LocalWork work;

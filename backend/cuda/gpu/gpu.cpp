@@ -12,8 +12,9 @@ namespace {
 
 class GpuLauncher final : public Launcher {
  public:
-  GpuLauncher(int gpu, const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed)
-      : others_(make_staged_launcher(bodies, std::move(failed))) {
+  GpuLauncher(int gpu, const KernelBodies& bodies, std::function<void(std::exception_ptr)> failed,
+              Copy copy)
+      : others_(make_staged_launcher(bodies, std::move(failed), std::move(copy))) {
     use_gpu(gpu);
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, gpu), "cudaDeviceGetDefaultMemPool");
@@ -92,7 +93,13 @@ class GpuLauncher final : public Launcher {
     }
   }
 
-  Blas blas_;
+  static BlasSearch search() {
+    BlasSearch search;
+    search.fill = fill_with_random_numbers;
+    return search;
+  }
+
+  Blas blas_{search()};
   std::unique_ptr<Launcher> others_;
 };
 
@@ -152,8 +159,9 @@ std::string nccl_version() {
 }
 
 std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
-                                            std::function<void(std::exception_ptr)> failed) {
-  return std::make_unique<GpuLauncher>(gpu, bodies, std::move(failed));
+                                            std::function<void(std::exception_ptr)> failed,
+                                            Copy copy) {
+  return std::make_unique<GpuLauncher>(gpu, bodies, std::move(failed), std::move(copy));
 }
 
 }  // namespace orrery::cuda

@@ -23,8 +23,9 @@ std::string driver_version();
 std::string nccl_version();
 
 // Kernels of this folder and cuBLASLt; the bodies, on copies in pinned memory, where there is no
-// kernel. Memory pools keep what is freed.
+// kernel; `copy` makes these. Memory pools keep what is freed.
 std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
-                                            std::function<void(std::exception_ptr)> failed);
+                                            std::function<void(std::exception_ptr)> failed,
+                                            Copy copy = copy_async);
 
 }  // namespace orrery::cuda

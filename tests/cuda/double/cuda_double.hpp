@@ -3,10 +3,10 @@
 // GPUs, unchanged. It keeps the rules that decide whether a program works:
 //
 // Streams run in order and beside each other; a call that enqueues on a full one blocks. Destroying
-// a stream does not wait for what is on it; freeing memory outside stream order waits for all
-// streams of the GPU. A wait for an event that was never recorded does nothing. Fresh device memory
-// holds NaNs from the point of its stream where it was allocated. Kernels are loaded eagerly where
-// the environment says so.
+// a stream does not wait for what is on it; freeing memory outside stream order, and pinning any,
+// waits for all streams of the GPU. A wait for an event that was never recorded does nothing. Fresh
+// device memory holds NaNs from the point of its stream where it was allocated. Kernels are loaded
+// eagerly where the environment says so.
 //
 // A communicator's operations match by order. Members that call different things, or different
 // sizes, wait for ever. Collectives of one GPU run one after the other in the order in which they
@@ -32,8 +32,13 @@ void set_gpus(int count);
 
 // How much a stream holds that it has not begun, for the next call on; no limit at first.
 void set_queue_depth(std::size_t depth);
+// Whether copies of all streams of a GPU wait for each other in the order in which they were
+// enqueued, as on one copy engine, for the next call on; not at first.
+void queue_copies(bool queue);
 // Streams so far that were destroyed with something still on them.
 int streams_destroyed_busy();
+// The most streams that there were at once since the last call.
+std::size_t most_streams();
 
 // Appends a function to a stream, which runs when the stream has come to it.
 void append(CUstream_st* stream, std::function<void()> function);

@@ -2,6 +2,8 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -9,12 +11,14 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/cuda/double/cuda_double.hpp"
@@ -26,6 +30,8 @@ using Instant = std::chrono::steady_clock::time_point;
 std::atomic<int> gpus{8};
 std::atomic<std::size_t> queue_depth{~std::size_t{0}};
 std::atomic<int> destroyed_busy{0};
+std::atomic<bool> copies_queue{false};
+std::size_t most_at_once = 0;  // streams; guarded by streams_mutex
 thread_local int current_gpu = 0;
 
 // One recording of an event.
@@ -64,6 +70,46 @@ constexpr unsigned char poison = 0xFF;  // a NaN in every floating type
 
 void* take(std::size_t bytes) { return ::operator new(bytes, alignment); }
 void release(void* data) { ::operator delete(data, alignment); }
+
+// Of each GPU, what is taken in stream order and not given back, as it was called for; both marks
+// of a pool are that at its highest, as it reserves what is used and no more.
+class Pools {
+ public:
+  void take(int gpu, void* data, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    blocks_[data] = {gpu, bytes};
+    Use& use = uses_[gpu];
+    use.highest = std::max(use.highest, use.now += bytes);
+  }
+  void give_back(void* data) {
+    const std::lock_guard lock(mutex_);
+    const auto block = blocks_.find(data);
+    if (block == blocks_.end()) return;
+    uses_[block->second.first].now -= block->second.second;
+    blocks_.erase(block);
+  }
+  std::uint64_t highest(int gpu) {
+    const std::lock_guard lock(mutex_);
+    return uses_[gpu].highest;
+  }
+  void begin_anew(int gpu) {
+    const std::lock_guard lock(mutex_);
+    uses_[gpu].highest = uses_[gpu].now;
+  }
+
+ private:
+  struct Use {
+    std::uint64_t now = 0, highest = 0;
+  };
+  std::mutex mutex_;
+  std::map<void*, std::pair<int, std::size_t>> blocks_;
+  std::map<int, Use> uses_;
+};
+Pools pools;
+
+int gpu_of_pool(cudaMemPool_t pool) {
+  return static_cast<int>(reinterpret_cast<std::uintptr_t>(pool)) - 1;
+}
 
 }  // namespace
 
@@ -136,7 +182,34 @@ std::vector<std::shared_ptr<CUstream_st>> streams_of(int gpu) {
   return found;
 }
 
-// What cudaFree and cudaFreeHost do before anything else.
+// The copy engine of a GPU: one queue for copies of all streams. Those wait for each other in the
+// order in which they were enqueued, while ranks share GPUs.
+class CopyEngine {
+ public:
+  std::function<void()> turn(std::function<void()> copy) {
+    if (!copies_queue) return copy;
+    const std::lock_guard lock(mutex_);
+    return [this, copy = std::move(copy), mine = enqueued_++] {
+      std::unique_lock waiting(mutex_);
+      changed_.wait(waiting, [&] { return done_ == mine; });
+      copy();
+      ++done_;
+      changed_.notify_all();
+    };
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t enqueued_ = 0, done_ = 0;
+};
+
+CopyEngine& engine_of(int gpu) {
+  static std::array<CopyEngine, 64> engines;
+  return engines.at(static_cast<std::size_t>(gpu));
+}
+
+// What cudaFree, cudaFreeHost and cudaHostAlloc do before anything else.
 void await_all_streams() {
   for (const auto& stream : streams_of(current_gpu)) stream->await();
 }
@@ -148,6 +221,11 @@ namespace orrery::cuda_double {
 void set_gpus(int count) { gpus = count; }
 void set_queue_depth(std::size_t depth) { queue_depth = depth; }
 int streams_destroyed_busy() { return destroyed_busy; }
+void queue_copies(bool queue) { copies_queue = queue; }
+std::size_t most_streams() {
+  const std::lock_guard lock(streams_mutex);
+  return std::exchange(most_at_once, streams.size());
+}
 void append(CUstream_st* stream, std::function<void()> function) {
   stream->append(std::move(function));
 }
@@ -235,6 +313,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
   *stream = fresh.get();
   const std::lock_guard lock(streams_mutex);
   streams.insert(fresh);
+  most_at_once = std::max(most_at_once, streams.size());
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -297,21 +376,38 @@ cudaError_t cudaFree(void* data) {
 }
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   void* fresh = *data = take(bytes);
+  pools.take(stream->gpu, fresh, bytes);
   stream->append([fresh, bytes] { std::memset(fresh, poison, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  pools.give_back(data);
   stream->append([data] { release(data); });
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  *pool = reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(device) + 1);
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void* value) {
+  *static_cast<std::uint64_t*>(value) = pools.highest(gpu_of_pool(pool));
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  if (attribute != cudaMemPoolAttrUsedMemHigh) return cudaSuccess;
+  if (*static_cast<std::uint64_t*>(value) != 0) return cudaErrorInvalidValue;
+  pools.begin_anew(gpu_of_pool(pool));
+  return cudaSuccess;
+}
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned int) {
+  await_all_streams();  // the worst that a driver may do
   return cudaMalloc(data, bytes);
 }
 cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
-  stream->append([=] { std::memmove(to, from, bytes); });
+  stream->append(engine_of(stream->gpu).turn([=] { std::memmove(to, from, bytes); }));
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {

@@ -1,0 +1,18 @@
+#include "backend/core/units.hpp"
+
+#include <cmath>
+#include <string>
+
+#include "backend/core/error.hpp"
+
+namespace orrery {
+
+void refuse_duration(Seconds s) {
+  const std::string length = std::isfinite(s.value)
+                                 ? std::to_string(static_cast<long long>(s.value / 86400)) + " days"
+                                 : std::string("without end");
+  throw Error(Category::invalid_program,
+              "a duration is " + length + ", and time counts to 208 days: something is too slow");
+}
+
+}  // namespace orrery

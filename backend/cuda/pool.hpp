@@ -1,0 +1,21 @@
+// What CUDA's own pools of stream-ordered memory held, to lay beside the ledger.
+#pragma once
+
+#include <vector>
+
+#include "backend/world.hpp"
+
+namespace orrery::cuda {
+
+// From its making on, of the default pools of some GPUs. Another watch of one of them begins anew.
+class PoolWatch {
+ public:
+  explicit PoolWatch(std::vector<int> gpus);  // a GPU may be named twice
+  // Sums over the GPUs, each at its highest. Nothing where CUDA does not tell.
+  std::optional<PoolUse> use() const;
+
+ private:
+  std::vector<int> gpus_;
+};
+
+}  // namespace orrery::cuda
