@@ -123,15 +123,18 @@ struct Combine {
   template <int width>
   __device__ void run(std::int64_t i) const {
     const auto a = static_cast<float>(by.first()), b = static_cast<float>(by.second());
+    Pack<X, width> from_x;  // widened only when both are on their way
+    Pack<Y, width> from_y;
+    if (a != 0) from_x = take<width>(x + i);
+    if (b != 0) from_y = take<width>(y + i);
     Lanes<width> sum{};
-    const auto term = [&](float factor, const auto* from) {
+    const auto term = [&](float factor, const auto& pack) {
       if (factor == 0) return;
-      const Lanes<width> value = load<width>(from + i);
 #pragma unroll
-      for (int j = 0; j < width; ++j) sum.at[j] += factor * value.at[j];
+      for (int j = 0; j < width; ++j) sum.at[j] += factor * widen(pack.at[j]);
     };
-    term(a, x);
-    term(b, y);
+    term(a, from_x);
+    term(b, from_y);
     store(y + i, sum);
   }
 };
