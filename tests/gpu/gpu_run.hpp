@@ -65,6 +65,7 @@ struct OperandCase {
   double deviation = 1;
   std::int64_t below = 0;
   std::vector<double> values = {};
+  std::int64_t from = 0;  // the element of its storage that it begins with
 };
 
 inline std::vector<double> initial(const OperandCase& operand, std::uint64_t seed, bool poison) {
@@ -117,8 +118,9 @@ inline std::vector<std::vector<double>> after(World& world, const Kernel& kernel
       const OperandCase& operand = operands[i];
       tensors.emplace_back();
       if (operand.elements > 0) {
+        const std::int64_t end = operand.from + operand.elements;
         tensors.back() =
-            rank.allocate(compute, Label::activations, operand.elements, operand.dtype);
+            rank.allocate(compute, Label::activations, end, operand.dtype).slice(operand.from, end);
         const bool poison = role_of(kernel.roles, i) == Role::write;
         rank.write_bytes(tensors.back(), stored(initial(operand, i + 1, poison), operand.dtype));
       }

@@ -9,7 +9,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -105,35 +104,6 @@ void* take_memory(std::size_t bytes, cudaStream_t stream) {
   return data;
 }
 
-// Random bits that are numbers in every type that is multiplied: between 2^-15 and 2 in bf16, 1/2
-// and 2 in fp16, and, two of them together, as in bf16 in fp32; of either sign. A product of equal
-// numbers takes less power than one of a training, at which other algorithms may be the fastest.
-const std::vector<std::uint16_t>& random_numbers() {
-  static const std::vector<std::uint16_t> numbers = [] {
-    std::vector<std::uint16_t> made(std::size_t{1} << 20);
-    std::minstd_rand random;
-    for (std::uint16_t& number : made)
-      number = static_cast<std::uint16_t>((random() & 0x87FFU) | 0x3800U);
-    return made;
-  }();
-  return numbers;
-}
-
-void fill_with_numbers(void* data, std::size_t bytes, cudaStream_t stream) {
-  const std::vector<std::uint16_t>& numbers = random_numbers();
-  const auto copy = [&](std::size_t at, const void* from, std::size_t count) {
-    check(
-        cudaMemcpyAsync(static_cast<std::byte*>(data) + at, from, count, cudaMemcpyDefault, stream),
-        "cudaMemcpyAsync");
-  };
-  std::size_t done = std::min(bytes, numbers.size() * sizeof numbers[0]);
-  copy(0, numbers.data(), done);
-  for (std::size_t more = 0; done < bytes; done += more) {
-    more = std::min(done, bytes - done);
-    copy(done, data, more);
-  }
-}
-
 // What products are tried out on. Kept, because the driver spreads streams over the hardware's
 // queues in the order in which they are made: one more for each search would put two of the
 // program's on one queue.
@@ -154,12 +124,13 @@ struct Bench {
   cudaStream_t stream = lane.stream;
   std::vector<View> views;
 
-  Bench(const Lane& on, std::span<const View> given) : lane(on), views(given.begin(), given.end()) {
+  Bench(const Lane& on, std::span<const View> given, const FillWithNumbers& fill)
+      : lane(on), views(given.begin(), given.end()) {
     for (std::size_t i = 0; i < 3; ++i) {
       const auto bytes =
           static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
       views[i].data = take_memory(bytes, stream);
-      fill_with_numbers(views[i].data, bytes, stream);
+      fill(stream, views[i].data, bytes);
     }
   }
   ~Bench() {
@@ -180,30 +151,33 @@ struct Bench {
   }
 };
 
-}  // namespace
-
-namespace {
-
 // Kernel, types, alignment of A, B and C.
 using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::array<bool, 3>,
                        std::array<std::size_t, 3>>;
 
-// The algorithms found in this process on one GPU. Who searches holds the lock: ranks on one GPU
-// search one after the other, so that one stream more is enough for all, and take what another has
-// found, so that their products are the same in bits. What it waits for, nothing else holds up.
+// The algorithms found in this process on one GPU, among so many proposals. Who searches holds the
+// lock: ranks on one GPU search one after the other, so that one stream more is enough for all, and
+// take what another has found, so that their products are the same in bits. What it waits for,
+// nothing else holds up.
 struct Choices {
   std::mutex mutex;
   std::map<Key, cublasLtMatmulAlgo_t> found;
   std::optional<Lane> lane;  // never destroyed: the driver may be gone when the process ends
+
+  std::optional<cublasLtMatmulAlgo_t> of(const Key& key) {
+    const std::lock_guard lock(mutex);
+    const auto known = found.find(key);
+    return known == found.end() ? std::nullopt : std::optional(known->second);
+  }
 };
 
-Choices& choices_of_this_gpu() {
+Choices& choices_of_this_gpu(int proposals) {
   static std::mutex mutex;
-  static std::map<int, Choices> by_gpu;
+  static std::map<std::pair<int, int>, Choices> by_gpu;
   int gpu = 0;
   check(cudaGetDevice(&gpu), "cudaGetDevice");
   const std::lock_guard lock(mutex);
-  return by_gpu[gpu];
+  return by_gpu[{gpu, proposals}];
 }
 
 }  // namespace
@@ -215,7 +189,7 @@ struct Blas::State {
   std::map<Key, Plan> plans;
   std::map<CUstream_st*, void*> workspaces;  // one per stream: operations on two may overlap
 
-  explicit State(BlasSearch with) : search(with) {
+  explicit State(BlasSearch with) : search(std::move(with)) {
     check_blas(lt.cublasLtCreate(&handle), "cublasLtCreate");
   }
   ~State() {
@@ -328,7 +302,7 @@ struct Blas::State {
                                std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
-    Bench bench(lane, views);
+    Bench bench(lane, views, search.fill);
     void* workspace = take_memory(workspace_bytes, bench.stream);
     const auto once = [&](const cublasLtMatmulAlgo_t& algorithm) {
       return run(bench.stream, plan, algorithm, accumulate, bench.views, bench.views[2].data,
@@ -364,26 +338,27 @@ struct Blas::State {
 
   cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
                               const Kernel& kernel, std::span<const View> views) {
-    Choices& choices = choices_of_this_gpu();
-    {
-      const std::lock_guard lock(choices.mutex);
-      if (const auto known = choices.found.find(key); known != choices.found.end())
-        return known->second;
-    }
+    Choices& choices = choices_of_this_gpu(search.proposals);
+    if (const auto known = choices.of(key)) return *known;
+    wait_until_idle(stream);  // without the lock, as its stream may wait for who has that
+    const std::lock_guard lock(choices.mutex);
+    if (const auto known = choices.found.find(key); known != choices.found.end())
+      return known->second;
     const auto algorithms = propose(plan, key);
     if (algorithms.empty())
       throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
           .with("kernel", kernel.label);
-    wait_until_idle(stream);
-    const std::lock_guard lock(choices.mutex);
-    if (const auto known = choices.found.find(key); known != choices.found.end())
-      return known->second;
     if (!choices.lane) choices.lane.emplace();
     return choices.found[key] = fastest(*choices.lane, plan, kernel.accumulate, views, algorithms);
   }
 };
 
-Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(search)) {}
+void fill_with_equal_numbers(CUstream_st* stream, void* data, std::size_t bytes) {
+  // 0x3c3c is 0.0115 in bf16, 1.06 in fp16, 0x3c3c3c3c the same as bf16 in fp32.
+  check(cudaMemsetAsync(data, 0x3c, bytes, stream), "cudaMemsetAsync");
+}
+
+Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(std::move(search))) {}
 Blas::~Blas() = default;
 
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {

@@ -1,6 +1,8 @@
 // Matrix products by cuBLASLt.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -10,12 +12,18 @@ struct CUstream_st;
 
 namespace orrery::cuda {
 
+// Fills operands that products are tried out on with numbers of any type. A product of equal
+// numbers takes less power than one of a training, at which other algorithms may be the fastest.
+using FillWithNumbers = std::function<void(CUstream_st* stream, void* data, std::size_t bytes)>;
+void fill_with_equal_numbers(CUstream_st* stream, void* data, std::size_t bytes);
+
 // How thoroughly the fastest algorithm of a product is looked for: among how many of cuBLASLt's
 // proposals, which come in the order of its own estimates, and in how many rounds of timing those
 // that are close to the fastest.
 struct BlasSearch {
   int proposals = 16;
   int rounds = 3;
+  FillWithNumbers fill = fill_with_equal_numbers;
 };
 
 // Of one GPU, on the device that is current for the calling thread. For each shape, types and

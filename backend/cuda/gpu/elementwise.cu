@@ -72,6 +72,22 @@ struct Fill {
   }
 };
 
+struct RandomNumbers {
+  std::uint16_t* y;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    Pack<std::uint16_t, width> pack;
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      // Steele, Lea and Flood 2014 (splitmix64), one number for each index.
+      std::uint64_t mixed = static_cast<std::uint64_t>(i + j) * 0x9E3779B97F4A7C15U;
+      mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9U;
+      pack.at[j] = static_cast<std::uint16_t>(((mixed >> 40) & 0x87FFU) | 0x3800U);
+    }
+    put_bits(y + i, pack);
+  }
+};
+
 template <class X, class Y>
 struct Cast {
   const X* x;
@@ -107,15 +123,18 @@ struct Combine {
   template <int width>
   __device__ void run(std::int64_t i) const {
     const auto a = static_cast<float>(by.first()), b = static_cast<float>(by.second());
+    Pack<X, width> from_x;  // widened only when both are on their way
+    Pack<Y, width> from_y;
+    if (a != 0) from_x = take<width>(x + i);
+    if (b != 0) from_y = take<width>(y + i);
     Lanes<width> sum{};
-    const auto term = [&](float factor, const auto* from) {
+    const auto term = [&](float factor, const auto& pack) {
       if (factor == 0) return;
-      const Lanes<width> value = load<width>(from + i);
 #pragma unroll
-      for (int j = 0; j < width; ++j) sum.at[j] += factor * value.at[j];
+      for (int j = 0; j < width; ++j) sum.at[j] += factor * widen(pack.at[j]);
     };
-    term(a, x);
-    term(b, y);
+    term(a, from_x);
+    term(b, from_y);
     store(y + i, sum);
   }
 };
@@ -285,6 +304,12 @@ bool fill(cudaStream_t stream, const Kernel& kernel, Views views) {
       fill_units<std::uint64_t>(stream, views[0], kernel.scalars[0], n);
   }
   return true;
+}
+
+void fill_with_random_numbers(cudaStream_t stream, void* data, std::size_t bytes) {
+  auto* y = static_cast<std::uint16_t*>(data);
+  each<pack_width<std::uint16_t>>(stream, "random numbers", static_cast<std::int64_t>(bytes / 2),
+                                  RandomNumbers{y}, y);
 }
 
 bool cast(cudaStream_t stream, const Kernel& kernel, Views views) {

@@ -96,7 +96,13 @@ class GpuLauncher final : public Launcher {
     }
   }
 
-  Blas blas_;
+  static BlasSearch search() {
+    BlasSearch search;
+    search.fill = fill_with_random_numbers;
+    return search;
+  }
+
+  Blas blas_{search()};
   Dnn dnn_;
   std::unique_ptr<Launcher> others_;
 };

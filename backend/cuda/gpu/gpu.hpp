@@ -24,8 +24,8 @@ std::string driver_version();
 std::string nccl_version();
 std::string dnn_version();
 
-// Kernels of this folder, cuBLASLt and cuDNN; the bodies, on copies in pinned memory, where there is
-// no kernel; `copy` makes these. Memory pools keep what is freed.
+// Kernels of this folder, cuBLASLt and cuDNN; the bodies, on copies in pinned memory, where there
+// is no kernel; `copy` makes these. Memory pools keep what is freed.
 std::unique_ptr<Launcher> make_gpu_launcher(int gpu, const KernelBodies& bodies,
                                             std::function<void(std::exception_ptr)> failed,
                                             Copy copy = copy_async);

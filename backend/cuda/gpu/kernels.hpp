@@ -21,6 +21,9 @@ bool bias_activation_backward(cudaStream_t, const Kernel&, Views);
 bool gated_activation(cudaStream_t, const Kernel&, Views);
 bool gated_activation_backward(cudaStream_t, const Kernel&, Views);
 bool residual_add(cudaStream_t, const Kernel&, Views);
+// Bits that are random numbers in every type that is multiplied, of either sign: from 2^-15 to 2 in
+// bf16, from 1/2 to 2 in fp16, and, two of them together, as in bf16 in fp32.
+void fill_with_random_numbers(cudaStream_t, void* data, std::size_t bytes);
 // positions.cu
 bool rotary(cudaStream_t, const Kernel&, Views);
 bool add_positions(cudaStream_t, const Kernel&, Views);

@@ -30,8 +30,9 @@ struct Sgd {
   __device__ void run(std::int64_t i) const {
     const auto scale = static_cast<float>(or_one(scale_by, 0));
     const auto lr = static_cast<float>(rate * or_one(step, 1));
-    Lanes<width> averaged = load<width>(g + i), weight = weights<width>(p, master, i), mean{};
+    Lanes<width> weight = weights<width>(p, master, i), mean{};
     if (m != nullptr) mean = load<width>(m + i);
+    Lanes<width> averaged = load<width>(g + i);
 #pragma unroll
     for (int j = 0; j < width; ++j) {
       const float gradient = averaged.at[j] = scale * averaged.at[j];
@@ -84,9 +85,10 @@ struct Adamw {
   __device__ void run(std::int64_t i) const {
     const auto beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
     const auto rest1 = static_cast<float>(1.0 - a.beta1), rest2 = static_cast<float>(1.0 - a.beta2);
+    // Behind the branch that is in `weights`, the others are loaded together.
+    Lanes<width> weight = weights<width>(p, master, i);
     const Lanes<width> gradient = load<width>(g + i);
-    Lanes<width> mean = load<width>(m + i), square = load<width>(v + i),
-                 weight = weights<width>(p, master, i);
+    Lanes<width> mean = load<width>(m + i), square = load<width>(v + i);
 #pragma unroll
     for (int j = 0; j < width; ++j) {
       const float scaled = by.scale * gradient.at[j];
