@@ -21,7 +21,7 @@ struct AxisSizes {
 
 // A matrix of weights: y = x W has rows of `inputs` and of `outputs` elements.
 struct Weights {
-  std::int64_t inputs, outputs, rows;  // rows: of x
+  std::int64_t inputs, outputs;
 };
 
 struct Sizing {
@@ -68,16 +68,17 @@ const Sizing quick_sizes{{{16, 64}, {32}},
                          {{16, 64}, {32}},
                          {{16, 64}, {32}},
                          {{1, 64}, {16}}};
-// Llama 3.2 1B with 8,192 tokens and Llama 3 8B with 4,096 (scenarios/models/llama-*.json):
-// queries, keys and values; the output; gate and up; down; and the head, which is the transposed
-// table of embeddings. No grid below has these products.
-const std::vector<Weights> model_layers{
-    {2048, 3072, 8192},   {2048, 2048, 8192},  {2048, 16384, 8192}, {8192, 2048, 8192},
-    {4096, 6144, 4096},   {4096, 4096, 4096},  {4096, 28672, 4096}, {14336, 4096, 4096},
-    {128256, 2048, 8192}, {128256, 4096, 4096}};
-// Enough heads and tokens to fill a GPU; as many of keys and values as Llama 3 has.
-const Sizing gpu_sizes{{{256, 1024, 2048, 4096, 8192, 16384}, {512, 1536, 3072, 6144, 12288}},
-                       {{1024, 2048, 3072, 4096, 6144, 8192, 24576}, {1536, 2560, 5120, 14336}},
+// Llama 3.2 1B and Llama 3 8B (scenarios/models/llama-*): queries, keys and values; the output;
+// gate and up; down; and the head, which is the transposed table of embeddings. With three samples
+// of 4,096 tokens, which no grid has.
+constexpr std::int64_t model_rows = 12288;
+const std::vector<Weights> model_layers{{2048, 3072},   {2048, 2048},  {2048, 16384}, {8192, 2048},
+                                        {4096, 6144},   {4096, 4096},  {4096, 28672}, {14336, 4096},
+                                        {128256, 2048}, {128256, 4096}};
+// Enough heads and tokens to fill a GPU; as many of keys and values as Llama 3 has. 16,384 rows of
+// 130,048 logits are just fewer than 2^31, as in training.
+const Sizing gpu_sizes{{{256, 1024, 4096, 8192, 16384}, {512, 2048, 6144, 12288}},
+                       {{1024, 2048, 3072, 4096, 6144, 8192, 16384}, {1536, 2560, 5120, 12288}},
                        {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
                        {{1024, 2048, 4096, 8192, 16384}, {1536, 3072, 6144, 12288}},
                        {{1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27},
@@ -88,7 +89,7 @@ const Sizing gpu_sizes{{{256, 1024, 2048, 4096, 8192, 16384}, {512, 1536, 3072, 
                        4,
                        5,
                        4,
-                       {{4096, 32768, 131072}, {16384, 65536, 128256}},
+                       {{4096, 32768, 130048}, {16384, 65536, 128256}},
                        {{1024, 2048, 4096}, {1536, 3072}},
                        {{1, 4, 16, 64}, {2, 8, 32}},
                        128256,
@@ -191,7 +192,8 @@ void Builder::gemms() {
   }
   add(held, b, w, w, input_gradient);
   for (const bool accumulate : {true, false}) add(held, w, w, b, weight_gradient(accumulate));
-  for (const auto& [inputs, outputs, rows] : axes_.layers) {
+  constexpr std::int64_t rows = model_rows;
+  for (const auto& [inputs, outputs] : axes_.layers) {
     points_.push_back({forward(rows, outputs, inputs), true});
     points_.push_back({input_gradient(rows, inputs, outputs), true});
     for (const bool accumulate : {true, false})
