@@ -91,7 +91,7 @@ struct Plan {
 // seconds, as with several ranks on one GPU it may wait for one that waits for this thread.
 void wait_until_idle(cudaStream_t stream) {
   using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::seconds(5);
+  const auto end = Clock::now() + std::chrono::seconds(2);
   while (cudaStreamQuery(stream) == cudaErrorNotReady && Clock::now() < end)
     std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
@@ -336,9 +336,13 @@ struct Blas::State {
 
   cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
                               const Kernel& kernel, std::span<const View> views) {
-    wait_until_idle(stream);  // without the lock, as its stream may wait for who has that
     Choices& choices = choices_of_this_gpu(search.proposals);
-    const std::lock_guard lock(choices.mutex);
+    std::unique_lock lock(choices.mutex);
+    if (!choices.found.contains(key)) {
+      lock.unlock();  // the stream may wait for who would like to have it
+      wait_until_idle(stream);
+      lock.lock();
+    }
     if (const auto known = choices.found.find(key); known != choices.found.end())
       return known->second;
     const auto algorithms = propose(plan, key);
