@@ -94,7 +94,8 @@ Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
     WorldOptions world;
     world.grid.set(Axis::replicate, ranks);
     world.real_values = true;
-    return make_cuda_world_here(std::move(world), {});
+    CudaProfile none;
+    return make_cuda_world_here(std::move(world), {}, none);
   };
   options.run = [&](int ranks, const World::Program& program) {
     return options.world(ranks)->run(program);
