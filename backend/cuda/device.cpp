@@ -351,7 +351,7 @@ void CudaDevice::open_channels() {
 }
 
 void CudaDevice::mark_step(std::uint32_t stream, std::int64_t step) {
-  regions_.step_ended();
+  if (regions_.step_ended() == 1) parts_.first_step_issued();
   GpuStream& its = *streams_[stream];
   const std::lock_guard lock(mutex_);
   if (its.passed() == its.issued())

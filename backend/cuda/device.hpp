@@ -22,7 +22,8 @@ namespace orrery::cuda {
 struct CudaParts {
   const CudaOptions& options;
   const KernelBodies& host_bodies;
-  std::function<void()> submitted;  // an operation is on its way
+  std::function<void()> submitted;          // an operation is on its way
+  std::function<void()> first_step_issued;  // by a rank; on its thread
   std::atomic<std::int64_t> in_flight{0};
 };
 

@@ -9,14 +9,18 @@ namespace orrery::cuda {
 PoolWatch::PoolWatch(std::vector<int> gpus) : gpus_(std::move(gpus)) {
   std::sort(gpus_.begin(), gpus_.end());
   gpus_.erase(std::unique(gpus_.begin(), gpus_.end()), gpus_.end());
+  forget_highest(cudaMemPoolAttrUsedMemHigh);
+  forget_highest(cudaMemPoolAttrReservedMemHigh);
+}
+
+void PoolWatch::first_step_ended() { forget_highest(cudaMemPoolAttrUsedMemHigh); }
+
+void PoolWatch::forget_highest(cudaMemPoolAttr mark) const {
   for (const int gpu : gpus_) {
     cudaMemPool_t pool = nullptr;
     if (cudaDeviceGetDefaultMemPool(&pool, gpu) != cudaSuccess) continue;
-    for (const cudaMemPoolAttr mark :
-         {cudaMemPoolAttrUsedMemHigh, cudaMemPoolAttrReservedMemHigh}) {
-      std::uint64_t anew = 0;  // the only value that CUDA takes: what is in use now
-      cudaMemPoolSetAttribute(pool, mark, &anew);
-    }
+    std::uint64_t now = 0;  // the only value that CUDA takes: what is in use now
+    cudaMemPoolSetAttribute(pool, mark, &now);
   }
 }
 

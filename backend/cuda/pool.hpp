@@ -1,6 +1,9 @@
 // What CUDA's own pools of stream-ordered memory held, to lay beside the ledger.
 #pragma once
 
+#include <driver_types.h>
+
+#include <optional>
 #include <vector>
 
 #include "backend/world.hpp"
@@ -11,10 +14,14 @@ namespace orrery::cuda {
 class PoolWatch {
  public:
   explicit PoolWatch(std::vector<int> gpus);  // a GPU may be named twice
+  // Use counts anew: in the first step products are tried out, on memory of their own.
+  void first_step_ended();
   // Sums over the GPUs, each at its highest. Nothing where CUDA does not tell.
   std::optional<PoolUse> use() const;
 
  private:
+  void forget_highest(cudaMemPoolAttr mark) const;
+
   std::vector<int> gpus_;
 };
 

@@ -16,9 +16,9 @@ std::uint64_t Regions::number_of(const WorkItem& item) {
   return static_cast<std::uint64_t>(rank_) << rank_shift | known->second;
 }
 
-void Regions::step_ended() {
-  ++steps_;
+std::int64_t Regions::step_ended() {
   of_step_.clear();
+  return ++steps_;
 }
 
 std::vector<NativeRow> Regions::rows(std::span<const GpuActivity> activities) const {

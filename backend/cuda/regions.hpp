@@ -24,8 +24,8 @@ class Regions {
     const Leave leave{*profiler_};
     enqueue();
   }
-  // What is enqueued from here on belongs to the next step.
-  void step_ended();
+  // What is enqueued from here on belongs to the next step. How many have ended.
+  std::int64_t step_ended();
   // Of activities of all ranks, those of this one's steps that count, by kernel and GPU function.
   std::vector<NativeRow> rows(std::span<const GpuActivity> activities) const;
 

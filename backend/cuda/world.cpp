@@ -149,7 +149,8 @@ class CudaWorld final : public host::HostWorld {
   CudaWorld(WorldOptions options, CudaOptions cuda)
       : HostWorld(std::move(options), cuda.first_rank, cuda.ranks_here),
         options_(complete(std::move(cuda))),
-        parts_{options_, *state().options.bodies, [this] { watcher_.submitted(); }},
+        parts_{options_, *state().options.bodies, [this] { watcher_.submitted(); },
+               [this] { first_step_issued(); }},
         watcher_(monitor(), parts_) {}
   ~CudaWorld() override {
     watcher_.stop();
@@ -194,6 +195,9 @@ class CudaWorld final : public host::HostWorld {
       report.ranks[static_cast<std::size_t>(rank)].native =
           static_cast<CudaDevice&>(device(rank)).native(activities);
   }
+  void first_step_issued() {
+    if (first_steps_.fetch_add(1) + 1 == end_rank() - first_rank()) pools_->first_step_ended();
+  }
   void others_have_ended() {
     const Lock lock(monitor().mutex());
     if (std::exchange(others_run_, false)) monitor().remove(elsewhere_);
@@ -204,6 +208,7 @@ class CudaWorld final : public host::HostWorld {
   CudaParts parts_;
   Watcher watcher_;
   std::optional<PoolWatch> pools_;
+  std::atomic<int> first_steps_{0};  // that ranks have issued
   Elsewhere elsewhere_;
   bool others_run_ = false;  // guarded by the lock
 };

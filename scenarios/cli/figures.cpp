@@ -90,7 +90,9 @@ const std::vector<Figure> figure_table{
      "The rank with the largest peak: its peak, the device's capacity, and what was held by "
      "label at that moment. Charged when allocated, refunded in order of issue; the same in "
      "every world. Fragmentation and what a framework itself holds are not in it. `pool`, of a run "
-     "on GPUs: the most that CUDA's own pools of memory had in use and reserved, over all GPUs."},
+     "on GPUs: the most that CUDA's own pools had in use from the second step on (in the first, "
+     "products "
+     "are tried out on memory of their own) and reserved at any time, over all GPUs."},
     {"loss", "nats", "Mean over replicas, per step; empty when values are virtual."},
     {"loss_at", "",
      "By step its loss and what it took until then: simulated or measured seconds, samples of all "

@@ -83,7 +83,7 @@ TEST_CASE("CUPTI's kernels belong to the kernels of the program that launched th
   }
 }
 
-TEST_CASE("CUDA's pool holds what the ledger says") {
+TEST_CASE("CUDA's pool holds what the ledger says; the first step does not count") {
   const auto hold = [](Rank& rank) {
     Stream& compute = rank.stream("compute");
     Tensor gone = make(rank, compute, 5000);
@@ -91,6 +91,16 @@ TEST_CASE("CUDA's pool holds what the ledger says") {
     const Tensor first = make(rank, compute, 3000), second = make(rank, compute, 1000);
     fill(rank, compute, second, 1);
   };
+  const auto grow = [](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    { const Tensor first = make(rank, compute, 5000); }
+    compute.mark_step(0);
+    const Tensor second = make(rank, compute, 4000);
+    compute.mark_step(1);
+  };
+  const RunReport grown = run_on_double(options_for(Axis::replicate, 1), grow);
+  CHECK(grown.pool->used == Bytes(16'000));
+  CHECK(grown.pool->reserved >= Bytes(16'000));
   const RunReport report = run_on_double(options_for(Axis::replicate, 2), hold);
   REQUIRE(report.pool);
   CHECK(report.pool->used == report.ranks[0].peak + report.ranks[1].peak);
