@@ -55,6 +55,9 @@ constexpr float timing_ms = 1;
 constexpr float repeats_max = 20;
 // Times of the fastest that are worth another round: after the first, of one run each, and later.
 constexpr float close_at_first = 1.5F, close = 1.2F;
+// A first look at large products ends after this, with a few of cuBLASLt's first proposals.
+constexpr float first_look_ms = 20;
+constexpr std::size_t proposals_min = 4;
 
 bool type_of(Dtype dtype, cudaDataType_t& type) {
   switch (dtype) {
@@ -317,11 +320,20 @@ struct Blas::State {
       float ms;
     };
     std::vector<Candidate> candidates;
-    for (const cublasLtMatmulAlgo_t& algorithm : algorithms)
-      if (once(algorithm) == CUBLAS_STATUS_SUCCESS)
-        candidates.push_back({&algorithm, std::numeric_limits<float>::infinity()});
-    float least = std::numeric_limits<float>::infinity();
-    for (int round = 0; round < search.rounds && candidates.size() > 1; ++round) {
+    float least = std::numeric_limits<float>::infinity(), spent = 0;
+    for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
+      if (once(algorithm) != CUBLAS_STATUS_SUCCESS) continue;
+      const float ms = bench.time([&] { once(algorithm); });
+      candidates.push_back({&algorithm, ms});
+      least = std::min(least, ms);
+      spent += 2 * ms;
+      if (candidates.size() >= proposals_min && spent > first_look_ms) break;
+    }
+    const auto drop = [&](float close_by) {
+      std::erase_if(candidates, [&](const Candidate& c) { return c.ms > close_by * least; });
+    };
+    drop(close_at_first);
+    for (int round = 1; round < search.rounds && candidates.size() > 1; ++round) {
       const int repeats = static_cast<int>(std::clamp(timing_ms / least, 1.0F, repeats_max));
       for (Candidate& candidate : candidates) {
         const float ms = bench.time([&] {
@@ -330,8 +342,7 @@ struct Blas::State {
         candidate.ms = std::min(candidate.ms, ms / static_cast<float>(repeats));
         least = std::min(least, candidate.ms);
       }
-      const float most = least * (round == 0 ? close_at_first : close);
-      std::erase_if(candidates, [&](const Candidate& c) { return c.ms > most; });
+      drop(close);
     }
     cudaFreeAsync(workspace, bench.stream);
     if (candidates.empty()) return algorithms[0];
