@@ -23,6 +23,9 @@ void copy_async(CUstream_st* stream, void* to, const void* from, std::size_t byt
 class Launcher {
  public:
   virtual ~Launcher() = default;
+  // What launching it needs once: choosing among algorithms, loading code. Loading may wait for
+  // every stream of the GPU, and one may wait for a rank that loads: so before ranks communicate.
+  virtual void prepare(const Kernel&) {}
   // Enqueues the kernel; views are in device memory, empty ones have null data. `kernel` lives as
   // long as the world. Error{invalid_program} for what has no values, Error{unavailable} for what
   // this device cannot do.

@@ -3,6 +3,8 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -93,6 +95,8 @@ struct LocalHub::State {
   std::uint64_t* words = nullptr;  // in device memory; the first says that the run has failed
   std::mutex mutex;                // of all below
   std::map<std::pair<const Communicator*, std::pair<int, int>>, Room> rooms;
+  std::map<const Communicator*, int> opened;  // by how many members
+  std::condition_variable more_opened;
   std::size_t words_taken = 1;
   int streams = 2;  // on the GPU: `releasing`, and one on which products are tried out
   bool aborted = false;
@@ -191,9 +195,29 @@ struct LocalHub::State {
 // The part of one rank.
 class LocalTransport final : public transport::Transport {
  public:
-  LocalTransport(LocalHub::State& hub, int rank) : hub_(hub), rank_(rank) {}
+  LocalTransport(LocalHub::State& hub, int rank, transport::Waiting waiting)
+      : hub_(hub), rank_(rank), waiting_(std::move(waiting)) {}
 
-  void open(std::vector<const Communicator*>) override {}  // a room opens when it is entered
+  // A room opens when it is entered; but no rank's stream waits for another before all have come
+  // here, with what they prepared. As on NCCL.
+  void open(std::vector<const Communicator*> communicators) override {
+    std::unique_lock lock(hub_.mutex);
+    for (const Communicator* c : communicators) ++hub_.opened[c];
+    hub_.more_opened.notify_all();
+    const Seconds begin = waiting_.clock();
+    for (const Communicator* c : communicators)
+      while (hub_.opened[c] < c->size()) {
+        if (hub_.aborted) throw aborted("opening", *c);
+        if ((waiting_.clock() - begin).value > waiting_.patience.value)
+          throw Error(Category::deadlock,
+                      "opening " + c->name() + ": not all of its members came to open it")
+              .with("rank", std::to_string(rank_));
+        hub_.more_opened.wait_for(lock, std::chrono::milliseconds(10));
+        lock.unlock();
+        waiting_.check();
+        lock.lock();
+      }
+  }
   void close() override {}
   std::exception_ptr failure() override { return nullptr; }
 
@@ -260,23 +284,25 @@ class LocalTransport final : public transport::Transport {
     return complete;
   }
 
+  Error aborted(const std::string& what, const Communicator& c) const {
+    return Error(Category::unavailable, what + " on " + c.name() + ": communication was aborted")
+        .with("rank", std::to_string(rank_));
+  }
   void throw_if_aborted(const Communication& c) const {
-    if (hub_.aborted)
-      throw Error(Category::unavailable, std::string(name(c.kind)) + " on " +
-                                             c.communicator->name() + ": communication was aborted")
-          .with("rank", std::to_string(rank_));
+    if (hub_.aborted) throw aborted(name(c.kind), *c.communicator);
   }
 
   LocalHub::State& hub_;
   const int rank_;
+  const transport::Waiting waiting_;
 };
 
 LocalHub::LocalHub(LocalWork work, std::optional<Throttle> throttle)
     : state_(std::make_unique<State>(std::move(work), throttle)) {}
 LocalHub::~LocalHub() = default;
 
-std::unique_ptr<transport::Transport> LocalHub::transport_of(int rank) {
-  return std::make_unique<LocalTransport>(*state_, rank);
+std::unique_ptr<transport::Transport> LocalHub::transport_of(int rank, transport::Waiting waiting) {
+  return std::make_unique<LocalTransport>(*state_, rank, std::move(waiting));
 }
 
 }  // namespace orrery::cuda

@@ -39,7 +39,7 @@ class LocalHub {
  public:
   LocalHub(LocalWork work, std::optional<Throttle> throttle);
   ~LocalHub();
-  std::unique_ptr<transport::Transport> transport_of(int rank);
+  std::unique_ptr<transport::Transport> transport_of(int rank, transport::Waiting waiting);
 
  private:
   friend class LocalTransport;

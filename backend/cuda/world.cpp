@@ -1,6 +1,8 @@
 #include "backend/cuda/world.hpp"
 
 #include <chrono>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -161,6 +163,20 @@ class CudaWorld final : public host::HostWorld {
   std::unique_ptr<host::HostDevice> make_device(host::Shared& shared, int rank) override {
     return std::make_unique<CudaDevice>(shared, parts_, rank);
   }
+  // By a launcher of its own for each GPU, as those of ranks are used by their threads.
+  void prepared(const Kernel& kernel) override {
+    const std::lock_guard lock(preparing_);
+    if (preparers_.empty())
+      for (int rank = first_rank(); rank < end_rank(); ++rank)
+        if (auto& preparer = preparers_[options_.gpu(rank)]; preparer == nullptr) {
+          use_gpu(options_.gpu(rank));
+          preparer = options_.launcher(options_.gpu(rank), [](std::exception_ptr) {});
+        }
+    for (const auto& [gpu, preparer] : preparers_) {
+      use_gpu(gpu);
+      preparer->prepare(kernel);
+    }
+  }
   void begin() override {
     std::vector<int> gpus;
     for (int rank = first_rank(); rank < end_rank(); ++rank) gpus.push_back(options_.gpu(rank));
@@ -207,6 +223,8 @@ class CudaWorld final : public host::HostWorld {
   const CudaOptions options_;
   CudaParts parts_;
   Watcher watcher_;
+  std::mutex preparing_;
+  std::map<int, std::unique_ptr<Launcher>> preparers_;  // by GPU; guarded
   std::optional<PoolWatch> pools_;
   std::atomic<int> first_steps_{0};  // that ranks have issued
   Elsewhere elsewhere_;

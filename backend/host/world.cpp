@@ -6,7 +6,7 @@ namespace orrery::host {
 
 HostWorld::HostWorld(WorldOptions options, int first, int count)
     : state_(std::move(options)),
-      catalogue_([](PreparedKernel&) {}),
+      catalogue_([this](PreparedKernel& kernel) { prepared(kernel.kernel); }),
       ranks_(state_.options.grid.size()),
       first_(first),
       count_(count < 0 ? ranks_ : count),

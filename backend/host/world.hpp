@@ -32,6 +32,8 @@ class HostWorld : public World {
   // Called on the thread of run(): when all devices are made and none runs; when none runs any
   // more.
   virtual void begin() {}
+  // A kernel that programs may launch, when the first of them prepares it, on its thread.
+  virtual void prepared(const Kernel&) {}
   // A message for a rank of another process; without the lock.
   virtual void post(int to, ControlMessage message);
   virtual void end() {}

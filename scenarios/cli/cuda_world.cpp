@@ -97,9 +97,9 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<
     };
   else
     cuda.transport = [hub = std::make_shared<std::optional<cuda::LocalHub>>(), throttle](
-                         int rank, transport::Waiting) {
+                         int rank, transport::Waiting waiting) {
       if (!*hub) hub->emplace(cuda::gpu_local_work(), throttle);
-      return (*hub)->transport_of(rank);
+      return (*hub)->transport_of(rank, std::move(waiting));
     };
   if (options.bodies == nullptr) options.bodies = &cpu_bodies();
   return cuda::make_cuda_world(std::move(options), std::move(cuda));

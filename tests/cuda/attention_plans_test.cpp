@@ -13,7 +13,7 @@ namespace {
 
 using namespace cuda::dnn;
 
-// As cuDNN 9.19 describes an H100 SXM5 80GB, with which these plans were made and ran.
+// An H100 SXM5 80GB, as cuDNN 9.19 describes it.
 constexpr std::string_view h100 = R"({
   "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64],
   "regsPerBlock": 65536, "multiProcessorCount": 132, "warpSize": 32,

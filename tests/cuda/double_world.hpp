@@ -66,9 +66,9 @@ inline cuda::CudaOptions on_one_gpu(std::optional<Throttle> throttle = {},
   options.gpu = [](int) { return 0; };
   options.copy = copy_by_kernel;
   options.transport = [hub = std::make_shared<std::unique_ptr<cuda::LocalHub>>(), work, throttle](
-                          int rank, transport::Waiting) {
+                          int rank, transport::Waiting waiting) {
     if (*hub == nullptr) *hub = std::make_unique<cuda::LocalHub>(work, throttle);
-    return (*hub)->transport_of(rank);
+    return (*hub)->transport_of(rank, std::move(waiting));
   };
   return options;
 }

@@ -50,9 +50,9 @@ inline cuda::CudaOptions on_one_gpu() {
   cuda::CudaOptions options = on_gpus(cuda::copy_by_kernel);
   options.gpu = [](int) { return 0; };
   options.transport = [hub = std::make_shared<std::optional<cuda::LocalHub>>()](
-                          int rank, transport::Waiting) {
+                          int rank, transport::Waiting waiting) {
     if (!*hub) hub->emplace(cuda::gpu_local_work(), std::nullopt);
-    return (*hub)->transport_of(rank);
+    return (*hub)->transport_of(rank, std::move(waiting));
   };
   return options;
 }

@@ -13,9 +13,9 @@ constexpr Dtype bulk_types[] = {Dtype::fp32, Dtype::bf16, Dtype::fp16};
 double rounding(Dtype dtype, double units = 2) {
   switch (dtype) {
     case Dtype::bf16:
-      return units * 0x1p-9;
+      return units * 0x1p-8;
     case Dtype::fp16:
-      return units * 0x1p-12;
+      return units * 0x1p-11;
     default:
       return units * 0x1p-21;  // of a sum over some thousand elements
   }

@@ -55,6 +55,9 @@ constexpr float timing_ms = 1;
 constexpr float repeats_max = 20;
 // Times of the fastest that are worth another round: after the first, of one run each, and later.
 constexpr float close_at_first = 1.5F, close = 1.2F;
+// A first look at large products ends after this, with a few of cuBLASLt's first proposals.
+constexpr float first_look_ms = 20;
+constexpr std::size_t proposals_min = 4;
 
 bool type_of(Dtype dtype, cudaDataType_t& type) {
   switch (dtype) {
@@ -126,15 +129,14 @@ struct Bench {
 
   Bench(const Lane& on, std::span<const View> given, const FillWithNumbers& fill)
       : lane(on), views(given.begin(), given.end()) {
-    for (std::size_t i = 0; i < 3; ++i) {
-      const auto bytes =
-          static_cast<std::size_t>(bytes_of(views[i].elements, views[i].dtype).value);
-      views[i].data = take_memory(bytes, stream);
-      fill(stream, views[i].data, bytes);
+    for (View& view : views) {
+      const auto bytes = static_cast<std::size_t>(bytes_of(view.elements, view.dtype).value);
+      view.data = take_memory(bytes, stream);
+      fill(stream, view.data, bytes);
     }
   }
   ~Bench() {
-    for (std::size_t i = 0; i < 3; ++i) cudaFreeAsync(views[i].data, stream);
+    for (const View& view : views) cudaFreeAsync(view.data, stream);
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
@@ -258,6 +260,10 @@ struct Blas::State {
     return plan;
   }
 
+  void set_bias(const Plan& plan, std::span<const View> views) const {
+    if (plan.with_bias) set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, views[3].data);
+  }
+
   cublasStatus_t run(CUstream_st* stream, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
                      bool accumulate, std::span<const View> views, void* result,
                      void* workspace) const {
@@ -302,7 +308,8 @@ struct Blas::State {
                                std::span<const View> views,
                                const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
     if (algorithms.size() == 1) return algorithms[0];
-    Bench bench(lane, views, search.fill);
+    Bench bench(lane, views.first(plan.with_bias ? 4 : 3), search.fill);
+    set_bias(plan, bench.views);
     void* workspace = take_memory(workspace_bytes, bench.stream);
     const auto once = [&](const cublasLtMatmulAlgo_t& algorithm) {
       return run(bench.stream, plan, algorithm, accumulate, bench.views, bench.views[2].data,
@@ -313,11 +320,20 @@ struct Blas::State {
       float ms;
     };
     std::vector<Candidate> candidates;
-    for (const cublasLtMatmulAlgo_t& algorithm : algorithms)
-      if (once(algorithm) == CUBLAS_STATUS_SUCCESS)
-        candidates.push_back({&algorithm, std::numeric_limits<float>::infinity()});
-    float least = std::numeric_limits<float>::infinity();
-    for (int round = 0; round < search.rounds && candidates.size() > 1; ++round) {
+    float least = std::numeric_limits<float>::infinity(), spent = 0;
+    for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
+      if (once(algorithm) != CUBLAS_STATUS_SUCCESS) continue;
+      const float ms = bench.time([&] { once(algorithm); });
+      candidates.push_back({&algorithm, ms});
+      least = std::min(least, ms);
+      spent += 2 * ms;
+      if (candidates.size() >= proposals_min && spent > first_look_ms) break;
+    }
+    const auto drop = [&](float close_by) {
+      std::erase_if(candidates, [&](const Candidate& c) { return c.ms > close_by * least; });
+    };
+    drop(close_at_first);
+    for (int round = 1; round < search.rounds && candidates.size() > 1; ++round) {
       const int repeats = static_cast<int>(std::clamp(timing_ms / least, 1.0F, repeats_max));
       for (Candidate& candidate : candidates) {
         const float ms = bench.time([&] {
@@ -326,8 +342,7 @@ struct Blas::State {
         candidate.ms = std::min(candidate.ms, ms / static_cast<float>(repeats));
         least = std::min(least, candidate.ms);
       }
-      const float most = least * (round == 0 ? close_at_first : close);
-      std::erase_if(candidates, [&](const Candidate& c) { return c.ms > most; });
+      drop(close);
     }
     cudaFreeAsync(workspace, bench.stream);
     if (candidates.empty()) return algorithms[0];
@@ -336,11 +351,13 @@ struct Blas::State {
                 ->algorithm;
   }
 
+  const Plan& plan_of(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
   cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
                               const Kernel& kernel, std::span<const View> views) {
     Choices& choices = choices_of_this_gpu(search.proposals);
     if (const auto known = choices.of(key)) return *known;
-    wait_until_idle(stream);  // without the lock, as its stream may wait for who has that
+    if (stream != nullptr)
+      wait_until_idle(stream);  // without the lock, as its stream may wait for who has that
     const std::lock_guard lock(choices.mutex);
     if (const auto known = choices.found.find(key); known != choices.found.end())
       return known->second;
@@ -361,6 +378,35 @@ void fill_with_equal_numbers(CUstream_st* stream, void* data, std::size_t bytes)
 Blas::Blas(BlasSearch search) : state_(std::make_unique<State>(std::move(search))) {}
 Blas::~Blas() = default;
 
+namespace {
+
+bool with_bias(const Kernel& kernel) { return kernel.op == Op::gemm && kernel.dims[3] != 0; }
+
+Key key_of(const Kernel& kernel, std::span<const View> views) {
+  return {
+      kernel.dims,
+      {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
+       static_cast<int>(views[2].dtype), with_bias(kernel) ? static_cast<int>(views[3].dtype) : -1},
+      {kernel.transpose_a, kernel.transpose_b, kernel.accumulate},
+      {alignment_of(views[0].data), alignment_of(views[1].data), alignment_of(views[2].data)}};
+}
+
+}  // namespace
+
+// With the address of its bias, where it has one.
+const Plan& Blas::State::plan_of(CUstream_st* stream, const Kernel& kernel,
+                                 std::span<const View> views) {
+  const Key key = key_of(kernel, views);
+  auto found = plans.find(key);
+  if (found == plans.end()) {
+    found = plans.emplace(key, describe(kernel, views)).first;
+    set_bias(found->second, views);
+    found->second.algorithm = choose(stream, found->second, key, kernel, views);
+  }
+  set_bias(found->second, views);
+  return found->second;
+}
+
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
   cudaDataType_t unused{};
   for (std::size_t i = 0; i < 3; ++i)
@@ -368,27 +414,25 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (views[0].dtype != views[1].dtype) return false;
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
   State& s = *state_;
-  const bool with_bias = kernel.op == Op::gemm && kernel.dims[3] != 0;
-  const Key key{
-      kernel.dims,
-      {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
-       static_cast<int>(views[2].dtype), with_bias ? static_cast<int>(views[3].dtype) : -1},
-      {kernel.transpose_a, kernel.transpose_b, kernel.accumulate},
-      {alignment_of(views[0].data), alignment_of(views[1].data), alignment_of(views[2].data)}};
-  const auto with_address = [&](const Plan& plan) {
-    if (plan.with_bias) s.set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, views[3].data);
-  };
-  auto found = s.plans.find(key);
-  if (found == s.plans.end()) {
-    found = s.plans.emplace(key, s.describe(kernel, views)).first;
-    with_address(found->second);
-    found->second.algorithm = s.choose(stream, found->second, key, kernel, views);
-  }
-  with_address(found->second);
-  check_blas(s.run(stream, found->second, found->second.algorithm, kernel.accumulate, views,
-                   views[2].data, s.workspace_of(stream)),
+  const Plan& plan = s.plan_of(stream, kernel, views);
+  check_blas(s.run(stream, plan, plan.algorithm, kernel.accumulate, views, views[2].data,
+                   s.workspace_of(stream)),
              "cublasLtMatmul");
   return true;
+}
+
+void Blas::prepare(const Kernel& kernel) {
+  cudaDataType_t unused{};
+  const auto [m, n, k, bias, groups_or_0, none] = kernel.dims;
+  if (!type_of(kernel.dtype, unused) || m * n * k == 0) return;
+  const std::int64_t groups = kernel.op == Op::grouped_gemm ? groups_or_0 : 1;
+  std::array<View, 4> views{
+      View{nullptr, groups * m * k, kernel.dtype}, View{nullptr, groups * k * n, kernel.dtype},
+      View{nullptr, groups * m * n, kernel.dtype}, View{nullptr, n, kernel.dtype}};
+  state_->plan_of(nullptr, kernel, views);
+  if (!kernel.accumulate || kernel.dtype == Dtype::fp32) return;
+  views[2].dtype = Dtype::fp32;
+  state_->plan_of(nullptr, kernel, views);
 }
 
 }  // namespace orrery::cuda

@@ -36,6 +36,9 @@ class Blas {
   // gemm and grouped_gemm, with a bias by cuBLASLt's epilogue; false for types that cuBLASLt has no
   // product of.
   bool multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
+  // Finds the algorithm of a product that will be wanted, of operands of its type at multiples of
+  // 16 bytes, and loads it; where it adds up, also for a result in fp32.
+  void prepare(const Kernel& kernel);
 
  private:
   struct State;

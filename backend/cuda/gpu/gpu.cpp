@@ -29,6 +29,9 @@ class GpuLauncher final : public Launcher {
           "cudaMemPoolSetAttribute");
   }
 
+  void prepare(const Kernel& kernel) override {
+    if (kernel.op == Op::gemm || kernel.op == Op::grouped_gemm) blas_.prepare(kernel);
+  }
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
     if (kernel.op == Op::timed || run(stream, kernel, views)) return;
     others_->launch(stream, kernel, views);
