@@ -40,7 +40,10 @@ code { overflow-wrap: anywhere; }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; }
 )";
 
-std::optional<double> number_at(const Json& result, const Pointer& at) {
+Pointer pointer_to(const std::string& path) { return Pointer("/" + path); }
+
+std::optional<double> number_at(const Json& result, const std::string& path) {
+  const Pointer at = pointer_to(path);
   if (!result.contains(at) || !result.at(at).is_number()) return std::nullopt;
   return result.at(at).get<double>();
 }
@@ -118,22 +121,22 @@ class PageWriter {
     return out + to_svg(chart);
   }
 
-  BarRow row(const std::string& pointer, const std::string& label) const {
-    BarRow made{pointer, label, {}};
+  // Of the figure at `path`, such as "time/compute_s".
+  BarRow row(const std::string& path, const std::string& label) const {
+    BarRow made{path, label, {}};
     for (const Drawn& drawn : drawn_)
-      made.bars.push_back(
-          drawn.bar([&](const Json& result) { return number_at(result, Pointer(pointer)); }));
+      made.bars.push_back(drawn.bar([&](const Json& result) { return number_at(result, path); }));
     return made;
   }
 
   std::string step() const {
     BarChart parts{"Step time and where it goes", {}, {}, seconds_text};
-    for (const auto& [pointer, label] : {std::pair{"/step_time_s", "step"},
-                                         {"/time/compute_s", "compute"},
-                                         {"/time/exposed_communication_s", "exposed communication"},
-                                         {"/time/bubble_s", "pipeline bubble"},
-                                         {"/time/overhead_s", "host overhead"},
-                                         {"/time/idle_s", "idle"}})
+    for (const auto& [pointer, label] : {std::pair{"step_time_s", "step"},
+                                         {"time/compute_s", "compute"},
+                                         {"time/exposed_communication_s", "exposed communication"},
+                                         {"time/bubble_s", "pipeline bubble"},
+                                         {"time/overhead_s", "host overhead"},
+                                         {"time/idle_s", "idle"}})
       parts.rows.push_back(row(pointer, label));
     return chart(std::move(parts), repeats_note());
   }
@@ -149,7 +152,7 @@ class PageWriter {
   std::string phases() const {
     BarChart phases{"Computing, by phase", {}, {}, seconds_text};
     for (const char* phase : {"forward", "backward", "optimizer", "other"})
-      phases.rows.push_back(row(std::string("/work/phases_s/") + phase, phase));
+      phases.rows.push_back(row(std::string("work/phases_s/") + phase, phase));
     return chart(std::move(phases), "On the compute stream of the slowest rank, per step.");
   }
 
@@ -160,8 +163,8 @@ class PageWriter {
     std::string note;
     for (std::size_t i = 0; i < drawn_.size(); ++i) {
       const Json& result = drawn_[i].by_kernel();
-      const bool native = result.contains(Pointer("/work/native/classes_s"));
-      const Pointer at(native ? "/work/native/classes_s" : "/work/classes_s");
+      const bool native = result.contains(pointer_to("work/native/classes_s"));
+      const Pointer at = pointer_to(native ? "work/native/classes_s" : "work/classes_s");
       if (!result.contains(at)) continue;
       if (native) note = drawn_[i].name + ": kernels' own times on the GPU, by CUPTI.";
       for (const auto& [name, value] : result.at(at).items()) {
@@ -180,12 +183,12 @@ class PageWriter {
 
   std::string memory() const {
     BarChart memory{"Memory at its peak", {}, {}, bytes_text};
-    memory.rows.push_back(row("/memory/peak_bytes", "peak, by the ledger"));
+    memory.rows.push_back(row("memory/peak_bytes", "peak, by the ledger"));
     for (const char* label : {"parameters", "gradients", "optimizer", "activations",
                               "communication", "workspace", "reserve"})
-      memory.rows.push_back(row(std::string("/memory/by_label/") + label, label));
-    memory.rows.push_back(row("/memory/pool/used_bytes", "CUDA's pool, in use"));
-    memory.rows.push_back(row("/memory/pool/reserved_bytes", "CUDA's pool, reserved"));
+      memory.rows.push_back(row(std::string("memory/by_label/") + label, label));
+    memory.rows.push_back(row("memory/pool/used_bytes", "CUDA's pool, in use"));
+    memory.rows.push_back(row("memory/pool/reserved_bytes", "CUDA's pool, reserved"));
     return chart(std::move(memory),
                  "By the ledger: of the rank with the largest peak. CUDA's pools: of all GPUs.");
   }

@@ -52,7 +52,7 @@ const std::vector<Confined> confined_libraries{
     {"CUDA",
      {"cuda", "cublas", "cudnn", "cupti", "curand", "cusparse", "cusolver", "nvml", "nvtx",
       "thrust/", "cub/"},
-     {"backend/cuda/", "backend/transport/nccl", "tests/cuda/"}},
+     {"backend/cuda/", "backend/transport/nccl", "tests/cuda/", "tests/bench/gpu_bench"}},
     {"NCCL", {"nccl"}, {"backend/cuda/", "backend/transport/nccl", "tests/cuda/"}},
     {"MPI", {"mpi.h", "mpi-ext.h"}, {"backend/transport/mpi"}},
     {"Eigen",
