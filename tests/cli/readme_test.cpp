@@ -54,6 +54,8 @@ class Checkout {
       fs::create_directory_symlink(fs::path(ORRERY_SOURCE_DIR) / name, folder_.file(name));
     fs::create_directory(folder_.file("scripts"));
     fs::create_symlink(ORRERY_PROGRAM, folder_.file("scripts/orrery"));
+    fs::create_symlink(fs::path(ORRERY_SOURCE_DIR) / "scripts/gpu-report",
+                       folder_.file("scripts/gpu-report"));
   }
   Finished run(const std::string& script) const {
     ProcessOptions options;
@@ -104,7 +106,7 @@ TEST_CASE("the outputs in the READMEs are what commands print; `scripts/readme` 
       CHECK(done.exit == 0);
       CHECK_MESSAGE(done.out == block.text, "run scripts/readme: " << block.output_of);
     }
-  CHECK(compared == 6);
+  CHECK(compared == 7);
 }
 
 TEST_CASE("the README opens with what it is and the two commands, limits before accuracy") {
