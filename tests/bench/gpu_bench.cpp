@@ -333,6 +333,7 @@ void run_all(std::int64_t tokens, const std::string& prefix) {
   cuda::BlasSearch search;
   search.proposals = 32;
   search.rounds = 5;
+  search.first_look_ms = 500;
   search.fill = cuda::fill_with_random_numbers;
   cuda::Blas thorough(search);
   std::vector<Case> multiplied = products(tokens, 2048, 8192, 512);

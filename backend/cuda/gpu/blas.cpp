@@ -55,9 +55,7 @@ constexpr float timing_ms = 1;
 constexpr float repeats_max = 20;
 // Times of the fastest that are worth another round: after the first, of one run each, and later.
 constexpr float close_at_first = 1.5F, close = 1.2F;
-// A first look at large products ends after this, with a few of cuBLASLt's first proposals.
-constexpr float first_look_ms = 20;
-constexpr std::size_t proposals_min = 4;
+constexpr std::size_t proposals_min = 4;  // that a first look takes in, however long it takes
 
 bool type_of(Dtype dtype, cudaDataType_t& type) {
   switch (dtype) {
@@ -327,7 +325,7 @@ struct Blas::State {
       candidates.push_back({&algorithm, ms});
       least = std::min(least, ms);
       spent += 2 * ms;
-      if (candidates.size() >= proposals_min && spent > first_look_ms) break;
+      if (candidates.size() >= proposals_min && spent > search.first_look_ms) break;
     }
     const auto drop = [&](float close_by) {
       std::erase_if(candidates, [&](const Candidate& c) { return c.ms > close_by * least; });

@@ -19,10 +19,11 @@ void fill_with_equal_numbers(CUstream_st* stream, void* data, std::size_t bytes)
 
 // How thoroughly the fastest algorithm of a product is looked for: among how many of cuBLASLt's
 // proposals, which come in the order of its own estimates, and in how many rounds of timing those
-// that are close to the fastest.
+// that are close to the fastest. The first look at all of them ends after some milliseconds.
 struct BlasSearch {
   int proposals = 16;
   int rounds = 3;
+  float first_look_ms = 20;
   FillWithNumbers fill = fill_with_equal_numbers;
 };
 

@@ -1,5 +1,7 @@
 // Optimizer steps over a flat range, each element read and written once; formulas and operands as
 // in backend/cpu/kernels_optimizers.cpp.
+#include <cmath>
+
 #include "backend/cuda/gpu/device.cuh"
 #include "backend/cuda/gpu/kernels.hpp"
 
@@ -49,8 +51,8 @@ struct Sgd {
 };
 
 struct AdamScalars {
-  double lr, beta1, beta2;
-  float epsilon;
+  double lr, log_beta1, log_beta2;
+  float beta1, beta2, rest1, rest2, epsilon;
   double decay;
 };
 
@@ -68,23 +70,22 @@ struct Adamw {
   AdamScalars a;
   AdamFactors by{};
 
-  // By one thread of a block: powers in fp64 take as long as some hundred elements.
+  // By a warp each: no element is loaded before, and fp64 takes long one after the other. 1 - b^t
+  // is -expm1(t log b).
   __device__ void prepare() {
     __shared__ AdamFactors found;
-    if (threadIdx.x == 0) {
-      const double t = step.get(0), lr = a.lr * step.get(1);
-      found.scale = static_cast<float>(or_one(scale_by, 0));
-      found.size = static_cast<float>(lr / (1.0 - pow(a.beta1, t)));
-      found.correction = static_cast<float>(1.0 / sqrt(1.0 - pow(a.beta2, t)));
-      found.keep = static_cast<float>(1.0 - lr * a.decay);
-    }
+    if (threadIdx.x == 0)
+      found.size = static_cast<float>(a.lr * step.get(1) / -expm1(step.get(0) * a.log_beta1));
+    if (threadIdx.x == warp)
+      found.correction = static_cast<float>(rsqrt(-expm1(step.get(0) * a.log_beta2)));
+    if (threadIdx.x == 2 * warp)
+      found.keep = static_cast<float>(1.0 - a.lr * step.get(1) * a.decay);
+    if (threadIdx.x == 3 * warp) found.scale = static_cast<float>(or_one(scale_by, 0));
     __syncthreads();
     by = found;
   }
   template <int width>
   __device__ void run(std::int64_t i) const {
-    const auto beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
-    const auto rest1 = static_cast<float>(1.0 - a.beta1), rest2 = static_cast<float>(1.0 - a.beta2);
     // Behind the branch that is in `weights`, the others are loaded together.
     Lanes<width> weight = weights<width>(p, master, i);
     const Lanes<width> gradient = load<width>(g + i);
@@ -92,8 +93,8 @@ struct Adamw {
 #pragma unroll
     for (int j = 0; j < width; ++j) {
       const float scaled = by.scale * gradient.at[j];
-      mean.at[j] = beta1 * mean.at[j] + rest1 * scaled;
-      square.at[j] = beta2 * square.at[j] + rest2 * (scaled * scaled);
+      mean.at[j] = a.beta1 * mean.at[j] + a.rest1 * scaled;
+      square.at[j] = a.beta2 * square.at[j] + a.rest2 * (scaled * scaled);
       weight.at[j] = by.keep * weight.at[j] -
                      by.size * mean.at[j] / (sqrtf(square.at[j]) * by.correction + a.epsilon);
     }
@@ -131,8 +132,17 @@ bool sgd(cudaStream_t stream, const Kernel& kernel, Views views) {
 }
 
 bool adamw(cudaStream_t stream, const Kernel& kernel, Views views) {
-  const AdamScalars a{kernel.scalars[0], kernel.scalars[1], kernel.scalars[2],
-                      static_cast<float>(kernel.scalars[3]), kernel.scalars[4]};
+  const auto [lr, beta1, beta2, epsilon, decay, unused] = kernel.scalars;
+  const auto narrow = [](double x) { return static_cast<float>(x); };
+  const AdamScalars a{lr,
+                      std::log(beta1),
+                      std::log(beta2),
+                      narrow(beta1),
+                      narrow(beta2),
+                      narrow(1.0 - beta1),
+                      narrow(1.0 - beta2),
+                      narrow(epsilon),
+                      decay};
   return fp32_or_empty(views, {2, 3, 4}) &&
          with_types(views[0].dtype, views[1].dtype, [&]<class T, class G>(T, G) {
            const Adamw<T, G> work{data<T>(views[0]),     data<G>(views[1]),
