@@ -40,16 +40,16 @@ double Sequence::unevenness() const {
 
 Prepared Catalogue::prepare(const Kernel& kernel) {
   const std::lock_guard lock(mutex_);
-  auto [entry, fresh] = by_kernel_.try_emplace(kernel, nullptr);
-  if (fresh) {
-    PreparedKernel& prepared = kernels_.emplace_back();
-    prepared.kernel = kernel;
-    prepared.cost = cost(kernel);
-    prepared.id = static_cast<std::uint32_t>(kernels_.size() - 1);
-    price_(prepared);
-    entry->second = &prepared;
-  }
-  return {entry->second, kernel.roles};
+  if (const auto known = by_kernel_.find(kernel); known != by_kernel_.end())
+    return {known->second, kernel.roles};
+  PreparedKernel fresh;
+  fresh.kernel = kernel;
+  fresh.cost = cost(kernel);
+  fresh.id = static_cast<std::uint32_t>(kernels_.size());
+  price_(fresh);  // may throw
+  const PreparedKernel& prepared = kernels_.emplace_back(std::move(fresh));
+  by_kernel_.emplace(kernel, &prepared);
+  return {&prepared, kernel.roles};
 }
 
 const Sequence& Catalogue::sequence(const std::string& key,

@@ -8,7 +8,7 @@
 namespace orrery {
 
 void refuse_duration(Seconds s) {
-  const std::string length = std::isfinite(s.value)
+  const std::string length = s.value < 1e20
                                  ? std::to_string(static_cast<long long>(s.value / 86400)) + " days"
                                  : std::string("without end");
   throw Error(Category::invalid_program,

@@ -128,12 +128,11 @@ void CudaDevice::wait_for(cudaStream_t stream) {
   const cudaEvent_t here = events_.take();
   check(cudaEventRecord(here, stream), "cudaEventRecord");
   cudaError_t state = cudaErrorNotReady;
-  while ((state = cudaEventQuery(here)) == cudaErrorNotReady) {
-    monitor().throw_if_failed();
+  while ((state = cudaEventQuery(here)) == cudaErrorNotReady && !monitor().failed())
     std::this_thread::yield();
-  }
-  check(state, "cudaEventQuery");
   events_.give_back(here);
+  monitor().throw_if_failed();
+  check(state, "cudaEventQuery");
 }
 
 // Calls each(offset, bytes, block) for parts of `bytes` that fit a block of pinned memory.

@@ -201,6 +201,9 @@ class LocalTransport final : public transport::Transport {
   // A room opens when it is entered; but no rank's stream waits for another before all have come
   // here, with what they prepared. As on NCCL.
   void open(std::vector<const Communicator*> communicators) override {
+    std::sort(communicators.begin(), communicators.end());  // of a group both directions are one
+    communicators.erase(std::unique(communicators.begin(), communicators.end()),
+                        communicators.end());
     std::unique_lock lock(hub_.mutex);
     for (const Communicator* c : communicators) ++hub_.opened[c];
     hub_.more_opened.notify_all();

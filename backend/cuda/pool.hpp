@@ -14,7 +14,7 @@ namespace orrery::cuda {
 class PoolWatch {
  public:
   explicit PoolWatch(std::vector<int> gpus);  // a GPU may be named twice
-  // Use counts anew: in the first step products are tried out, on memory of their own.
+  // Use counts anew: products are tried out before, on memory of their own, which `reserved` holds.
   void first_step_ended();
   // Sums over the GPUs, each at its highest. Nothing where CUDA does not tell.
   std::optional<PoolUse> use() const;

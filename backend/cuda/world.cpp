@@ -166,12 +166,12 @@ class CudaWorld final : public host::HostWorld {
   // By a launcher of its own for each GPU, as those of ranks are used by their threads.
   void prepared(const Kernel& kernel) override {
     const std::lock_guard lock(preparing_);
-    if (preparers_.empty())
-      for (int rank = first_rank(); rank < end_rank(); ++rank)
-        if (auto& preparer = preparers_[options_.gpu(rank)]; preparer == nullptr) {
-          use_gpu(options_.gpu(rank));
-          preparer = options_.launcher(options_.gpu(rank), [](std::exception_ptr) {});
-        }
+    for (int rank = first_rank(); rank < end_rank(); ++rank) {
+      const int gpu = options_.gpu(rank);
+      if (preparers_.contains(gpu)) continue;
+      use_gpu(gpu);
+      preparers_.emplace(gpu, options_.launcher(gpu, [](std::exception_ptr) {}));
+    }
     for (const auto& [gpu, preparer] : preparers_) {
       use_gpu(gpu);
       preparer->prepare(kernel);

@@ -74,9 +74,11 @@ void HostWorld::run_rank(int id, const Program& program) {
     const Lock lock(monitor_.mutex());
     begin_counted();
   }
+  bool ended_well = false;
   try {
     program(*rank);
     device.drain(*rank);
+    ended_well = true;
   } catch (...) {
     const std::exception_ptr failure =
         with_context(std::current_exception(), {{"rank", std::to_string(id)}, {"flow", "main"}});
@@ -86,6 +88,7 @@ void HostWorld::run_rank(int id, const Program& program) {
   rank_ended();
   device.end_program();
   device.stop();
+  if (!ended_well) return;  // its device may still be retiring what it began
   const auto place = static_cast<std::size_t>(id);
   device.report(*rank, report_.ranks[place]);
   if (!report_.decisions.empty()) report_.decisions[place] = rank->decisions();

@@ -18,6 +18,9 @@ class ProductLauncher final : public cuda::Launcher {
     if (product && blas_.multiply(stream, kernel, views)) return;
     others_->launch(stream, kernel, views);
   }
+  void prepare(const Kernel& kernel) override {
+    if (kernel.op == Op::gemm || kernel.op == Op::grouped_gemm) blas_.prepare(kernel);
+  }
 
  private:
   cuda::Blas blas_;

@@ -165,6 +165,29 @@ TEST_CASE("a run on GPUs that fail ends by an error, and taking it apart throws 
   CHECK(mentions(*error, {"cudaSetDevice", "invalid device ordinal"}));
 }
 
+TEST_CASE("no rank on a GPU goes on behind its first operation before all members came to theirs") {
+  std::promise<void> about_to;
+  std::atomic<bool> came{false};
+  run_on_double(
+      options_for(Axis::replicate, 2),
+      [&](Rank& rank) {
+        Stream& comm = rank.stream("comm");
+        Channel& channel = rank.channel(Axis::replicate, "gradients");
+        const Tensor x = make(rank, comm, 8);
+        if (rank.id() == 0) {
+          about_to.set_value();
+        } else {
+          about_to.get_future().wait();
+          work();
+          came = true;
+        }
+        comm.all_reduce(x, Reduce::sum, channel);
+        CHECK(came);
+        rank.wait(comm.record());
+      },
+      on_one_gpu());
+}
+
 TEST_CASE("ranks on one GPU are refused where kernels are loaded lazily, or streams share queues") {
   const auto refused = [](const char* variable, const char* value) {
     const cuda::CudaOptions options = on_one_gpu();  // which prepares the environment

@@ -111,6 +111,8 @@ TEST_CASE("GPU: gradients by cuDNN repeat in bits where that is asked for") {
   };
   setenv("ORRERY_REPEATABLE", "1", 1);
   const auto first = gradients(), second = gradients();
+  check_kernel(c.backward(Dtype::bf16), c.backward_operands(Dtype::bf16, was),
+               16 * unit(Dtype::bf16), by_dnn());
   unsetenv("ORRERY_REPEATABLE");
   CHECK(first[6] == second[6]);
 }

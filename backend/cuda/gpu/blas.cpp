@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -105,6 +106,15 @@ void* take_memory(std::size_t bytes, cudaStream_t stream) {
   return data;
 }
 
+struct TakenMemory {
+  cudaStream_t stream;
+  void* data;
+  TakenMemory(std::size_t bytes, cudaStream_t of) : stream(of), data(take_memory(bytes, of)) {}
+  ~TakenMemory() { cudaFreeAsync(data, stream); }
+  TakenMemory(const TakenMemory&) = delete;
+  TakenMemory& operator=(const TakenMemory&) = delete;
+};
+
 // What products are tried out on. Kept, because the driver spreads streams over the hardware's
 // queues in the order in which they are made: one more for each search would put two of the
 // program's on one queue.
@@ -123,21 +133,17 @@ struct Lane {
 struct Bench {
   const Lane& lane;
   cudaStream_t stream = lane.stream;
+  std::deque<TakenMemory> memory;
   std::vector<View> views;
 
   Bench(const Lane& on, std::span<const View> given, const FillWithNumbers& fill)
       : lane(on), views(given.begin(), given.end()) {
     for (View& view : views) {
       const auto bytes = static_cast<std::size_t>(bytes_of(view.elements, view.dtype).value);
-      view.data = take_memory(bytes, stream);
+      view.data = memory.emplace_back(bytes, stream).data;
       fill(stream, view.data, bytes);
     }
   }
-  ~Bench() {
-    for (const View& view : views) cudaFreeAsync(view.data, stream);
-  }
-  Bench(const Bench&) = delete;
-  Bench& operator=(const Bench&) = delete;
 
   template <class Work>
   float time(const Work& work) const {
@@ -308,10 +314,10 @@ struct Blas::State {
     if (algorithms.size() == 1) return algorithms[0];
     Bench bench(lane, views.first(plan.with_bias ? 4 : 3), search.fill);
     set_bias(plan, bench.views);
-    void* workspace = take_memory(workspace_bytes, bench.stream);
+    const TakenMemory workspace(workspace_bytes, bench.stream);
     const auto once = [&](const cublasLtMatmulAlgo_t& algorithm) {
       return run(bench.stream, plan, algorithm, accumulate, bench.views, bench.views[2].data,
-                 workspace);
+                 workspace.data);
     };
     struct Candidate {
       const cublasLtMatmulAlgo_t* algorithm;
@@ -342,7 +348,6 @@ struct Blas::State {
       }
       drop(close);
     }
-    cudaFreeAsync(workspace, bench.stream);
     if (candidates.empty()) return algorithms[0];
     return *std::min_element(candidates.begin(), candidates.end(),
                              [](const Candidate& a, const Candidate& b) { return a.ms < b.ms; })
@@ -397,9 +402,9 @@ const Plan& Blas::State::plan_of(CUstream_st* stream, const Kernel& kernel,
   const Key key = key_of(kernel, views);
   auto found = plans.find(key);
   if (found == plans.end()) {
-    found = plans.emplace(key, describe(kernel, views)).first;
-    set_bias(found->second, views);
-    found->second.algorithm = choose(stream, found->second, key, kernel, views);
+    Plan plan = describe(kernel, views);
+    plan.algorithm = choose(stream, plan, key, kernel, views);
+    found = plans.emplace(key, plan).first;
   }
   set_bias(found->second, views);
   return found->second;
@@ -428,7 +433,8 @@ void Blas::prepare(const Kernel& kernel) {
       View{nullptr, groups * m * k, kernel.dtype}, View{nullptr, groups * k * n, kernel.dtype},
       View{nullptr, groups * m * n, kernel.dtype}, View{nullptr, n, kernel.dtype}};
   state_->plan_of(nullptr, kernel, views);
-  if (!kernel.accumulate || kernel.dtype == Dtype::fp32) return;
+  const bool gradient_of_weights = kernel.accumulate || kernel.transpose_a;  // may be kept in fp32
+  if (!gradient_of_weights || kernel.dtype == Dtype::fp32) return;
   views[2].dtype = Dtype::fp32;
   state_->plan_of(nullptr, kernel, views);
 }

@@ -114,10 +114,10 @@ struct Dnn::State {
   bool has_stream = false, repeatable = cuda::repeatable();
   std::map<std::pair<Pass, AttentionShape>, std::unique_ptr<dnn::Plan>> plans;
 
-  State() { functions.check(functions.cudnnCreate(&handle), "cudnnCreate"); }
+  void open() { functions.check(functions.cudnnCreate(&handle), "cudnnCreate"); }
   ~State() {
     plans.clear();
-    functions.cudnnDestroy(handle);
+    if (handle != nullptr) functions.cudnnDestroy(handle);
   }
 
   // Null where cuDNN has none.
@@ -147,6 +147,7 @@ Dnn::Dnn() {
   } catch (const Error& error) {
     if (error.category() != Category::unavailable) throw;
   }
+  if (state_) state_->open();
 }
 Dnn::~Dnn() = default;
 

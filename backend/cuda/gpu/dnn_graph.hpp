@@ -20,7 +20,7 @@
 namespace orrery::cuda::dnn {
 
 // The library's functions that are called here. Error{unavailable} without the library, or where it
-// is older than 9.10, which has errors in attention.
+// is older than 9.10.2, which has errors in attention.
 struct Functions {
   Functions();
   Library library{"libcudnn.so." + std::to_string(CUDNN_MAJOR)};
