@@ -128,10 +128,24 @@ std::string json_of(const std::vector<SavedResult>& results) {
   return j.dump(2) + "\n";
 }
 
+// A page needs more of a result than a table does, and JSON where a table takes YAML.
+void check_makes_page(const SavedResult& result) {
+  try {
+    to_html({"", {{result.file, result.text}}, {}});
+  } catch (const Json::exception& error) {
+    throw Error(Category::config,
+                "no page can be made of this result: it is not as --json prints it")
+        .with("file", result.file)
+        .with("reason", error.what());
+  }
+}
+
 std::string page_of(const std::vector<SavedResult>& results) {
   Page page{"Results side by side", {}, {}};
-  for (const SavedResult& result : results)
-    page.results.push_back({result.file, read_file(result.file)});
+  for (const SavedResult& result : results) {
+    check_makes_page(result);
+    page.results.push_back({result.file, result.text});
+  }
   return to_html(page);
 }
 

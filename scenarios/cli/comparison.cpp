@@ -63,8 +63,11 @@ const std::vector<Phase>& phases() {
   return table;
 }
 
-// Unknown when one of them computed no values.
+// Unknown when one of them computed no values, or diverged: null stands for what is no number.
 std::optional<double> loss_difference(const Json& simulated, const Json& measured) {
+  for (const Json* losses : {&simulated.at("loss"), &measured.at("loss")})
+    if (!std::all_of(losses->begin(), losses->end(), [](const Json& l) { return l.is_number(); }))
+      return std::nullopt;
   const auto a = simulated.at("loss").get<std::vector<double>>();
   const auto b = measured.at("loss").get<std::vector<double>>();
   if (a.empty() || a.size() != b.size()) return std::nullopt;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -13,6 +12,7 @@
 #include "scenarios/cli/bar_chart.hpp"
 #include "scenarios/cli/page_tables.hpp"
 #include "scenarios/cli/svg.hpp"
+#include "scenarios/cli/work_comparison.hpp"
 
 namespace orrery::cli {
 
@@ -51,11 +51,9 @@ std::optional<double> number_at(const Json& result, const std::string& path) {
 // A result as it is drawn.
 struct Drawn {
   std::string name;
-  Json json, profile;  // profile: null without one
+  Json json;
   std::vector<Json> repeats;
 
-  // What classes are taken from.
-  const Json& by_kernel() const { return profile.is_null() ? json : profile; }
   Bar bar(const std::function<std::optional<double>(const Json&)>& of) const {
     Bar drawn{of(json), std::nullopt, std::nullopt};
     for (const Json& repeat : repeats)
@@ -67,6 +65,13 @@ struct Drawn {
   }
 };
 
+// Of the first result that knows it.
+double first_known(const BarRow& row) {
+  for (const Bar& bar : row.bars)
+    if (bar.value) return *bar.value;
+  return 0;
+}
+
 std::string seconds_text(double s) { return format_seconds(Seconds(s)); }
 std::string bytes_text(double bytes) { return format_bytes(Bytes(std::llround(bytes))); }
 
@@ -74,8 +79,7 @@ class PageWriter {
  public:
   explicit PageWriter(const Page& page) : page_(page) {
     for (const PageResult& result : page.results) {
-      Drawn drawn{result.name, Json::parse(result.json), nullptr, {}};
-      if (!result.profile.empty()) drawn.profile = Json::parse(result.profile);
+      Drawn drawn{result.name, Json::parse(result.json), {}};
       for (const std::string& repeat : result.repeats) drawn.repeats.push_back(Json::parse(repeat));
       drawn_.push_back(std::move(drawn));
     }
@@ -159,25 +163,22 @@ class PageWriter {
   // The GPU's own times where CUPTI told them, else those between events.
   std::string classes() const {
     BarChart classes{"Computing, by kind of kernel", {}, {}, seconds_text};
-    std::map<std::string, BarRow> rows;
-    std::string note;
-    for (std::size_t i = 0; i < drawn_.size(); ++i) {
-      const Json& result = drawn_[i].by_kernel();
-      const bool native = result.contains(pointer_to("work/native/classes_s"));
-      const Pointer at = pointer_to(native ? "work/native/classes_s" : "work/classes_s");
-      if (!result.contains(at)) continue;
-      if (native) note = drawn_[i].name + ": kernels' own times on the GPU, by CUPTI.";
-      for (const auto& [name, value] : result.at(at).items()) {
-        BarRow& row = rows.try_emplace(name, BarRow{name, name, {}}).first->second;
-        row.bars.resize(drawn_.size());
-        row.bars[i].value = value.get<double>();
-      }
+    for (int i = 0; i < work_class_count; ++i) {
+      const char* kind = name(static_cast<WorkClass>(i));
+      classes.rows.push_back({kind, kind, {}});
     }
-    for (auto& [name, row] : rows) classes.rows.push_back(std::move(row));
-    std::stable_sort(classes.rows.begin(), classes.rows.end(),
-                     [](const BarRow& a, const BarRow& b) {
-                       return a.bars[0].value.value_or(0) > b.bars[0].value.value_or(0);
-                     });
+    std::string note;
+    for (const PageResult& result : page_.results) {
+      const std::string& by_kernel = result.profile.empty() ? result.json : result.profile;
+      const auto times = class_times(by_kernel);
+      for (std::size_t i = 0; i < work_class_count; ++i)
+        classes.rows[i].bars.push_back({times[i], std::nullopt, std::nullopt});
+      if (Json::parse(by_kernel).contains(pointer_to("work/native")))
+        note = result.name + ": kernels' own times on the GPU, by CUPTI.";
+    }
+    std::stable_sort(
+        classes.rows.begin(), classes.rows.end(),
+        [](const BarRow& a, const BarRow& b) { return first_known(a) > first_known(b); });
     return chart(std::move(classes), note);
   }
 

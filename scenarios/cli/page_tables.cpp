@@ -138,9 +138,11 @@ void fact(std::string& rows, const std::string& what, const std::vector<std::str
   rows += "</tr>\n";
 }
 
+// "" where a loss is not known: none was computed, or training diverged.
 std::string loss_text(const Json& result) {
   const auto loss = result.find("loss");
   if (loss == result.end() || loss->empty()) return "";
+  if (!loss->front().is_number() || !loss->back().is_number()) return "";
   return fmt::format("{:.6g} in the first step, {:.6g} in the last of {}",
                      loss->front().get<double>(), loss->back().get<double>(), loss->size());
 }

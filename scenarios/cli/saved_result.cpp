@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "backend/core/text.hpp"
+
 namespace orrery::cli {
 
 namespace {
@@ -61,13 +63,15 @@ void describe(Fields<SavedResult>& f) {
 }
 
 SavedResult read_saved_result(const std::string& path) {
-  const Document document = Document::parse_file(path);
+  std::string text = read_file(path);
+  const Document document = Document::parse_text(text, path);
   Problems problems(document);
   check_is_result(document, problems);
   problems.throw_if_any();
   auto result = read<SavedResult>(document, problems);
   problems.throw_if_any();
   result.file = path;
+  result.text = std::move(text);
   return result;
 }
 

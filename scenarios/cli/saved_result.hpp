@@ -25,7 +25,8 @@ void describe(Fields<SavedMemory>& f);
 
 // A figure that is null or absent in the file is empty.
 struct SavedResult {
-  std::string file, scenario, world, algorithm;
+  std::string file, text;  // where it was read, and all that is there
+  std::string scenario, world, algorithm;
   std::optional<std::string> cluster;  // of a simulation
   std::optional<double> step_time_s, mfu, hfu, tokens_per_s;
   SavedTime time;

@@ -18,8 +18,12 @@ std::string escape_xml(const std::string& text) {
       case '"':
         out += "&quot;";
         break;
-      default:
+      case '\n':
+      case '\t':
         out += c;
+        break;
+      default:  // XML knows no other control characters
+        out += static_cast<unsigned char>(c) < 0x20 ? '?' : c;
     }
   }
   return out;

@@ -1,4 +1,4 @@
-// What drawings share.
+// What drawings and pages share.
 #pragma once
 
 #include <array>
@@ -10,7 +10,8 @@ namespace orrery::cli {
 inline constexpr std::array<const char*, 7> series_colours{
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#555555"};
 
-// As the text of an element, or the value of an attribute in double quotes.
+// As the text of an element, or the value of an attribute in double quotes; control characters that
+// XML cannot hold become "?".
 std::string escape_xml(const std::string& text);
 
 }  // namespace orrery::cli

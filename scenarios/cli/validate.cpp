@@ -2,12 +2,14 @@
 #include <fmt/core.h>
 
 #include <cstdio>
+#include <filesystem>
 
 #include "backend/core/progress.hpp"
 #include "backend/core/text.hpp"
 #include "scenarios/cli/children.hpp"
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/comparison.hpp"
+#include "scenarios/cli/files.hpp"
 #include "scenarios/cli/interrupt.hpp"
 #include "scenarios/cli/process_memory.hpp"
 #include "scenarios/cli/simulation.hpp"
@@ -39,10 +41,18 @@ std::string run_profiled(const Scenario& scenario, const Arguments& arguments) {
   });
 }
 
+// Before the runs, which take long, that the page can be written after them.
+void check_page(const std::string& page) {
+  make_result_folder(std::filesystem::absolute(page).parent_path().string());
+  if (std::filesystem::is_directory(page))
+    throw Error(Category::config, "--page takes a file, and this is a folder").with("folder", page);
+}
+
 }  // namespace
 
 int validate(const Arguments& given) {
   check_world(given);
+  if (!given.page.empty()) check_page(given.page);
   Arguments really = given;
   really.set.push_back("run.values=real");  // a real run computes
   const Scenario real = read_scenario(really), modelled = read_scenario(given);
@@ -65,12 +75,12 @@ int validate(const Arguments& given) {
   if (given.profile) comparison.add_profile(run_profiled(real, given));
 
   const InterruptGuard guard;
-  if (!given.page.empty()) write_file_atomically(given.page, comparison.to_page(subject_of(real)));
   if (given.json)
     fmt::print("{}", comparison.to_json());
   else
     fmt::print("{}", comparison.to_table(subject_of(real), use_color(given.color, is_terminal(1))));
   if (std::fflush(stdout) == 0) result_was_printed();
+  if (!given.page.empty()) write_file_atomically(given.page, comparison.to_page(subject_of(real)));
   if (comparison.within_tolerance()) return 0;
   const auto off = comparison.step_difference();
   fmt::print(stderr, "error[{}]: the simulated step time is off by {}, the tolerance is {:.1f} %\n",

@@ -3,7 +3,8 @@
 // Phases are told by the names of operations: sequences say whether they go forward or backward;
 // forward passes that are run again to save memory count as forward. The optimizer's phase is its
 // kernels, with the norm of the gradients and their clipping. The rest (zeroed gradients, batches,
-// evaluation, an algorithm's own kernels) is `other`.
+// an algorithm's own kernels) is `other`. A loss on held-out text is computed after the last step
+// and counts nowhere.
 #pragma once
 
 #include <array>

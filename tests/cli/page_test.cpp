@@ -1,12 +1,14 @@
 // The page of a comparison: well-formed, complete in itself, with the numbers of the JSON.
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <pugixml.hpp>
 
 #include "backend/core/text.hpp"
 #include "scenarios/cli/comparison.hpp"
+#include "scenarios/cli/svg.hpp"
 #include "tests/cli/process.hpp"
 
 using namespace orrery;
@@ -129,6 +131,39 @@ TEST_CASE("classes are unknown where a GPU was timed on sequences as a whole") {
   CHECK(told["work"]["classes"]["gemm"]["measured_s"].is_null());
   CHECK(told["work"]["classes"]["gemm"]["difference"].is_null());
   CHECK(told["work"]["phases"]["forward"]["measured_s"] == 0.25);
+  const auto bars = bars_of(parsed(comparison.to_page({})));
+  CHECK(bars.at({"gemm", "measured"}).empty());
+  CHECK(std::stod(bars.at({"gemm", "simulated"})) == doctest::Approx(0.77));
+  CHECK(bars.count({"undivided", "measured"}) == 0);
+}
+
+TEST_CASE("a kind of kernels that a result leaves out took no time") {
+  Json measured = result(1);
+  measured["work"]["classes_s"].erase("norm");
+  const cli::Comparison comparison(result(1.1).dump(), {{measured.dump(), 1, 200, 250, 150}}, {});
+  const auto bars = bars_of(parsed(comparison.to_page({})));
+  CHECK(bars.at({"norm", "measured"}) == "0");
+  CHECK(std::stod(bars.at({"norm", "simulated"})) == doctest::Approx(0.055));
+}
+
+TEST_CASE("losses of a training that diverged are not known, and the page says nothing of them") {
+  Json diverged = result(1);
+  diverged["loss"] = {3.0, nullptr};
+  for (const auto& [simulated, measured] :
+       {std::pair{diverged, diverged}, {result(1), diverged}, {diverged, result(1)}}) {
+    const cli::Comparison comparison(simulated.dump(), {{measured.dump(), 1, 200, 250, 150}}, {});
+    CHECK(Json::parse(comparison.to_json())["difference"]["loss"].is_null());
+    CHECK_FALSE(contains(comparison.to_table({}, false), "\nloss "));
+    CHECK(contains(comparison.to_page({}), "in the first step") == (simulated != measured));
+  }
+}
+
+TEST_CASE("characters that XML cannot hold are question marks in a page") {
+  CHECK(cli::escape_xml("a\x01"
+                        "b\x1f\r\tc\nd\x7f\xc3\xa4<") == "a?b??\tc\nd\x7f\xc3\xa4&lt;");
+  Json odd = result(1);
+  odd["scenario"] = "one\x02";
+  parsed(cli::Comparison(odd.dump(), {{odd.dump(), 1, 200, 250, 150}}, {}).to_page({}));
 }
 
 TEST_CASE("saved results make a page, the later ones beside the first") {
@@ -142,4 +177,22 @@ TEST_CASE("saved results make a page, the later ones beside the first") {
   const auto bars = bars_of(parsed(text_of_file(page)));
   CHECK(bars.at({"step_time_s", one}) == "2");
   CHECK(bars.at({"step_time_s", two}) == "3");
+}
+
+TEST_CASE("a saved result of which no page can be made is named") {
+  const TemporaryFolder folder;
+  const std::string good = folder.file("good.json"), page = folder.file("page.html");
+  write_file_atomically(good, result(2).dump());
+  Json lacking = result(3);
+  lacking["work"].erase("kernels");
+  for (const std::string& text : {"# YAML\n" + result(3).dump(), lacking.dump()}) {
+    const std::string bad = folder.file("bad.json");
+    write_file_atomically(bad, text);
+    CHECK(orrery_with({"compare", good, bad}).exit == 0);
+    const Finished done = orrery_with({"compare", good, bad, "--page", page});
+    CHECK(done.exit == 3);
+    CHECK(contains(done.err, "error[config]: no page can be made of this result"));
+    CHECK(contains(done.err, bad));
+    CHECK_FALSE(std::filesystem::exists(page));
+  }
 }

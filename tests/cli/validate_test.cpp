@@ -112,6 +112,24 @@ TEST_CASE(
   CHECK(v["pool"].is_null());  // no GPU
 }
 
+TEST_CASE("a training that diverges is validated, without a difference of losses") {
+  const Json v =
+      result_of(validation({"--json", "--repeats", "1", "--set", "algorithm.optimizer.lr=1e38"}));
+  CHECK(v["measured"]["loss"].back().is_null());
+  CHECK(v["difference"]["loss"].is_null());
+}
+
+TEST_CASE("a page that cannot be written is refused before anything runs") {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.file("file"), "");
+  for (const std::string& page : {folder.file("file/page.html"), folder.path()}) {
+    const Finished done = orrery_with(validation({"--page", page}));
+    CHECK(done.exit == 3);
+    CHECK(done.out.empty());
+    CHECK(contains(done.err, folder.path()));
+  }
+}
+
 TEST_CASE("over throttled links both worlds move the same bytes and no step is too short") {
   const Json v = result_of(validation(
       {"--json", "--repeats", "1", "--set", "platform.throttle={latency: 1ms, bandwidth: 1Gbps}"}));
