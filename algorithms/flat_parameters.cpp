@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backend/core/sha256.hpp"
+
 namespace orrery {
 
 FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
@@ -224,17 +226,18 @@ Tensor FlatParameters::gradient_shard(const DividedPart& part) const {
   return gradients_at(first_own(part), part.shard_begin, part.shard);
 }
 
-// What lies between gradients that are written, in one operation however many ranges that are.
+// What lies between gradients that are written, in one operation however many ranges that are. Its
+// key is shown in tables of times, so the ranges are in it as a fingerprint.
 void FlatParameters::plan_zeroing() {
   if (std::none_of(parameters_.begin(), parameters_.end(), [](const auto& p) { return p.written; }))
     return;
   const int gradients = zeroing_.tensor("gradients");
-  std::string key = std::string("zero_gradients ") + name(options_.gradient_dtype);
+  std::string ranges;
   const auto zero = [&](std::int64_t begin, std::int64_t end) {
     if (begin == end) return;
     zeroing_.add(rank_.prepare(Kernel::fill(end - begin, 0, options_.gradient_dtype)),
                  {{gradients, begin, end - begin}});
-    key += " " + std::to_string(begin) + "-" + std::to_string(end);
+    ranges += std::to_string(begin) + "-" + std::to_string(end) + " ";
   };
   std::int64_t from = 0;
   for (const Parameter& p : parameters_) {
@@ -243,7 +246,8 @@ void FlatParameters::plan_zeroing() {
     from = p.begin + p.elements;
   }
   zero(from, elements_);
-  zeroing_.build(rank_, key);
+  zeroing_.build(rank_, std::string("zero_gradients ") + name(options_.gradient_dtype) + " " +
+                            sha256_hex(ranges).substr(0, 12));
 }
 
 void FlatParameters::zero_gradients(Stream& stream) {

@@ -10,18 +10,29 @@
 namespace orrery {
 namespace {
 
-TrainingCase llama(bool writes, bool tied, Dtype dtype) {
+TrainingCase one_micro_batch(TransformerShape shape, bool writes, Dtype dtype, Dtype gradients) {
   TrainingCase c;
-  c.transformer = as_llama(small_gpt());
-  c.transformer->layers = 2;
-  c.transformer->tied = tied;
-  c.transformer->dtype = dtype;
-  c.transformer->writes_gradients = writes;
+  shape.layers = 2;
+  shape.dtype = dtype;
+  shape.writes_gradients = writes;
+  c.transformer = shape;
   c.replica.micro_batches = 1;
-  c.replica.gradient_dtype = dtype;
+  c.replica.gradient_dtype = gradients;
   c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
   c.steps = 5;
   return c;
+}
+
+TrainingCase llama(bool writes, bool tied, Dtype dtype) {
+  TransformerShape shape = as_llama(small_gpt());
+  shape.tied = tied;
+  return one_micro_batch(shape, writes, dtype, dtype);
+}
+
+void check_same_bits(const TrainingCase& adds, const TrainingCase& writes) {
+  const Trained added = train_on_cpu(adds), written = train_on_cpu(writes);
+  CHECK(written.losses == added.losses);
+  CHECK(written.state == added.state);
 }
 
 // As the CPU's bodies; counts the elements of large fills and of products that add.
@@ -49,10 +60,22 @@ TEST_CASE("gradients that are written train in the bits of gradients that are ad
     for (const Dtype dtype : {Dtype::fp32, Dtype::bf16}) {
       CAPTURE(tied);
       CAPTURE(name(dtype));
-      const Trained added = train_on_cpu(llama(false, tied, dtype));
-      const Trained written = train_on_cpu(llama(true, tied, dtype));
-      CHECK(written.losses == added.losses);
-      CHECK(written.state == added.state);
+      check_same_bits(llama(false, tied, dtype), llama(true, tied, dtype));
+    }
+}
+
+TEST_CASE("so do gradients in fp32 of a model in bf16, and those of a model with biases") {
+  using Types = std::pair<Dtype, Dtype>;  // of activations and of gradients
+  for (const bool biased : {false, true})
+    for (const auto& [dtype, gradients] :
+         {Types{Dtype::fp32, Dtype::fp32}, Types{Dtype::bf16, Dtype::fp32},
+          Types{Dtype::bf16, Dtype::bf16}}) {
+      CAPTURE(biased);
+      CAPTURE(name(dtype));
+      CAPTURE(name(gradients));
+      const TransformerShape shape = biased ? small_gpt() : as_llama(small_gpt());
+      check_same_bits(one_micro_batch(shape, false, dtype, gradients),
+                      one_micro_batch(shape, true, dtype, gradients));
     }
 }
 
