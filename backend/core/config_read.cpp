@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "backend/core/config.hpp"
 #include "backend/core/text.hpp"
 

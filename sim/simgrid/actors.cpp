@@ -7,6 +7,7 @@
 
 #include "backend/core/error.hpp"
 #include "sim/simgrid/exception_state.hpp"
+#include "sim/simgrid/versions.hpp"
 
 namespace orrery::sim {
 
@@ -98,7 +99,7 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
     if (actor.handle) {
       actor.handle->resume();
     } else {
-      actor.handle = simgrid::s4u::Actor::create("", host_, [this, id] { top(id); });
+      actor.handle = add_actor("", host_, [this, id] { top(id); });
     }
   }
   counters_.wake_ups += batch.size();

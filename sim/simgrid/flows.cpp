@@ -6,9 +6,9 @@
 #include <simgrid/kernel/routing/NetPoint.hpp>
 #include <simgrid/kernel/routing/NetZoneImpl.hpp>
 #include <string>
-#include <type_traits>
 
 #include "backend/core/error.hpp"
+#include "sim/simgrid/versions.hpp"
 
 namespace orrery::sim {
 
@@ -29,39 +29,28 @@ class PathZone : public routing::NetZoneImpl {
   }
 };
 
-namespace {
-
-// Its name since SimGrid 3.36, and before.
-template <class Link>
-double load_of(const Link& link) {
-  if constexpr (requires { link.get_load(); })
-    return link.get_load();
-  else
-    return link.get_usage();
-}
-
-}  // namespace
-
 Flows::Flows(EventHeap& ended, const Time& now, EngineCounters& counters)
     : ended_(ended), now_(now), counters_(counters) {}
 
 void Flows::make_platform() {
-  zone_ = new PathZone("flat");  // becomes SimGrid's root zone and is owned by it
-  from_ = zone_->create_host("from", {1.0});
-  to_ = zone_->create_host("to", {1.0});
+  // Since version 4 SimGrid has a root zone already; before, ours becomes it. SimGrid owns ours.
+  const s4u::NetZone* root = s4u::Engine::get_instance()->get_netzone_root();
+  zone_ = new PathZone("flat");
+  if (root != nullptr) zone_->set_parent(root->get_impl());
+  from_ = add_host(*zone_, "from");
+  to_ = add_host(*zone_, "to");
   // The model is of a class derived from Model, but only Model is declared in SimGrid's public
   // headers. SimGrid lists all models; the network's is the one with this name.
   for (auto* model : s4u::Engine::get_instance()->get_all_models()) {
     if (model->get_name() == "Network_CM02") network_ = model;
   }
   ORRERY_ASSERT(network_ != nullptr, "SimGrid has made no CM02 network model");
-  s4u::Activity::on_completion_cb(
-      [this](const s4u::Activity& activity) { on_completion(activity); });
+  s4u::Comm::on_completion_cb([this](const s4u::Activity& activity) { on_completion(activity); });
 }
 
 LinkId Flows::add_link(BytesPerSecond bandwidth) {
   ORRERY_ASSERT(bandwidth.value > 0 && std::isfinite(bandwidth.value), "a link needs a bandwidth");
-  s4u::Link* link = zone_->create_link(std::to_string(links_.size()), {bandwidth.value});
+  s4u::Link* link = sim::add_link(*zone_, std::to_string(links_.size()), bandwidth.value);
   link->set_latency(0);
   links_.push_back(link->get_impl());
   faces_.push_back(link);

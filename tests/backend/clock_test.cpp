@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "backend/core/philox.hpp"
 #include "tests/backend/fake_device.hpp"
 

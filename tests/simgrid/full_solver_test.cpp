@@ -8,6 +8,7 @@
 #include <simgrid/s4u.hpp>
 #include <sstream>
 
+#include "sim/simgrid/versions.hpp"
 #include "tests/simgrid/lockstep_traffic.hpp"
 
 namespace orrery::sim {
@@ -32,26 +33,29 @@ std::string ends_by_full_solver(const Fabric& fabric, const std::vector<Referenc
   for (std::string& word : words) argv.push_back(word.data());
   int argc = static_cast<int>(argv.size());
   s4u::Engine engine(&argc, argv.data());
-  s4u::NetZone* zone = s4u::create_full_zone("zone");
+#if SIMGRID_VERSION_MAJOR >= 4
+  auto& zone = *engine.get_netzone_root()->add_netzone_full("zone")->get_impl();
+#else
+  auto& zone = *s4u::create_full_zone("zone")->get_impl();
+#endif
   std::vector<const s4u::Link*> links;
   for (const double bandwidth : fabric.bandwidths)
     links.push_back(
-        zone->create_link(fmt::format("l{}", links.size()), bandwidth)->set_latency(0)->seal());
+        add_link(zone, fmt::format("l{}", links.size()), bandwidth)->set_latency(0)->seal());
   std::vector<s4u::Host*> ends;
-  for (std::uint32_t i = 0; i < hosts; ++i)
-    ends.push_back(zone->create_host(fmt::format("h{}", i), 1e9));
+  for (std::uint32_t i = 0; i < hosts; ++i) ends.push_back(add_host(zone, fmt::format("h{}", i)));
   for (std::uint32_t from = 0; from < hosts; ++from)
     for (std::uint32_t to = 0; to < hosts; ++to) {
       if (from == to) continue;
       std::vector<s4u::LinkInRoute> way;
       for (const std::uint32_t link : fabric.path(from, to)) way.emplace_back(links[link]);
-      zone->add_route(ends[from]->get_netpoint(), ends[to]->get_netpoint(), nullptr, nullptr, way,
-                      false);
+      zone.add_route(ends[from]->get_netpoint(), ends[to]->get_netpoint(), nullptr, nullptr, way,
+                     false);
     }
-  zone->seal();
+  zone.seal();
   std::vector<double> ended(flows.size());
   for (std::size_t i = 0; i < flows.size(); ++i)
-    s4u::Actor::create("flow", ends[0], [&, i] {
+    add_actor("flow", ends[0], [&, i] {
       s4u::this_actor::sleep_until(static_cast<double>(flows[i].start_ps) * 1e-12);
       s4u::Comm::sendto(ends[flows[i].path.front() / 2], ends[flows[i].path.back() / 2],
                         flows[i].bytes);

@@ -8,6 +8,7 @@
 #include "backend/core/text.hpp"
 #include "platforms/cluster.hpp"
 #include "platforms/simgrid_network.hpp"
+#include "sim/simgrid/versions.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
@@ -174,7 +175,7 @@ TEST_CASE("a transfer over an exported cluster takes SimGrid as long as it takes
   const Bytes size(1'000'000'000);
   std::map<int, double> ended;        // by receiver
   for (const int to : {9, 10, 12}) {  // each over a NIC of its own
-    s4u::Actor::create("sender", engine.host_by_name("gpu" + std::to_string(to - 8)), [&, to] {
+    sim::add_actor("sender", engine.host_by_name("gpu" + std::to_string(to - 8)), [&, to] {
       s4u::Comm::sendto(s4u::this_actor::get_host(),
                         engine.host_by_name("gpu" + std::to_string(to)),
                         static_cast<std::uint64_t>(size.value));
