@@ -168,7 +168,7 @@ using Key = std::tuple<std::array<std::int64_t, 6>, std::array<int, 4>, std::arr
 struct Choices {
   std::mutex mutex;
   std::map<Key, cublasLtMatmulAlgo_t> found;
-  std::optional<Lane> lane;  // never destroyed: the driver may be gone when the process ends
+  std::optional<Lane> lane;  // the driver may be gone when the process ends: it is left alone then
 
   std::optional<cublasLtMatmulAlgo_t> of(const Key& key) {
     const std::lock_guard lock(mutex);
@@ -179,7 +179,7 @@ struct Choices {
 
 Choices& choices_of_this_gpu(int proposals) {
   static std::mutex mutex;
-  static std::map<std::pair<int, int>, Choices> by_gpu;
+  static auto& by_gpu = *new std::map<std::pair<int, int>, Choices>;  // never destroyed
   int gpu = 0;
   check(cudaGetDevice(&gpu), "cudaGetDevice");
   const std::lock_guard lock(mutex);
