@@ -207,6 +207,9 @@ Cost shared_layer_cost(const Kernel& k) {
   }
 }
 
+// Of what is a matrix: in other kernels the two may be too large to multiply.
+std::int64_t all_of(const Kernel& k) { return k.dims[0] * k.dims[1]; }
+
 }  // namespace
 
 std::array<std::int64_t, 3> product_of(const Kernel& k) {
@@ -230,8 +233,6 @@ std::array<std::int64_t, 3> product_of(const Kernel& k) {
 
 Cost cost(const Kernel& k) {
   const std::int64_t rows = k.dims[0], cols = k.dims[1];
-  // Of what is a matrix: of other kernels the two may be too many together.
-  const auto all = [&] { return rows * cols; };
   switch (k.op) {
     case Op::gemm:
       return gemm_cost(k);
@@ -268,19 +269,19 @@ Cost cost(const Kernel& k) {
     case Op::positions_backward:
       return activation_cost(k);
     case Op::column_sum:
-      return elementwise(all() + cols, cols, k.dtype, d(all()));
+      return elementwise(all_of(k) + cols, cols, k.dtype, d(all_of(k)));
     case Op::embedding:
-      return elementwise(all(), all(), k.dtype, 0);
+      return elementwise(all_of(k), all_of(k), k.dtype, 0);
     case Op::embedding_backward:
-      return elementwise(2 * all(), all(), k.dtype, d(all()));
+      return elementwise(2 * all_of(k), all_of(k), k.dtype, d(all_of(k)));
     case Op::cross_entropy:
-      return elementwise(all(), all(), k.dtype, 6.0 * d(all()));
+      return elementwise(all_of(k), all_of(k), k.dtype, 6.0 * d(all_of(k)));
     case Op::linear_combination:
       return elementwise(2 * rows, rows, k.dtype, 3.0 * d(rows));
     case Op::fill:
       return elementwise(0, rows, k.dtype, 0);
     case Op::initialise:
-      return elementwise(0, all(), k.dtype, 40.0 * d(all()));
+      return elementwise(0, all_of(k), k.dtype, 40.0 * d(all_of(k)));
     case Op::cast: {
       Cost c = elementwise(0, rows, k.dtype, d(rows));
       c.read = bytes_of(rows, static_cast<Dtype>(cols));
@@ -295,7 +296,7 @@ Cost cost(const Kernel& k) {
     case Op::adamw:
       return optimizer_cost(k, static_cast<Dtype>(cols), 2, 15);
     case Op::text_batch:
-      return elementwise(0, (all() + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
+      return elementwise(0, (all_of(k) + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
     case Op::streaming:
       return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
     case Op::custom: {
