@@ -134,7 +134,7 @@ enum class AttentionPart : std::uint8_t {
   full,          // all
   causal,        // those up to its own position
   early_keys,    // those of the first half; the others get no gradient
-  late_queries,  // all for queries of the second half; the others are left alone
+  late_queries,  // all for queries of the second half; results of others say nothing
   prefix,  // of a whole sequence, those up to its own position; queries are a part of the sequence
 };
 
