@@ -181,6 +181,22 @@ struct ActivateBackward {
   }
 };
 
+template <int width>
+struct Halves {
+  Lanes<width> gate, up;
+};
+// Of the wide operand, from `at` and `cols` behind it, with the bias of column `col`.
+template <int width, class T>
+__device__ Halves<width> halves(const T* x, const Any& bias, std::int64_t at, std::int64_t col,
+                                std::int64_t cols) {
+  Halves<width> h{load<width>(x + at), load<width>(x + at + cols)};
+  if (bias.data != nullptr) {
+    h.gate = h.gate + bias.lanes<width>(col);
+    h.up = h.up + bias.lanes<width>(cols + col);
+  }
+  return h;
+}
+
 // Element i of the narrow operand is gated by `at` of the wide one, whose other half is `cols` on.
 template <class T>
 struct Gate {
@@ -192,11 +208,7 @@ struct Gate {
   template <int width>
   __device__ void run(std::int64_t i) const {
     const std::int64_t col = i % cols, at = 2 * (i - col) + col;
-    Lanes<width> gate = load<width>(x + at), up = load<width>(x + at + cols);
-    if (bias.data != nullptr) {
-      gate = gate + bias.lanes<width>(col);
-      up = up + bias.lanes<width>(cols + col);
-    }
+    auto [gate, up] = halves<width>(x, bias, at, col, cols);
     activate(activation, gate);
     store(y + i, gate * up);
   }
@@ -213,11 +225,7 @@ struct GateBackward {
   __device__ void run(std::int64_t i) const {
     const std::int64_t col = i % cols, at = 2 * (i - col) + col;
     const Lanes<width> d = load<width>(dy + i);
-    Lanes<width> gate = load<width>(x + at), up = load<width>(x + at + cols);
-    if (bias.data != nullptr) {
-      gate = gate + bias.lanes<width>(col);
-      up = up + bias.lanes<width>(cols + col);
-    }
+    auto [gate, up] = halves<width>(x, bias, at, col, cols);
     const Lanes<width> slope = activate(activation, gate);
     store(dx + at, d * up * slope);
     store(dx + at + cols, d * gate);
