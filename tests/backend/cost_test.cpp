@@ -251,3 +251,26 @@ TEST_CASE("every operation has a name of its own") {
   for (int op = 0; op <= static_cast<int>(Op::timed); ++op)
     CHECK(names.insert(name(static_cast<Op>(op))).second);
 }
+
+TEST_CASE("a kernel whose pricing fails is as if nobody had prepared it") {
+  int calls = 0;
+  Catalogue catalogue([&](PreparedKernel& k) {
+    if (++calls == 1) throw Error(Category::unavailable, "no algorithm");
+    k.duration = Time(7);
+  });
+  const Kernel kernel = Kernel::fill(8, 0, Dtype::fp32);
+  CHECK(error_of([&] { catalogue.prepare(kernel); }).message() == "no algorithm");
+  const Prepared again = catalogue.prepare(kernel);
+  REQUIRE(again.kernel != nullptr);
+  CHECK(again.kernel->duration == Time(7));
+  CHECK(again.kernel->id == 0);
+  CHECK(calls == 2);
+}
+
+TEST_CASE("counts of elements that are too many to multiply are counted all the same") {
+  const std::int64_t many = std::int64_t{1} << 40;
+  const Cost c =
+      cost(Kernel::streaming("copy", many, many, Dtype::bf16, {Role::read, Role::write}));
+  CHECK(c.read == Bytes(2 * many));
+  CHECK(c.written == Bytes(2 * many));
+}

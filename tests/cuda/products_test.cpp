@@ -1,4 +1,5 @@
 // Products by cuBLASLt as the GPU's launcher makes them, on a double of that library.
+#include <atomic>
 #include <cmath>
 #include <future>
 
@@ -11,8 +12,10 @@ namespace {
 
 class ProductLauncher final : public cuda::Launcher {
  public:
-  explicit ProductLauncher(std::function<void(std::exception_ptr)> failed)
-      : others_(cuda::make_host_launcher(cpu_bodies(), std::move(failed))) {}
+  // `tried` counts the operands on which products are tried out.
+  explicit ProductLauncher(std::function<void(std::exception_ptr)> failed,
+                           std::atomic<int>* tried = nullptr)
+      : blas_(search(tried)), others_(cuda::make_host_launcher(cpu_bodies(), std::move(failed))) {}
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
     const bool product = kernel.op == Op::gemm || kernel.op == Op::grouped_gemm;
     if (product && blas_.multiply(stream, kernel, views)) return;
@@ -23,14 +26,24 @@ class ProductLauncher final : public cuda::Launcher {
   }
 
  private:
+  static cuda::BlasSearch search(std::atomic<int>* tried) {
+    cuda::BlasSearch search;
+    if (tried != nullptr)
+      search.fill = [tried](CUstream_st* stream, void* data, std::size_t bytes) {
+        ++*tried;
+        cuda::fill_with_equal_numbers(stream, data, bytes);
+      };
+    return search;
+  }
+
   cuda::Blas blas_;
   std::unique_ptr<cuda::Launcher> others_;
 };
 
-cuda::CudaOptions with_products(cuda::CudaOptions options) {
+cuda::CudaOptions with_products(cuda::CudaOptions options, std::atomic<int>* tried = nullptr) {
   setenv("ORRERY_CUDA_LIBRARIES", ORRERY_LIBRARY_DOUBLES, 1);
-  options.launcher = [](int, std::function<void(std::exception_ptr)> failed) {
-    return std::make_unique<ProductLauncher>(std::move(failed));
+  options.launcher = [tried](int, std::function<void(std::exception_ptr)> failed) {
+    return std::make_unique<ProductLauncher>(std::move(failed), tried);
   };
   return options;
 }
@@ -80,6 +93,25 @@ TEST_CASE("products in every layout are those of the CPU") {
   check_product(Kernel::gemm_bias(m, n, k, Dtype::fp32), {m * k, k * n, m * n, n});
   check_product(Kernel::grouped_gemm(2, m, n, k, Dtype::fp32),
                 {2 * m * k, 2 * k * n, 2 * m * n, 0});
+}
+
+TEST_CASE("a product is tried out when it is prepared, and no more when it is launched") {
+  std::atomic<int> tried{0};
+  run_on_double(
+      options_for(Axis::replicate, 1),
+      [&](Rank& rank) {
+        Stream& compute = rank.stream("compute");
+        const Tensor a = make(rank, compute, 3 * 3), b = make(rank, compute, 3 * 3),
+                     c = make(rank, compute, 3 * 3);
+        CHECK(tried == 0);
+        const Prepared gemm = rank.prepare(Kernel::gemm(3, 3, 3, Dtype::fp32));
+        const int prepared = tried;
+        CHECK(prepared > 0);
+        compute.launch(gemm, {a, b, c});
+        rank.wait(compute.record());
+        CHECK(tried == prepared);
+      },
+      with_products(on_the_double(), &tried));
 }
 
 TEST_CASE("a product that is tried out waits for no stream of another rank") {
