@@ -144,11 +144,16 @@ void Graph::multiply(const Tensor& a, const Tensor& b, const Tensor& c) {
   Descriptor& product = parts_.emplace_back(*functions_, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
   product.set(CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
   product.finish();
-  Descriptor operation(*functions_, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_MATMUL_DESC, product);
-  operation.set(CUDNN_ATTR_OPERATION_MATMUL_ADESC, tensors_[a.at]);
-  operation.set(CUDNN_ATTR_OPERATION_MATMUL_BDESC, tensors_[b.at]);
-  operation.set(CUDNN_ATTR_OPERATION_MATMUL_CDESC, tensors_[c.at]);
+  operate(CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR,
+          {{CUDNN_ATTR_OPERATION_MATMUL_DESC, &product},
+           {CUDNN_ATTR_OPERATION_MATMUL_ADESC, &tensors_[a.at]},
+           {CUDNN_ATTR_OPERATION_MATMUL_BDESC, &tensors_[b.at]},
+           {CUDNN_ATTR_OPERATION_MATMUL_CDESC, &tensors_[c.at]}});
+}
+
+void Graph::operate(cudnnBackendDescriptorType_t kind, std::initializer_list<Place> places) {
+  Descriptor operation(*functions_, kind);
+  for (const auto& [attribute, what] : places) operation.set(attribute, *what);
   operation.finish();
   operations_.push_back(std::move(operation));
 }
@@ -204,20 +209,16 @@ void Graph::reduce(cudnnReduceTensorOp_t operator_, const Tensor& x, const Tenso
   reduction.set(CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &operator_);
   reduction.set(CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_DATA_FLOAT);
   reduction.finish();
-  Descriptor operation(*functions_, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_DESC, reduction);
-  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_XDESC, tensors_[x.at]);
-  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_YDESC, tensors_[y.at]);
-  operation.finish();
-  operations_.push_back(std::move(operation));
+  operate(CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR,
+          {{CUDNN_ATTR_OPERATION_REDUCTION_DESC, &reduction},
+           {CUDNN_ATTR_OPERATION_REDUCTION_XDESC, &tensors_[x.at]},
+           {CUDNN_ATTR_OPERATION_REDUCTION_YDESC, &tensors_[y.at]}});
 }
 
 void Graph::reshape(const Tensor& x, const Tensor& y) {
-  Descriptor operation(*functions_, CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_RESHAPE_XDESC, tensors_[x.at]);
-  operation.set(CUDNN_ATTR_OPERATION_RESHAPE_YDESC, tensors_[y.at]);
-  operation.finish();
-  operations_.push_back(std::move(operation));
+  operate(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR,
+          {{CUDNN_ATTR_OPERATION_RESHAPE_XDESC, &tensors_[x.at]},
+           {CUDNN_ATTR_OPERATION_RESHAPE_YDESC, &tensors_[y.at]}});
 }
 
 std::unique_ptr<Plan> Graph::plan(cudnnHandle_t handle, const Descriptor* gpu) {

@@ -138,6 +138,9 @@ class Graph {
  private:
   Tensor add(std::int64_t uid, cudnnDataType_t type, const Extents& extents, const Extents& strides,
              bool is_virtual, bool by_value);
+  // Adds an operation whose attributes are descriptors.
+  using Place = std::pair<cudnnBackendAttributeName_t, const Descriptor*>;
+  void operate(cudnnBackendDescriptorType_t kind, std::initializer_list<Place> places);
   void apply(Descriptor pointwise, std::span<const cudnnBackendAttributeName_t> places,
              std::initializer_list<const Tensor*> tensors);
   Descriptor pointwise(cudnnPointwiseMode_t mode, cudnnDataType_t arithmetic);
