@@ -190,15 +190,26 @@ const char* const sees_tensors =
     "not available yet: what a learned optimizer sees of a tensor is over the whole of it";
 const std::vector<Refusal> no_parts_of_tensors{{"tensor", sees_tensors}, {"expert", sees_tensors}};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
-const char* const decides_alone =
-    "not available yet: ranks of one replica that agree on how many micro-batches to take";
-const std::vector<Refusal> no_company{
-    {"tensor", decides_alone},
-    {"context", decides_alone},
-    {"expert", decides_alone},
-    {"pipeline",
-     "it decides after every few micro-batches whether to take more, and a pipeline's "
-     "micro-batches overlap"}};
+const std::vector<std::string> shared_layers{"tensor", "context", "recompute"};
+const char* const pairs_alone =
+    "not available yet: ranks of one replica that agree on when and with whom to average";
+const char* const in_turns =
+    "it decides after every few micro-batches whether to take more, and a pipeline's micro-batches "
+    "overlap";
+const std::vector<Refusal> no_company{{"tensor", pairs_alone},
+                                      {"context", pairs_alone},
+                                      {"expert", pairs_alone},
+                                      {"pipeline", in_turns}};
+const Refusal no_sequence{
+    "sequence",
+    "it adds up micro-batches one by one, and norms' gradients would be summed each time over the "
+    "ranks that divide tokens"};
+const std::vector<Refusal> one_model_in_turns{
+    {"expert",
+     "its ranks count each other's micro-batches, and those with the same experts are fewer"},
+    {"pipeline", in_turns},
+    no_sequence,
+    {"evaluate_every", "its replicas have the same parameters after each step"}};
 const std::vector<std::string> whole_layers{"pipeline", "context", "recompute"};
 const char* const compresses_parts =
     "not available yet: ranks that hold some parameters alike would compress them differently";
@@ -214,10 +225,21 @@ std::vector<Refusal> and_no(const char* what, const char* reason) {
 }
 const std::vector<Refusal> no_company_no_mu =
     and_no("mu", "it has one smoothness, from which all its steps follow");
-const std::vector<Refusal> no_company_one_model =
-    and_no("evaluate_every", "its replicas have the same parameters after each step");
-const std::vector<Refusal> no_company_on_the_way = and_no(
-    "evaluate_every", "a part of what its workers have is under way, and belongs to no model");
+const std::vector<std::string> same_samples{"tensor", "recompute"};
+const char* const averages_nobody =
+    "not available yet: workers whose ranks average their gradients";
+const std::vector<Refusal> whole_samples{
+    {"context", averages_nobody},
+    {"expert", averages_nobody},
+    {"pipeline",
+     "not available yet: a schedule whose passes read other weights than those that are stepped"},
+    no_sequence};
+const std::vector<Refusal> whole_samples_on_the_way = [] {
+  std::vector<Refusal> all = whole_samples;
+  all.push_back(
+      {"evaluate_every", "a part of what its workers have is under way, and belongs to no model"});
+  return all;
+}();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{
@@ -259,22 +281,22 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
       {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
        no_parts_of_tensors, over_islands<LaggA, LaggAOptions, true>},
-      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company_one_model,
+      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", shared_layers, one_model_in_turns,
        decoupled<Acco, 2>},
-      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company_one_model,
+      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", shared_layers, one_model_in_turns,
        decoupled<Dpu, 1>},
-      {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
-       alone_in_a_replica, no_company_one_model, decoupled<WeightPrediction, 1>},
+      {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp", shared_layers,
+       one_model_in_turns, decoupled<WeightPrediction, 1>},
       {"a2cid2", "arXiv 2306.08289", "algorithms/a2cid2.cpp", alone_in_a_replica, no_company,
        gossiping<A2cid2, A2cid2Options>},
       {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
        gossiping<AdPsgd, AdPsgdOptions>},
       {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company_no_mu,
        gossiping<Dadao, DadaoOptions>},
-      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
+      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", same_samples, whole_samples,
        pushing<SgpOptions>},
-      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica,
-       no_company_on_the_way, pushing<OverlapSgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", same_samples,
+       whole_samples_on_the_way, pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,
