@@ -212,12 +212,15 @@ const std::vector<Refusal> one_model_in_turns{
     {"evaluate_every", "its replicas have the same parameters after each step"}};
 const std::vector<std::string> whole_layers{"pipeline", "context", "recompute"};
 const char* const compresses_parts =
-    "not available yet: ranks that hold some parameters alike would compress them differently";
+    "a message is of all that a rank holds, so ranks that hold some parameters alike, and others "
+    "not, would compress those differently";
 const std::vector<Refusal> no_parts{{"tensor", compresses_parts}, {"expert", compresses_parts}};
-const std::vector<Refusal> no_parts_no_mu{
-    {"tensor", compresses_parts},
-    {"expert", compresses_parts},
-    {"mu", "not available yet: learning rates by parameter of steps by signs"}};
+// Of those that compress each parameter by itself.
+const Refusal no_part_of_samples{
+    "expert", "not available yet: messages of experts, which fewer ranks hold alike"};
+const std::vector<Refusal> whole_batches{no_part_of_samples};
+const std::vector<Refusal> whole_batches_no_mu{
+    no_part_of_samples, {"mu", "not available yet: learning rates by parameter of steps by signs"}};
 std::vector<Refusal> and_no(const char* what, const char* reason) {
   std::vector<Refusal> all = no_company;
   all.push_back({what, reason});
@@ -303,11 +306,11 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        compressed<TopK, TopKOptions>},
       {"dgc", "arXiv 1712.01887", "algorithms/dgc.cpp", whole_layers, no_parts,
        compressed<Dgc, DgcOptions>},
-      {"powersgd", "arXiv 1905.13727", "algorithms/powersgd.cpp", whole_layers, no_parts,
+      {"powersgd", "arXiv 1905.13727", "algorithms/powersgd.cpp", of_one, whole_batches,
        compressed<PowerSgd, PowerSgdOptions>},
       {"onebit-adam", "arXiv 2102.02888", "algorithms/onebit_adam.cpp", whole_layers, no_parts,
        compressed<OnebitAdam, OnebitAdamOptions>},
-      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts_no_mu,
+      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", of_one, whole_batches_no_mu,
        compressed<Demo, DemoOptions>},
       {"petra", "arXiv 2406.02052", "algorithms/petra.cpp", stages_only, no_division,
        by_stages<Petra, PetraOptions>},

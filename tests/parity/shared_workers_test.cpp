@@ -9,6 +9,16 @@
 namespace orrery {
 namespace {
 
+Model shared_llama(int tensor, int context, int micro_batches) {
+  TransformerShape s = as_llama(small_gpt());
+  s.layers = 2;
+  s.tensor = tensor;
+  s.context = context;
+  s.sequence = 16;
+  s.micro_batches = micro_batches;
+  return make_transformer(s, test_text());
+}
+
 // Two workers, of one rank or of several that share a Llama.
 AlgorithmCase llama_case(const std::string& algorithm, int tensor, int context) {
   AlgorithmCase c;
@@ -18,13 +28,7 @@ AlgorithmCase llama_case(const std::string& algorithm, int tensor, int context) 
   c.tensor = tensor;
   c.context = context;
   c.model = [tensor, context](Rank&, int micro_batches) {
-    TransformerShape s = as_llama(small_gpt());
-    s.layers = 2;
-    s.tensor = tensor;
-    s.context = context;
-    s.sequence = 16;
-    s.micro_batches = micro_batches;
-    return make_transformer(s, test_text());
+    return shared_llama(tensor, context, micro_batches);
   };
   return c;
 }
@@ -89,6 +93,36 @@ TEST_CASE("ranks of one worker take as many micro-batches, however late each hea
     }
     for (const auto& [late, micro_batches] : staleness_of(sim, 0)) taken += micro_batches;
     CHECK(taken > c.steps * c.micro_batches);
+  }
+}
+
+// DeMo and PowerSGD compress each parameter by itself, of a divided one each rank its part.
+TEST_CASE("ranks that share layers compress what they hold alike alike") {
+  for (const std::string name : {"demo, kept: 4, optimizer: {name: sgd, lr: 1e-3}", "powersgd"}) {
+    CAPTURE(name);
+    AlgorithmCase c = llama_case("{name: " + name + "}", 2, 1);
+    const WorldResult sim = run_in_sim(setup_of(c), training_of(c)),
+                      cpu = run_in_cpu(setup_of(c), training_of(c));
+    for (const WorldResult* result : {&sim, &cpu}) REQUIRE_MESSAGE(!result->error, why(*result));
+    const std::vector<double> all = losses(sim, c);
+    CHECK(all.back() < all.front());
+    std::vector<std::vector<float>> held;
+    for (std::size_t rank = 0; rank < 4; ++rank) {
+      held.push_back(state_of(sim, rank, "replica.parameters"));
+      CHECK(held.back() == state_of(cpu, rank, "replica.parameters"));
+    }
+    CHECK(held[0] == held[2]);  // of the other replica
+    CHECK(held[1] == held[3]);
+    std::size_t at = 0, alike = 0;
+    for (const auto& block : shared_llama(2, 1, c.micro_batches).blocks)
+      for (const ParameterSpec& spec : block->parameters())
+        for (std::int64_t i = 0; i < spec.elements; ++i, ++at) {
+          if (spec.division.divides(Axis::tensor)) continue;
+          ++alike;
+          if (held[0][at] != held[1][at]) FAIL(spec.name << ' ' << i);
+        }
+    CHECK(at == held[0].size());
+    CHECK(alike == 16 * 5);  // two norms in each of two layers, and the last one
   }
 }
 
