@@ -187,12 +187,13 @@ const std::vector<std::string> inside_and_inner{
 const std::vector<std::string> learned_and_inner{
     "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const char* const sees_tensors =
-    "not available yet: what a learned optimizer sees of a tensor is over the whole of it";
+    "what a learned optimizer sees of a tensor is over the whole of it";
 const std::vector<Refusal> no_parts_of_tensors{{"tensor", sees_tensors}, {"expert", sees_tensors}};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
 const std::vector<std::string> shared_layers{"tensor", "context", "recompute"};
 const char* const pairs_alone =
-    "not available yet: ranks of one replica that agree on when and with whom to average";
+    "a worker averages while it computes, as soon as a neighbour is there; ranks that share it "
+    "would do so at different points of a pass, and compute with parts of different models";
 const char* const in_turns =
     "it decides after every few micro-batches whether to take more, and a pipeline's micro-batches "
     "overlap";
@@ -228,27 +229,24 @@ std::vector<Refusal> and_no(const char* what, const char* reason) {
 }
 const std::vector<Refusal> no_company_no_mu =
     and_no("mu", "it has one smoothness, from which all its steps follow");
-const std::vector<std::string> same_samples{"tensor", "recompute"};
-const char* const averages_nobody =
-    "not available yet: workers whose ranks average their gradients";
-const std::vector<Refusal> whole_samples{
-    {"context", averages_nobody},
-    {"expert", averages_nobody},
+const Refusal own_samples{
+    "expert",
+    "ranks that divide experts have samples of their own, whose gradients it would have to "
+    "average"};
+const std::vector<Refusal> no_schedule{
+    own_samples,
     {"pipeline",
      "not available yet: a schedule whose passes read other weights than those that are stepped"},
     no_sequence};
-const std::vector<Refusal> whole_samples_on_the_way = [] {
-  std::vector<Refusal> all = whole_samples;
+const std::vector<Refusal> no_schedule_on_the_way = [] {
+  std::vector<Refusal> all = no_schedule;
   all.push_back(
       {"evaluate_every", "a part of what its workers have is under way, and belongs to no model"});
   return all;
 }();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
-const std::vector<Refusal> no_experts{
-    {"expert",
-     "ranks that divide experts have samples of their own, whose gradients it would have "
-     "to average"}};
+const std::vector<Refusal> no_experts{own_samples};
 
 }  // namespace
 
@@ -296,10 +294,10 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        gossiping<AdPsgd, AdPsgdOptions>},
       {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company_no_mu,
        gossiping<Dadao, DadaoOptions>},
-      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", same_samples, whole_samples,
+      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers, no_schedule,
        pushing<SgpOptions>},
-      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", same_samples,
-       whole_samples_on_the_way, pushing<OverlapSgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers,
+       no_schedule_on_the_way, pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,
