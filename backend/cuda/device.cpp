@@ -100,6 +100,18 @@ void CudaDevice::open_stream(std::uint32_t stream, const std::string& name, Plac
   count_stream(name);
 }
 
+void CudaDevice::prepare(const Sequence& sequence) {
+  if (!prepared_.insert(&sequence).second) return;
+  use_gpu(gpu_);
+  for (const Sequence::Step& step : sequence.steps()) {
+    std::array<std::int64_t, max_operands> elements{};
+    for (std::size_t i = 0; i < step.operands.size(); ++i)
+      if (step.operands[i].slot >= 0) elements[i] = step.operands[i].elements;
+    launcher_->rehearse(copies_, step.kernel.kernel->kernel,
+                        std::span(elements).first(step.operands.size()));
+  }
+}
+
 // ---- Memory
 
 void* CudaDevice::map(const Storage& storage) {

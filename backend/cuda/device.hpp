@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ class CudaDevice final : public host::HostDevice {
   Bytes arena_high_water() const override { return device_memory_.highest; }
 
   void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
+  void prepare(const Sequence& sequence) override;
   void* map(const Storage& storage) override;
   void unmap(void* data, const Storage& storage, Event after) override;
   void read(const Operand& from, void* to) override;
@@ -124,6 +126,7 @@ class CudaDevice final : public host::HostDevice {
   WorkTimes work_;  // guarded by it
   host::Arena pinned_;
   Use device_memory_;
+  std::set<const Sequence*> prepared_;
   bool channels_open_ = false;
 };
 

@@ -46,6 +46,12 @@ int gpu_of(CUstream_st* stream);
 // A word that streams write and wait for.
 std::uint64_t word(const std::uint64_t* address);
 
+// Plans of cuDNN that the calling thread has made, and how often it ran any.
+struct Plans {
+  int made = 0, run = 0;
+};
+Plans& plans_of_this_thread();
+
 // Of communicators whose other members are in other processes: these take part in the first
 // `operations` operations, in which nothing changes, and in none after. As NCCL behaves towards a
 // rank that was killed: it waits.

@@ -226,6 +226,10 @@ std::size_t most_streams() {
   const std::lock_guard lock(streams_mutex);
   return std::exchange(most_at_once, streams.size());
 }
+Plans& plans_of_this_thread() {
+  thread_local Plans plans;
+  return plans;
+}
 void append(CUstream_st* stream, std::function<void()> function) {
   stream->append(std::move(function));
 }
