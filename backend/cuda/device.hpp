@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/cuda/graphs.hpp"
 #include "backend/cuda/launcher.hpp"
 #include "backend/cuda/regions.hpp"
 #include "backend/cuda/stream.hpp"
@@ -115,6 +116,7 @@ class CudaDevice final : public host::HostDevice {
   const int gpu_;
   std::unique_ptr<transport::Transport> transport_;
   std::unique_ptr<Launcher> launcher_, host_launcher_;
+  Graphs graphs_;
   EventPool events_;
   Regions regions_;
   std::vector<cudaEvent_t> kernel_ends_;  // of the sequence that is being issued

@@ -2,6 +2,7 @@
 #include <array>
 #include <vector>
 
+#include "backend/cuda/graphs.hpp"
 #include "backend/cuda/launcher.hpp"
 #include "backend/cuda/pinned.hpp"
 #include "backend/cuda/runtime.hpp"
@@ -20,6 +21,7 @@ class StagedLauncher final : public Launcher {
   }
 
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
+    refuse_recording(stream);
     auto staged = std::make_unique<Staged>();
     try {
       enqueue(stream, kernel, views, *staged);

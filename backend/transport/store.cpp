@@ -133,7 +133,9 @@ std::optional<Bootstrap> bootstrap_from_environment() {
   if (b.rank >= b.processes)
     throw Error(Category::usage, "RANK is " + std::to_string(b.rank) + ", WORLD_SIZE only " +
                                      std::to_string(b.processes));
-  if (b.processes > 1) b.port = number_from("MASTER_PORT", 65535);
+  if (b.processes > 1) b.port = number_from("MASTER_PORT", 65535 - 1);
+  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
+  if (agent != nullptr && std::string(agent) == "True") ++b.port;
   if (const char* address = std::getenv("MASTER_ADDR")) b.address = address;
   b.local_rank = std::getenv("LOCAL_RANK") != nullptr ? number_from("LOCAL_RANK") : b.rank;
   return b;

@@ -48,7 +48,9 @@ struct Bootstrap {
   int local_rank = 0;
 };
 // Null where neither RANK nor WORLD_SIZE is set. Error{usage} for a variable that is missing, not a
-// number or out of range; MASTER_PORT is needed where there are others.
+// number or out of range; MASTER_PORT is needed where there are others. The port is the next one
+// where torchrun says that a store of its own is at MASTER_PORT (TORCHELASTIC_USE_AGENT_STORE; see
+// torch/distributed/rendezvous.py).
 std::optional<Bootstrap> bootstrap_from_environment();
 
 // The server's side: a map, and who is connected. The process of rank 0 has one.

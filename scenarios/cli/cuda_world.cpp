@@ -1,6 +1,8 @@
 #include "scenarios/cli/cuda_world.hpp"
 
+#include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "backend/core/error.hpp"
 
@@ -117,6 +119,8 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<
       processes != nullptr || (options.grid.size() <= cuda::gpu_count() && !throttle);
   cuda::CudaOptions cuda;
   cuda.by_kernel = profile.by_kernel;
+  const char* graphs = std::getenv("ORRERY_CUDA_GRAPHS");
+  cuda.graphs = apart && graphs != nullptr && std::string_view(graphs) == "1";
   if (profile.by_kernel) cuda.profiler = profiler_or(profile.missing);
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
   if (!apart) cuda.copy = cuda::copy_by_kernel;

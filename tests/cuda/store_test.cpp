@@ -36,7 +36,8 @@ std::string await(TcpStore& store, const std::string& key) {
 
 struct Environment {
   explicit Environment(const std::vector<std::pair<const char*, const char*>>& variables) {
-    for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"})
+    for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK",
+                             "TORCHELASTIC_USE_AGENT_STORE"})
       unsetenv(name);
     for (const auto& [name, value] : variables) setenv(name, value, 1);
   }
@@ -424,8 +425,15 @@ TEST_CASE("who a process is comes from the environment, and what is wrong with i
   CHECK(wrong({{"WORLD_SIZE", "2"}})->message() == "RANK is not set, though WORLD_SIZE is");
   CHECK(wrong({{"RANK", "0"}, {"WORLD_SIZE", "2"}})->message() ==
         "MASTER_PORT is not set, though RANK is");
-  CHECK(wrong({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "65536"}})->message() ==
-        "MASTER_PORT is more than 65535: 65536");
+  CHECK(wrong({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "65535"}})->message() ==
+        "MASTER_PORT is more than 65534: 65535");
+  {
+    const Environment torchrun({{"RANK", "0"},
+                                {"WORLD_SIZE", "2"},
+                                {"MASTER_PORT", "1234"},
+                                {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
+    CHECK(transport::bootstrap_from_environment()->port == 1235);  // its own store has the other
+  }
   const Environment one({{"RANK", "0"}, {"WORLD_SIZE", "1"}});
   CHECK(transport::bootstrap_from_environment()->processes == 1);  // which needs no port
   const Environment none({});

@@ -35,6 +35,11 @@ void set_queue_depth(std::size_t depth);
 // Whether copies of all streams of a GPU wait for each other in the order in which they were
 // enqueued, as on one copy engine, for the next call on; not at first.
 void queue_copies(bool queue);
+// Whether what a stream gives back may come again when the same stream next asks for as much, as
+// from CUDA's pools, for the next call on; not at first, so that a late use is one of freed memory.
+void reuse_memory(bool reuse);
+// Graphs that were launched since the last call.
+int graphs_launched();
 // Streams so far that were destroyed with something still on them.
 int streams_destroyed_busy();
 // The most streams that there were at once since the last call.
