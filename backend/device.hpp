@@ -41,6 +41,8 @@ class Device {
 
   // Set-up.
   virtual void open_stream(std::uint32_t stream, const std::string& name, Place place) = 0;
+  // The rank may launch this sequence; told each time that its program asks for it.
+  virtual void prepare(const Sequence&) {}
 
   // Memory for values. `map` returns null in a run without values, except for Values::always. After
   // `unmap` the memory may be reused by later operations of the home stream at once, by others when

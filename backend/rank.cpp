@@ -139,7 +139,9 @@ Prepared Rank::prepare(const Kernel& kernel) {
 
 const Sequence& Rank::sequence(const std::string& key,
                                const std::function<void(Sequence&)>& build) {
-  return world_.catalogue(id_).sequence(key, build);
+  const Sequence& sequence = world_.catalogue(id_).sequence(key, build);
+  device_.prepare(sequence);
+  return sequence;
 }
 
 // ---- Waits
