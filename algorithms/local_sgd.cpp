@@ -15,11 +15,14 @@
 
 namespace orrery {
 
-void describe(Fields<LocalSgdOptions>& f) { describe_islands(f); }
+void describe(Fields<LocalSgdOptions>& f) {
+  describe_islands(f);
+  describe_island_members(f);
+}
 
 LocalSgd::LocalSgd(Replica& replica, std::unique_ptr<Algorithm> inner,
                    const LocalSgdOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options) {}
 
 void LocalSgd::inner_step_issued(std::int64_t t) {
@@ -27,6 +30,15 @@ void LocalSgd::inner_step_issued(std::int64_t t) {
   const Tensor x = replica_.flat().weights();
   compute().after(mean(x));
   replica_.flat().weights_changed(compute(), 0, x.elements());
+}
+
+void LocalSgd::visit_common(Archive& archive) {
+  Tensor x = replica_.flat().weights();
+  archive.field("parameters", x);
+}
+
+void LocalSgd::has_joined() {
+  replica_.flat().weights_changed(compute(), 0, replica_.flat().weights().elements());
 }
 
 Bytes LocalSgd::sent_in_meetings(std::int64_t steps) const {

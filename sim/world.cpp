@@ -287,6 +287,9 @@ class SimWorld : public World, public EngineClient {
       case Due::transfer_writes:
         core.collectives->writes_due(object_of<StreamState>(payload));
         break;
+      case Due::transfer_lost:
+        core.collectives->lost_due(object_of<Transfer>(payload));
+        break;
       case Due::transfer_flow:
         core.collectives->flow_due(object_of<Transfer>(payload));
         break;
