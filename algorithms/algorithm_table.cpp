@@ -70,17 +70,11 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
                  fmt::format("{} cannot train a worker of another algorithm", inner.name),
                  "use " + join(fine, " or "));
   read_algorithm(inner, "algorithm.inner.name", problems);
-  if (const Sharding& sharding = inner.plan.sharding; sharding.stage > 0) {
-    if (whole)
-      problems.add("algorithm.inner.name",
-                   "not available yet: workers that divide their parameters, of an algorithm that "
-                   "sees whole tensors",
-                   "use ddp");
-    else if (!sharding.parameters())
-      problems.add("algorithm.inner.stage",
-                   "not available yet: workers that divide optimizer state, and no parameters",
-                   "use stage 3, or ddp");
-  }
+  if (whole && inner.plan.sharding.stage > 0)
+    problems.add("algorithm.inner.name",
+                 "not available yet: workers that divide their parameters, of an algorithm that "
+                 "sees whole tensors",
+                 "use ddp");
   options.inner = to_node(inner);
   AlgorithmPlan plan = inner.plan;
   plan.options = to_node(options);

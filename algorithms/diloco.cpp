@@ -70,7 +70,7 @@ Diloco::Arrivals Diloco::draw_arrivals(std::int64_t meeting) {
 
 void Diloco::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor theta_i = replica_.flat().weights();
+  const Tensor theta_i = weights();
   const Arrivals arrived = draw_arrivals(t / options_.inner_steps);
   if (arrived.mine) {
     subtract_from(theta_, theta_i);  // Delta, where theta_i was
@@ -86,7 +86,7 @@ void Diloco::inner_step_issued(std::int64_t t) {
     outer_->update(compute(), theta_, theta_i, 0, {}, share_);
   }
   compute().copy(arrived.mine ? theta_ : kept_, theta_i);
-  replica_.flat().weights_changed(compute(), 0, theta_i.elements());
+  weights_changed();
 }
 
 void Diloco::visit(Archive& archive) {
@@ -101,13 +101,12 @@ void Diloco::visit_common(Archive& archive) {
 }
 
 void Diloco::has_joined() {
-  const Tensor theta_i = replica_.flat().weights();
-  compute().copy(theta_, theta_i);
-  replica_.flat().weights_changed(compute(), 0, theta_i.elements());
+  compute().copy(theta_, weights());
+  weights_changed();
 }
 
 Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery

@@ -27,7 +27,7 @@ StepEnd Islands::issue(Progress& progress) {
     }
     if (progress.step() > 0) {
       has_joined();
-      inner_->weights_changed();
+      met_ += sent_after_change(0, replica_.flat().weights().elements());
     }
   }
   const StepEnd inner = inner_->issue(progress);
@@ -39,9 +39,10 @@ StepEnd Islands::issue(Progress& progress) {
     return {compute().record(), inner.loss};
   }
   inner_step_issued(t);
-  if (members_ && t % inner_steps_ == 0 && members_->change(t, progress.steps(), common))
-    progress.end();
-  inner_->weights_changed();
+  if (members_ && t % inner_steps_ == 0) {
+    met_ += sent_after_change(0, replica_.flat().weights().elements());
+    if (members_->change(t, progress.steps(), common)) progress.end();
+  }
   return {compute().record(), inner.loss};
 }
 
@@ -55,8 +56,18 @@ Event Islands::mean(const Tensor& x) {
   });
 }
 
+Tensor Islands::weights() {
+  inner_->await_weights();
+  return replica_.flat().weights();
+}
+
+void Islands::weights_changed(std::int64_t begin, std::int64_t end) {
+  replica_.flat().weights_changed(compute(), begin, end);
+  inner_->weights_changed(begin, end);
+}
+
 Tensor Islands::copy_of_weights(const char* name) {
-  const Tensor weights = replica_.flat().weights();
+  const Tensor weights = replica_.flat().weights();  // initial ones are there
   Tensor copy =
       rank_.allocate(compute(), Label::optimizer, weights.elements(), Dtype::fp32, {.name = name});
   compute().copy(weights, copy);
@@ -75,6 +86,15 @@ void Islands::take_change(const Tensor& theta, const Tensor& weights) {
 
 Bytes Islands::sent_in_mean(std::int64_t elements) const {
   return Bytes(CompressedMean::sent(codec_.get(), elements, rank_.size(Axis::island)));
+}
+
+Bytes Islands::sent_in_meeting() const {
+  const std::int64_t all = replica_.flat().weights().elements();
+  return sent_in_mean(all) + sent_after_change(0, all);
+}
+
+Bytes Islands::sent_after_change(std::int64_t begin, std::int64_t end) const {
+  return inner_->sent_after_change(begin, end);
 }
 
 std::optional<Bytes> Islands::sent(std::int64_t steps) const {

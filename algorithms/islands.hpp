@@ -2,7 +2,8 @@
 //
 // A worker is an island: one or more replicas that an inner algorithm trains (none: one replica;
 // ddp: several; fsdp: several that divide their parameters). Each rank of an island meets those in
-// the other islands that hold the same weights, whole or a part of them.
+// the other islands that step the same weights: whole, or its shard where the worker divides
+// parameters or, beside narrower ones, optimizer state.
 #pragma once
 
 #include <memory>
@@ -84,6 +85,9 @@ class Islands : public Algorithm {
   // What a rank sends in the meetings of the first `steps` steps, where all are there.
   virtual Bytes sent_in_meetings(std::int64_t steps) const = 0;
   Bytes sent_in_mean(std::int64_t elements) const;
+  Bytes sent_after_change(std::int64_t begin, std::int64_t end) const final;
+  // Of a meeting that averages all weights.
+  Bytes sent_in_meeting() const;
 
   Stream& compute() const { return replica_.compute(); }
   // Where islands meet, and its stream; of a single one neither.
@@ -93,6 +97,11 @@ class Islands : public Algorithm {
   // stream; the compute stream waits only where it is told to. Where islands come and go, the host
   // waits for it.
   Event mean(const Tensor& x);
+  // The weights that the rank owns, as the last inner step leaves them.
+  Tensor weights();
+  // Weights [begin, end), all: have new values.
+  void weights_changed(std::int64_t begin, std::int64_t end) final;
+  void weights_changed() { weights_changed(0, replica_.flat().weights().elements()); }
   // A copy of the weights as they are now, kept from meeting to meeting.
   Tensor copy_of_weights(const char* name);
   // `gradient` <- theta - gradient, on the compute stream.

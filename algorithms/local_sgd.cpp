@@ -27,22 +27,20 @@ LocalSgd::LocalSgd(Replica& replica, std::unique_ptr<Algorithm> inner,
 
 void LocalSgd::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor x = replica_.flat().weights();
+  const Tensor x = weights();
   compute().after(mean(x));
-  replica_.flat().weights_changed(compute(), 0, x.elements());
+  weights_changed();
 }
 
 void LocalSgd::visit_common(Archive& archive) {
-  Tensor x = replica_.flat().weights();
+  Tensor x = weights();
   archive.field("parameters", x);
 }
 
-void LocalSgd::has_joined() {
-  replica_.flat().weights_changed(compute(), 0, replica_.flat().weights().elements());
-}
+void LocalSgd::has_joined() { weights_changed(); }
 
 Bytes LocalSgd::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery
