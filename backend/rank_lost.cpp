@@ -25,7 +25,7 @@ std::optional<Loss> take_loss_from(std::vector<Loss>& losses, Event event) {
 }
 
 RankLost::RankLost(const Loss& loss)
-    : Error(Category::deadlock,
+    : Error(Category::rank_lost,
             named(loss.ranks) + ": no more is heard of what a communication waits for"),
       ranks_(loss.ranks) {
   with("operation", loss.operation);

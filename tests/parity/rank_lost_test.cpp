@@ -142,7 +142,7 @@ TEST_CASE(
     for (const WorldResult& result :
          {run_in_sim(setup_for(3), program), run_in_cpu(setup_for(3), program)}) {
       REQUIRE(result.error);
-      CHECK(result.error->category() == Category::deadlock);
+      CHECK(result.error->category() == Category::rank_lost);
       CHECK(exit_code(result.error->category()) == 4);
       CHECK(mentions(*result.error, "rank 1 is lost"));
       CHECK(mentions(*result.error, "all_reduce #0 on replicate/group"));
