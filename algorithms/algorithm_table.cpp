@@ -84,6 +84,7 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
       throw Error(Category::config,
                   fmt::format("{} workers need a multiple of {} replicas", islands, islands));
     if constexpr (std::is_base_of_v<LearnedOptions, Options>) options.check_workers(islands);
+    check_island_members(options.members, islands);
     DataAxes axes = inner(n / islands);
     axes.island = islands;
     return axes;

@@ -44,7 +44,7 @@ void LaggAOptions::check_workers(int count) const {
 }
 
 LaggA::LaggA(Replica& replica, std::unique_ptr<Algorithm> inner, const LaggAOptions& options)
-    : Islands(replica, std::move(inner), {}, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       workers_(rank_.size(Axis::island)),
       learned_(compute(), replica.parameters(), options.loaded,

@@ -36,7 +36,7 @@ void LoptAOptions::check_workers(int) const {
 }
 
 LoptA::LoptA(Replica& replica, std::unique_ptr<Algorithm> inner, const LoptAOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       theta_(copy_of_weights("learned.parameters")),
       learned_(compute(), replica.parameters(), options.loaded) {}

@@ -23,7 +23,7 @@ void describe(Fields<SlowMoOptions>& f) {
 }
 
 SlowMo::SlowMo(Replica& replica, std::unique_ptr<Algorithm> inner, const SlowMoOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       start_(copy_of_weights("slowmo.start")),
       inverse_rate_(rank_.allocate(compute(), Label::workspace, 1, Dtype::fp32,

@@ -121,7 +121,7 @@ std::int64_t largest_fragment(const std::vector<Fragment>& all) {
 
 StreamingDiloco::StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> inner,
                                  const StreamingDilocoOptions& options)
-    : Islands(replica, std::move(inner), options.codec,
+    : Islands(replica, std::move(inner), options,
               largest_fragment(fragments(replica.flat(), options))),
       options_(options),
       fragments_(fragments(replica.flat(), options)),
