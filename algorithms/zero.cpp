@@ -25,7 +25,8 @@
 //                   hybrid: an all-reduce of 2 (r-1)/r G/n
 //   memory          stage 1: P + G + O/n; 2: P + (G + O)/n; 3: (P + G + O)/n. Stages 2 and 3 have
 //                   besides the whole gradients of at most two groups; of all, while they add up
-//                   to the last of several micro-batches
+//                   to the last of several micro-batches, and of both stages of a device until two
+//                   pipes have added theirs (replica.hpp)
 // Of the experts on a rank, n / e in place of n.
 #include "algorithms/zero.hpp"
 
@@ -49,6 +50,12 @@ std::size_t kind(const DividedPart& part) { return part.experts ? 1 : 0; }
 Zero::Zero(Replica& replica, const ZeroOptions& options)
     : replica_(replica), flat_(replica.flat()), options_(options), states_(flat_.groups().size()) {
   Rank& rank = replica.rank();
+  if (replica.schedule().pipes > 1 && options.reduce_each && flat_.sharding().gradients())
+    throw Error(Category::config,
+                "gradients that are divided in each micro-batch, under a schedule with every stage "
+                "on two devices (" +
+                    replica.schedule().name +
+                    "): the two add whole ones, as a step ends; reduce them in its last one");
   if (flat_.ranks(false) > 1) {
     scatters_ = &rank.stream("gradients");
     if (flat_.sharding().parameters())
