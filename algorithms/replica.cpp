@@ -48,11 +48,6 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
     throw Error(Category::config,
                 "not available yet: divided gradients of an embedding that is tied over stages");
   if (schedule_->pipes > 1) {
-    if (options.sharding.gradients())
-      throw Error(Category::config,
-                  "not available yet: gradients divided over replicas under a schedule with every "
-                  "stage on two devices (" +
-                      schedule_->name + ")");
     pipes_channel_ = &rank.channel(Axis::pipeline, "pipes");
     pipes_peer_ = devices - 1 - device;
   }
@@ -234,7 +229,8 @@ void Replica::sum_shared_gradients() {
   hooks_->gradients_ready({0, 0, options_.micro_batches - 1, true});
 }
 
-// Both devices of a pair go through the blocks in the same order. The loss of a step is the mean
+// Both devices of a pair go through the blocks in the same order. Gradients that replicas divide
+// are still whole here: they have added up to the last micro-batch. The loss of a step is the mean
 // over the ranks that report it, each of which has one pipe's part of the sum.
 void Replica::sum_pipes() {
   Stream& communication = rank_.stream("pipes");

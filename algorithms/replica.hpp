@@ -136,7 +136,7 @@ class Replica {
   };
   // What a micro-batch keeps between its forward and its backward, by block of its part.
   struct Kept {
-    Tensor input, saved, kept, d_output, deferred;
+    Tensor input, saved, kept, held, d_output, deferred;
   };
   struct InFlight {
     Tensor tokens, targets;

@@ -52,6 +52,7 @@ BlockPass Replica::pass_of(const Unit& unit, const PassCall& call, InFlight& sta
   pass.input = kept.input;
   pass.saved = kept.saved;
   pass.kept = kept.kept;
+  pass.held = kept.held;
   pass.deferred = kept.deferred;
   pass.tokens = state.tokens;
   pass.targets = state.targets;
@@ -86,6 +87,7 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
     kept.input = input;
     kept.saved = activation(block(b).saved_elements(), "saved");
     kept.kept = activation(block(b).kept_elements(), "kept");
+    kept.held = activation(block(b).held_elements(), "held");
     BlockPass pass = pass_of(here, call, state);
     pass.output = activation(block(b).output_elements(), "output");
     pass.workspace = activation(block(b).forward_workspace(), "workspace");

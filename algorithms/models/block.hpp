@@ -63,6 +63,7 @@ struct BlockPass {
   Tensor input{}, output{};  // activations from the block before, to the block after
   Tensor saved{};            // kept from the forward for the backward
   Tensor kept{};             // likewise, and by a split backward until the weight gradients
+  Tensor held{};             // from the forward, whether the rest is recomputed or not
   Tensor deferred{};         // left by backward_input for backward_weight
   Tensor d_output{}, d_input{};
   Tensor workspace{};
@@ -87,7 +88,8 @@ class Block {
   // its backward does all of it in the first.
   virtual void backward_input(const BlockPass& pass) const { backward(pass); }
   virtual void backward_weight(const BlockPass&) const {}
-  // What the forward saved and kept, again, from the input or as much of it as is read again.
+  // What the forward saved and kept, again, from what it holds and the input, or as much of that as
+  // is read again.
   // Writes to `output` or leaves it as it is.
   virtual void recompute(const BlockPass& pass) const { forward(pass); }
   // Of a reversible block: from `output` computes `input` and what the forward had saved and kept,
@@ -112,6 +114,7 @@ class Block {
   }  // per micro-batch; 0 for the last block
   std::int64_t saved_elements() const { return saved_elements_; }
   std::int64_t kept_elements() const { return kept_elements_; }
+  std::int64_t held_elements() const { return held_elements_; }
   std::int64_t deferred_elements() const { return deferred_elements_; }
   // What else backward_weight reads.
   bool weights_read_input() const { return weights_read_input_; }
@@ -141,7 +144,7 @@ class Block {
   bool reversible_ = false;
   std::int64_t output_elements_ = 0, saved_elements_ = 0, forward_workspace_ = 0,
                backward_workspace_ = 0, shared_elements_ = 0, kept_elements_ = 0,
-               deferred_elements_ = 0, backward_input_workspace_ = -1;
+               held_elements_ = 0, deferred_elements_ = 0, backward_input_workspace_ = -1;
   bool weights_read_input_ = false, weights_read_d_output_ = false;
   int shares_with_ = -1;
   bool computes_loss_ = false, partial_gradients_ = false;

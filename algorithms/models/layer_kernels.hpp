@@ -33,6 +33,21 @@ inline void cast_operand(Rank& rank, PassProgram& pass, const TransformerShape& 
   pass.add(rank.prepare(Kernel::streaming("fp8.cast", read, written, s.dtype, {Role::read})), {x});
 }
 
+// Y[rows, outputs] = X[rows, depth] A, + a bias where there is one.
+inline void product(Rank& rank, PassProgram& pass, const TransformerShape& s, std::int64_t rows,
+                    const char* label, std::int64_t outputs, std::int64_t depth, const SlotView& x,
+                    const SlotView& matrix, const SlotView& y, const SlotView& bias = {}) {
+  cast_operand(rank, pass, s, x);
+  cast_operand(rank, pass, s, matrix);
+  const Dtype dtype = product_dtype(s);
+  if (bias.slot < 0)
+    pass.add(rank.prepare(Kernel::gemm(rows, outputs, depth, dtype, false, false, false, label)),
+             {x, matrix, y});
+  else
+    pass.add(rank.prepare(Kernel::gemm_bias(rows, outputs, depth, dtype, label)),
+             {x, matrix, y, bias});
+}
+
 // Of Y[rows, outputs] = X[rows, inputs] A, with operands of a type.
 struct ProductSizes {
   std::int64_t rows, inputs, outputs;

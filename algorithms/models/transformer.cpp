@@ -39,6 +39,21 @@ std::vector<std::string> TransformerShape::indivisible() const {
   }
   if (context > 1 && stored_attention)
     out.push_back("attention that stores its scores needs whole sequences on one rank");
+  if (recompute_every_second &&
+      (experts > 0 || qk_norm || reversible || stored_attention || recompute_attention || dropout))
+    out.push_back(
+        "recomputation of every second product knows layers with an MLP, fused attention that is "
+        "kept, no norms of queries and keys, and no dropout");
+  if (latent() && (recompute_every_second || reversible || qk_norm || qkv_bias || mu()))
+    out.emplace_back(
+        "latent attention knows no recomputation of every second product, reversible layers, norms "
+        "of queries and keys of a head's size, biases of theirs, or the mu parametrisation");
+  if (latent() && (kv_heads != heads || v_head > head_size || rope_head >= head_size || !rotary))
+    out.emplace_back(
+        "latent attention has as many heads of keys as of queries, of which a part turns, and "
+        "values that are no wider");
+  if (qk_norm && reversible)
+    out.emplace_back("reversible layers have no norms of queries and keys");
   if (context > 1 && !causal) out.push_back("attention to later tokens needs them on one rank");
   return out;
 }

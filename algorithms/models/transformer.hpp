@@ -27,6 +27,10 @@ struct TransformerShape {
   double rope_theta = 10000;  // base of the rotary embedding's angles
   bool norm_bias = false;     // LayerNorm instead of RMSNorm
   double norm_epsilon = 1e-5;
+  bool qk_norm = false;  // of queries and keys (head_norms.hpp)
+  // Latent attention (latent_attention.hpp): ranks, 0 for none; of a head of queries and keys the
+  // elements that turn; the size of a head of values.
+  int kv_rank = 0, q_rank = 0, rope_head = 0, v_head = 0;
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   bool tied = false;             // the head uses the embedding's table
   bool parallel_blocks = false;  // attention and MLP read the same input, each by its own norm
@@ -56,12 +60,20 @@ struct TransformerShape {
   // runs again in the backward (stored_attention.hpp). Dropout of stored scores, and behind
   // attention and MLP, keeps a mask of bytes each. Stored scores and dropout are timing models.
   bool stored_attention = false, recompute_attention = false, dropout = false;
+  // Of each layer the outputs of every second product, beginning with the second, are computed
+  // again in the backward, from those of the others and of attention, which are kept
+  // (every_second.hpp); with `keeps_unread` those too that no backward reads. Not of a mixture, nor
+  // with stored scores, recomputed attention or dropout.
+  bool recompute_every_second = false, keeps_unread = false;
+  // The loss is computed operation by operation in fp32 (LanguageHead).
+  bool eager_loss = false;
   // mu: hidden, heads and ffn grow; vocabulary, positions and the size of a head stay, so that what
   // attention divides by does too (where heads grew in size, it would have to be that size, not its
   // root). Not of a mixture, whose router's width is the experts'.
   Parametrisation parametrisation = Parametrisation::standard;
   int base_width = 1;  // of mu
 
+  bool latent() const { return kv_rank > 0; }
   bool mu() const { return parametrisation == Parametrisation::mu; }
   double width() const { return mu() ? static_cast<double>(hidden) / base_width : 1; }
   Norm norm() const { return norm_bias ? Norm::layer : Norm::rms; }

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 
 namespace orrery {
@@ -21,6 +22,10 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
     key += fmt::format(" {}{}{}", s.stored_attention ? "S" : "", s.recompute_attention ? "R" : "",
                        s.dropout ? "D" : "");
   if (s.writes_gradients) key += " W";
+  if (s.recompute_every_second) key += s.keeps_unread ? " 2u" : " 2";
+  if (s.eager_loss) key += " E";
+  if (s.qk_norm) key += " qk";
+  if (s.latent()) key += fmt::format(" l{}/{} {}/{}", s.q_rank, s.kv_rank, s.rope_head, s.v_head);
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);
   if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
   if (s.experts > 0)
@@ -37,6 +42,33 @@ Range TransformerBlock::add_norm(const std::string& name) {
   parameters_.push_back({name + ".gain", s_.hidden, 0, 1, false, 0, {}, rates});
   if (s_.norm_bias) parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, rates});
   whole_.push_back({range.begin, range.elements + range.bias, 0});
+  return range;
+}
+
+Range TransformerBlock::by_columns(const std::string& name, std::vector<Division::Columns> columns,
+                                   bool bias) {
+  std::int64_t width = 0;
+  for (const Division::Columns& c : columns) width += c.count;
+  const Range range{parameter_elements(), s_.hidden * width, bias ? width : 0};
+  Division division;
+  if (!tensor_.alone()) division = {Axis::tensor, s_.hidden, s_.tensor * width, columns};
+  parameters_.push_back({name + ".weight", range.elements, 0.02 / std::sqrt(s_.width()), 0, true,
+                         width, division, hidden_rates(s_.width()), s_.writes_gradients});
+  if (!bias) return range;
+  if (!tensor_.alone()) division.rows = 1;
+  parameters_.push_back({name + ".bias", width, 0, 0, false, 0, division, input_rates(s_.width())});
+  return range;
+}
+Range TransformerBlock::by_rows(const std::string& name, std::int64_t rows, double deviation,
+                                bool bias) {
+  const Range range{parameter_elements(), rows * s_.hidden, bias ? s_.hidden : 0};
+  Division division;
+  if (!tensor_.alone()) division = {Axis::tensor, rows, s_.hidden, {}};
+  parameters_.push_back({name + ".weight", range.elements, deviation / std::sqrt(s_.width()), 0,
+                         true, s_.hidden, division, hidden_rates(s_.width()), s_.writes_gradients});
+  if (!bias) return range;
+  parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, input_rates(s_.width())});
+  whole_.push_back({range.begin + range.elements, s_.hidden, 0});
   return range;
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "algorithms/models/tensor_parallel.hpp"
 #include "algorithms/models/transformer.hpp"
@@ -23,16 +24,16 @@ std::shared_ptr<Block> make_transformer_head(const TransformerShape& shape);
 std::string transformer_key(const char* what, const TransformerShape& shape);
 
 // The tensors with what the backward reads of the forward: `kept` are the inputs of products,
-// which the gradients of their matrices need.
+// which the gradients of their matrices need, `held` what stays where the others are recomputed.
 struct Activations {
-  int saved = -1, kept = -1;
+  int saved = -1, kept = -1, held = -1;
 };
 // A range of the flat parameters or of the activations; a parameter may have a bias behind it.
 struct Range {
   std::int64_t begin = 0, elements = 0, bias = 0;
-  bool kept = false;
+  bool kept = false, held = false;
   SlotView in(int slot) const { return {slot, begin, elements}; }
-  SlotView in(const Activations& a) const { return in(kept ? a.kept : a.saved); }
+  SlotView in(const Activations& a) const { return in(held ? a.held : kept ? a.kept : a.saved); }
   SlotView bias_in(int slot) const {
     return bias > 0 ? SlotView{slot, begin + elements, bias} : SlotView{};
   }
@@ -55,6 +56,11 @@ class TransformerBlock : public Block {
 
   // Whole on every rank of the tensor group. Their gradients are over this rank's own tokens.
   Range add_norm(const std::string& name);
+  // A matrix from `hidden` whose columns, and their bias, are divided over the tensor group.
+  Range by_columns(const std::string& name, std::vector<Division::Columns> columns, bool bias);
+  // A matrix to `hidden` whose rows are divided over the tensor group; the bias, added to the sum,
+  // is not.
+  Range by_rows(const std::string& name, std::int64_t rows, double deviation, bool bias);
   // With sequence parallelism the inputs of products are gathered and given up again in the
   // backward, which is not divided then.
   virtual bool splits() const { return !tensor_.sequence(); }

@@ -1,5 +1,7 @@
 // What a decoder-only transformer begins and ends with: embedding, and logits with their loss. The
 // ranks of a tensor group share the vocabulary (tensor_parallel.hpp).
+#include <vector>
+
 #include "algorithms/models/transformer_blocks.hpp"
 
 namespace orrery {
@@ -97,6 +99,16 @@ class TokenEmbedding : public TransformerBlock {
 // logits. Over a divided vocabulary the loss takes three steps, between which ranks agree on each
 // row's maximum, then on its sum of exponentials and its target's logit (as Megatron-LM's
 // megatron/core/fusions/fused_cross_entropy.py does).
+//
+// An eager loss computes the same, but has in memory what PyTorch's cross_entropy of logits cast to
+// fp32 has: bytes per logit of b bytes, beside the input of the head,
+//   forward        b + 4 + 4   logits, in fp32, log softmax        (fp32: no cast, 8)
+//   in between     4           log softmax
+//   backward       4 + 4 + 4   and the gradients of it and of its input
+// and over a tensor group 4 more in either pass: logits less their maximum; exponentials
+// (pytorch/pytorch, torch/distributed/tensor/parallel/loss.py, _log_softmax and
+// _nll_loss_and_log_softmax_backward; pytorch/torchtitan frees the logits before the backward,
+// train.py). The gradient of the logits takes the place of the log softmax here.
 class LanguageHead : public TransformerBlock {
  public:
   explicit LanguageHead(const TransformerShape& s)
@@ -111,7 +123,7 @@ class LanguageHead : public TransformerBlock {
       parameters_.back().written = s.writes_gradients;
     }
     const std::int64_t own = own_ * s.hidden, all = rows_ * s.hidden;
-    kept_elements_ = own + rows_ * vocabulary_;
+    kept_elements_ = own + rows_ * vocabulary_ * (s.eager_loss ? 4 / size_of(s.dtype) : 1);
     if (tensor_.sequence()) forward_workspace_ = all;
     backward_workspace_ = all + (tensor_.sequence() ? own + all : 0);
     computes_loss_ = true;
@@ -128,6 +140,12 @@ class LanguageHead : public TransformerBlock {
                              : p.stream.rank().allocate(p.stream, Label::workspace, numbers * rows_,
                                                         Dtype::fp32, {.name = "loss per token"});
     };
+    std::vector<Tensor> results;
+    if (s_.eager_loss) {
+      results.push_back(of_every_logit(p, s_.dtype));
+      if (s_.dtype != Dtype::fp32) results.push_back(of_every_logit(p, Dtype::fp32));
+      if (!tensor_.alone()) results.push_back(of_every_logit(p, Dtype::fp32));
+    }
     forward_.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters, p.parameters, p.input,
                             p.kept, p.targets, p.loss, p.workspace, per_token(1), per_token(2)});
   }
@@ -140,7 +158,16 @@ class LanguageHead : public TransformerBlock {
   }
 
  private:
+  // What an operation of an eager loss leaves behind.
+  Tensor of_every_logit(const BlockPass& p, Dtype dtype) const {
+    return p.stream.rank().allocate(p.stream, Label::workspace, rows_ * vocabulary_, dtype,
+                                    {.name = "eager loss"});
+  }
   void run_backward(const PassProgram& program, const BlockPass& p) const {
+    std::vector<Tensor> results;
+    if (s_.eager_loss && &program != &backward_weight_)
+      for (int i = tensor_.alone() ? 2 : 3; i > 0; --i)
+        results.push_back(of_every_logit(p, Dtype::fp32));
     program.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters,
                            s_.tied ? p.shared_gradients : p.gradients, p.parameters, p.input,
                            p.kept, p.workspace, p.gradients, p.d_input});

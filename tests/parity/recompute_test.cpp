@@ -1,6 +1,7 @@
 // Recomputation: no bit changes; FLOPs and peaks do, by as much as is run again and not kept.
 #include <cmath>
 
+#include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
@@ -121,6 +122,124 @@ TEST_CASE("selective recomputation changes no bit where sequences or the backwar
 TEST_CASE("selective recomputation agrees in sim and on cpu") {
   TrainingCase c = transformer_case();
   c.transformer->recompute_attention = true;
+  c.steps = usual_steps;
+  check_worlds_agree(c);
+}
+
+namespace {
+
+// What the cost block of algorithms/models/every_second.hpp says, of one layer and micro-batch.
+struct EverySecond {
+  double flops;
+  std::int64_t held, saved;  // bytes; saved: what is there between the passes without the policy
+};
+EverySecond every_second(const TransformerShape& s, int ranks = 1, bool sequence_parallel = false) {
+  const std::int64_t n = std::int64_t{s.micro_batch} * s.sequence, h = s.hidden;
+  const std::int64_t q = s.heads * s.head_size, k = s.kv_heads * s.head_size, f = s.ffn;
+  const std::int64_t out = sequence_parallel ? 0 : q;
+  const std::int64_t held = n * (2 * q + k + f + s.heads) / ranks;
+  const std::int64_t divided = sequence_parallel ? ranks : 1;
+  const std::int64_t all = n * (q + 2 * k + q + s.heads + 3 * f) / ranks + 3 * n * h / divided;
+  return {2.0 * static_cast<double>(n * h * (k + out + f)) / ranks,
+          4 * (held + (sequence_parallel ? n * h / ranks : 0)), 4 * all};
+}
+
+TransformerShape grouped_llama() {
+  TransformerShape s = *transformer_case().transformer;
+  s.heads = 4;
+  s.kv_heads = 2;
+  s.hidden = 24;
+  s.ffn = 20;
+  s.vocabulary = 512;  // the peak is in the head
+  s.sequence = 8;
+  return s;
+}
+
+TrainingCase with_every_second(TrainingCase c) {
+  c.transformer->recompute_every_second = true;
+  c.replica.recompute = Recompute::full;
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("every second product runs again, and the others' results are what is held") {
+  TrainingCase c = transformer_case();
+  c.transformer = grouped_llama();
+  const Trained kept = train_on_cpu(c), again = train_on_cpu(with_every_second(c));
+  for (std::size_t i = 0; i < kept.losses.size(); ++i)
+    CHECK(std::fabs(again.losses[i] - kept.losses[i]) <= 1e-6 * kept.losses[i]);
+  const EverySecond cost = every_second(*c.transformer);
+  CHECK(flops(again) - flops(kept) == passes(c) * layers * cost.flops);
+  // At the peak, in the head, no layer has been recomputed.
+  CHECK(activations(kept) - activations(again) == layers * (cost.saved - cost.held));
+  TrainingCase eager = with_every_second(c);
+  eager.transformer->keeps_unread = true;  // the result of the last product of each layer
+  const std::int64_t unread = 4 * std::int64_t{2} * c.transformer->sequence * c.transformer->hidden;
+  const Trained more = train_on_cpu(eager);
+  CHECK(more.losses == again.losses);
+  CHECK(activations(more) - activations(again) == layers * unread);
+}
+
+TEST_CASE("every second product runs again on tensor ranks, tokens divided or not") {
+  for (const bool sequence_parallel : {false, true}) {
+    TrainingCase c = transformer_case();
+    c.transformer = grouped_llama();
+    c.transformer->sequence_parallel = sequence_parallel;
+    c.tensor = 2;
+    const Trained kept = train_on_cpu(c), again = train_on_cpu(with_every_second(c));
+    for (std::size_t i = 0; i < kept.losses.size(); ++i)
+      CHECK(std::fabs(again.losses[i] - kept.losses[i]) <= 1e-6 * kept.losses[i]);
+    const EverySecond cost = every_second(*c.transformer, 2, sequence_parallel);
+    CHECK(flops(again) - flops(kept) == 2 * passes(c) * layers * cost.flops);
+    CHECK(activations(kept) - activations(again) == layers * (cost.saved - cost.held));
+  }
+}
+
+TEST_CASE("every second product of a GPT with biases, side by side or not, runs again") {
+  for (const bool parallel : {false, true}) {
+    TrainingCase c = transformer_case();
+    c.transformer = small_gpt();
+    c.transformer->parallel_blocks = parallel;
+    c.pipeline = 2;
+    c.replica.schedule = "zb-h1";
+    const Trained kept = train_on_cpu(c), again = train_on_cpu(with_every_second(c));
+    for (std::size_t i = 0; i < kept.losses.size(); ++i)
+      CHECK(std::fabs(again.losses[i] - kept.losses[i]) <= 1e-6 * kept.losses[i]);
+  }
+}
+
+TEST_CASE("recomputation of every second product agrees in sim and on cpu") {
+  TrainingCase c = transformer_case();
+  c.transformer = grouped_llama();
+  c.transformer->sequence_parallel = true;
+  c.tensor = 2;
+  c.pipeline = 2;
+  c.steps = 50;
+  check_worlds_agree(with_every_second(c));
+}
+
+// An eager loss holds three fp32 numbers per logit, a fused one the logits.
+TEST_CASE("an eager loss changes no bit and holds what its operations leave behind") {
+  for (const int tensor : {1, 2}) {
+    TrainingCase c = transformer_case();
+    c.tensor = tensor;
+    const Trained fused = train_on_cpu(c);
+    c.transformer->eager_loss = true;
+    const Trained eager = train_on_cpu(c);
+    CHECK(eager.losses == fused.losses);
+    CHECK(eager.state == fused.state);
+    const std::int64_t logits = 2 * sequence * 256 / tensor;
+    CHECK((eager.report.ranks[0].peak - fused.report.ranks[0].peak).value ==
+          logits * 4 * (tensor == 1 ? 2 : 3));
+  }
+}
+
+TEST_CASE("an eager loss in bf16 over tensor ranks agrees in sim and on cpu") {
+  TrainingCase c = transformer_case();
+  c.transformer->eager_loss = true;
+  c.transformer->dtype = Dtype::bf16;
+  c.tensor = 2;
   c.steps = 50;
   check_worlds_agree(c);
 }
@@ -130,7 +249,7 @@ TEST_CASE("recomputation of some micro-batches agrees in sim and on cpu") {
   c.pipeline = 2;
   c.replica.recompute = Recompute::full;
   c.replica.stored_micro_batches = 1;
-  c.steps = 50;
+  c.steps = usual_steps;
   check_worlds_agree(c);
 }
 

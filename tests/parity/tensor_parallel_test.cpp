@@ -29,6 +29,22 @@ TEST_CASE("a Llama over 2 and 4 tensor ranks has the losses of one rank, tokens 
 TEST_CASE("a GPT-NeoX over 2 tensor ranks has the losses of one rank, tokens divided or not") {
   check_follows_one_rank(shared_neox(), {{.tensor = 2}, {.tensor = 2, .sequence_parallel = true}});
 }
+// The gains' gradients are sums over the ranks' heads.
+TEST_CASE("a Llama with norms of queries and keys has the losses of one rank on several") {
+  TransformerShape shape = shared_llama();
+  shape.qk_norm = true;
+  check_follows_one_rank(shape, {{.tensor = 2},
+                                 {.tensor = 4, .sequence_parallel = true},
+                                 {.tensor = 2, .data = 2, .pipeline = 2},
+                                 {.context = 2}});
+  shape.context_algorithm = ContextAlgorithm::ulysses;
+  check_follows_one_rank(shape, {{.tensor = 2, .context = 2}});
+}
+TEST_CASE("a Llama with norms of queries and keys gives the same bits in sim and on cpu") {
+  TransformerShape shape = shared_llama();
+  shape.qk_norm = true;
+  check_worlds_agree(case_of(shape, 2, true, 1, 2));
+}
 TEST_CASE("a GPT over tensor and data and pipeline ranks has the losses of one rank") {
   check_follows_one_rank(shared_gpt(),
                          {{.tensor = 2, .data = 2},

@@ -94,5 +94,41 @@ TEST_CASE("the gradients of a whole transformer agree with finite differences of
   }
 }
 
+TEST_CASE("the gradients of latent attention agree with finite differences") {
+  for (const int q_rank : {0, 7}) {
+    TrainingCase c;
+    c.transformer = shape_of(true, true, false, false, false);
+    c.transformer->qkv_bias = false;
+    c.transformer->kv_heads = 4;
+    c.transformer->head_size = 6;
+    c.transformer->rope_head = 2;
+    c.transformer->v_head = 4;
+    c.transformer->kv_rank = 5;
+    c.transformer->q_rank = q_rank;
+    c.replica.micro_batches = 1;
+    make_cpu_world(training_options(c))->run([&](Rank& rank) {
+      Replica replica(rank, c.make(training_text()), c.replica);
+      check_gradients(rank, replica);
+    });
+  }
+}
+
+TEST_CASE("the gradients of norms of queries and keys agree with finite differences") {
+  for (const bool parallel : {false, true}) {
+    TrainingCase c;
+    c.transformer = shape_of(true, true, false, false, parallel);
+    c.transformer->qk_norm = true;
+    c.replica.micro_batches = 1;
+    make_cpu_world(training_options(c))->run([&](Rank& rank) {
+      Replica replica(rank, c.make(training_text()), c.replica);
+      CHECK(std::count_if(replica.parameters().begin(), replica.parameters().end(),
+                          [](const Parameter& p) {
+                            return p.name.ends_with("_norm.gain") && p.elements == 4;
+                          }) == 4);
+      check_gradients(rank, replica);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace orrery
