@@ -1,6 +1,7 @@
-// The memory side of `Rank`: allocation, refunds in issue order, and what happens when nothing
-// fits.
+// The memory side of `Rank`: allocation, refunds in issue order, what happens when nothing fits,
+// and values on the host.
 #include <algorithm>
+#include <cmath>
 
 #include "backend/device.hpp"
 #include "backend/rank.hpp"
@@ -102,6 +103,73 @@ void Rank::wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site) {
         if (x.stream != home) wait({x.stream, x.ordinal}, site);
     }
   }
+}
+
+std::vector<std::byte> Rank::read_bytes(const Tensor& tensor, Site site) {
+  device_.asks(Identity::values, {}, site);
+  const Operand& operand = tensor.operand();
+  const std::vector<Access> accesses =
+      operand.storage->accesses;  // waiting changes nothing here, but a flow may run meanwhile
+  for (const Access& x : accesses)
+    if (x.write && x.end > operand.begin && x.begin < operand.end)
+      wait({x.stream, x.ordinal}, site);
+  if (operand.storage->data == nullptr) return {};
+  std::vector<std::byte> bytes(static_cast<std::size_t>(operand.bytes().value));
+  device_.read(operand, bytes.data());
+  return bytes;
+}
+
+void Rank::write_bytes(const Tensor& tensor, std::span<const std::byte> bytes, Site site) {
+  device_.asks(Identity::values, {}, site);
+  const Operand& operand = tensor.operand();
+  if (bytes.size() != static_cast<std::size_t>(operand.bytes().value))
+    throw Error(Category::invalid_program, "tensor '" + operand.storage->name + "' has " +
+                                               std::to_string(operand.bytes().value) + " bytes, " +
+                                               std::to_string(bytes.size()) + " were given");
+  const std::vector<Access> accesses = operand.storage->accesses;
+  for (const Access& x : accesses) wait({x.stream, x.ordinal}, site);
+  if (operand.storage->data != nullptr) device_.write(bytes.data(), operand);
+}
+
+std::vector<double> Rank::read(const Tensor& tensor, Site site) {
+  const std::vector<std::byte> bytes = read_bytes(tensor, site);
+  const auto depends_on_values = [&] {
+    return Error(Category::invalid_program,
+                 "the program reads tensor '" + tensor.operand().storage->name +
+                     "', whose values this run does not compute; set run.values: real")
+        .with("site", to_string(site));
+  };
+  if (bytes.empty() && tensor.elements() > 0) throw depends_on_values();
+  std::vector<double> values(static_cast<std::size_t>(tensor.elements()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::byte* at = bytes.data() + i * static_cast<std::size_t>(size_of(tensor.dtype()));
+    switch (tensor.dtype()) {
+      case Dtype::fp32:
+        values[i] = *reinterpret_cast<const float*>(at);
+        break;
+      case Dtype::fp64:
+        values[i] = *reinterpret_cast<const double*>(at);
+        break;
+      case Dtype::bf16:
+        values[i] = from_bf16(*reinterpret_cast<const std::uint16_t*>(at));
+        break;
+      case Dtype::fp16:
+        values[i] = from_fp16(*reinterpret_cast<const std::uint16_t*>(at));
+        break;
+      case Dtype::int32:
+        values[i] = *reinterpret_cast<const std::int32_t*>(at);
+        break;
+      case Dtype::int64:
+        values[i] = static_cast<double>(*reinterpret_cast<const std::int64_t*>(at));
+        break;
+      case Dtype::fp8:
+      case Dtype::uint8:
+        values[i] = static_cast<double>(static_cast<std::uint8_t>(*at));
+        break;
+    }
+    if (!computes_values() && std::isnan(values[i])) throw depends_on_values();
+  }
+  return values;
 }
 
 }  // namespace orrery

@@ -1,8 +1,9 @@
 // Sequences as CUDA graphs: one call enqueues all kernels of a sequence.
 //
 // A program issues whatever it likes; what it issues again on the same operands, as a training does
-// from its second step on, is recorded then and replayed from there on. Of one rank, by its
-// program's thread.
+// from its second step on, is recorded then and replayed from there on. How much of it does, is the
+// memory pool's doing: tensors of a step must come to lie where those of the last lay. Of one rank,
+// by its program's thread.
 #pragma once
 
 #include <cstddef>

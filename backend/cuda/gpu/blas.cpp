@@ -444,7 +444,11 @@ void Blas::prepare(const Kernel& kernel) {
     weights.data = nullptr;
     state_->plan_of(nullptr, kernel, views, static_cast<std::size_t>(state_->search.proposals));
     weights.data = &bytes[1];  // as the flat buffer of a model's may have it
-    state_->plan_of(nullptr, kernel, views, proposals_any);
+    try {
+      state_->plan_of(nullptr, kernel, views, proposals_any);
+    } catch (const Error& error) {  // whoever launches such a one is told
+      if (error.category() != Category::unavailable) throw;
+    }
   };
   prepare();
   if (!gradient_of_weights || kernel.dtype == Dtype::fp32) return;

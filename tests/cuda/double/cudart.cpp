@@ -174,8 +174,8 @@ struct CUstream_st {
   std::condition_variable changed;
   std::deque<std::function<void()>> queue;
   bool closing = false, busy = false;
-  std::unique_ptr<CUgraph_st> recording;         // of the thread that enqueues, as what follows
-  std::multimap<std::size_t, void*> given_back;  // where pools reuse memory
+  std::unique_ptr<CUgraph_st> recording;  // of the thread that enqueues, as what follows
+  std::set<std::pair<std::size_t, void*>> given_back;  // where pools reuse memory, with its size
   std::map<void*, std::size_t> sizes;
   std::thread thread;
 };
@@ -434,7 +434,9 @@ cudaError_t cudaFree(void* data) {
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   if (stream->recording != nullptr) return cudaErrorStreamCaptureUnsupported;
   void* fresh = nullptr;
-  if (const auto known = stream->given_back.find(bytes); known != stream->given_back.end()) {
+  // The lowest: what gives back all that it took finds the same again.
+  const auto known = stream->given_back.lower_bound({bytes, nullptr});
+  if (known != stream->given_back.end() && known->first == bytes) {
     fresh = known->second;
     stream->given_back.erase(known);
   } else {
