@@ -65,10 +65,12 @@ struct Transfer {
   std::exception_ptr poison;
   bool of_meeting = false;
 
-  // The members that its end frees first.
-  void prefetch_last() const {
+  // Calls f for the members that its end frees first.
+  template <class F>
+  void for_last(const F& f) const {
+    constexpr std::size_t most = 8;
     const std::size_t last = members.size();
-    for (std::size_t i = last < 3 ? 0 : last - 3; i < last; ++i) members[i]->prefetch();
+    for (std::size_t i = last < most ? 0 : last - most; i < last; ++i) f(*members[i]);
   }
 };
 

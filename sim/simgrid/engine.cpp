@@ -64,6 +64,7 @@ class Engine::Impl {
  public:
   Impl(EngineClient& client, const EngineOptions& options)
       : client_(client),
+        heap_(client),
         flows_(heap_, now_, counters_),
         actors_(counters_, actors_are_threads ? 0 : stack_bytes(options), options.measure_stacks) {
     start_simgrid(stack_bytes(options));
@@ -180,9 +181,6 @@ class Engine::Impl {
   void deliver() {
     while (!heap_.empty() && heap_.top().time <= now_.picoseconds) {
       const HeapEntry entry = heap_.take();
-      const EventHeap::Next next = heap_.likely_next();
-      if (next.first != nullptr) client_.next(next.first->payload);
-      if (next.second != nullptr) client_.soon(next.second->payload);
       ++counters_.completions;
       client_.due(now_, Key::unpacked(entry.key), entry.payload);
     }

@@ -92,10 +92,11 @@ class EngineClient {
   // make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // What will probably be due next but one: time to fetch its object into the cache; and what will
-  // be due next, whose object was fetched before: time to fetch what that leads to.
-  virtual void soon(std::uint64_t /*payload*/) {}
-  virtual void next(std::uint64_t /*payload*/) {}
+  // About 4^level others are due before this, for each level from `farthest` down to 0 unless it
+  // was scheduled when it was nearer: time to fetch its object into the cache, then what that leads
+  // to.
+  static constexpr int farthest = 4;
+  virtual void approaches(int /*level*/, std::uint64_t /*payload*/) {}
 
   // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
   // did. Phase 1 follows again.
