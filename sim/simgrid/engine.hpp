@@ -113,7 +113,7 @@ class EngineClient {
 struct EngineOptions {
   // How many actors to expect. It decides the stack size where stack_bytes does not.
   std::uint32_t actors = 0;
-  // Per actor, a multiple of 1,024; 0: 256 KiB up to 50,000 actors, 32 KiB above.
+  // Per actor, a multiple of 1,024; 0: 255 KiB up to 50,000 actors, 32 KiB above.
   std::uint32_t stack_bytes = 0;
   // Fills EngineCounters::deepest_stack, at some cost when each actor ends.
   bool measure_stacks = false;
