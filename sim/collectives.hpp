@@ -27,6 +27,14 @@ struct RingMember {
   std::uint32_t index = 0;
   std::uint32_t sent = 0, received = 0;  // steps
 };
+// Of such a communication.
+struct Rings {
+  std::vector<RingMember> members;  // of all rings, one behind the other
+  std::vector<int> ranks;           // theirs
+  std::uint32_t steps = 0;
+  Bytes chunk;
+  Time alpha;
+};
 
 // How long an operation of this kind and size takes on a communicator, when alone.
 struct CollectivePrice {
@@ -57,11 +65,7 @@ struct Transfer {
   std::uint32_t left = 0;     // flows, or messages
   std::array<Site, 2> sites;  // of a pair's two sides
   std::unique_ptr<TransferValues> values;
-  std::vector<RingMember> ring;  // of all rings, one behind the other
-  std::vector<int> ring_ranks;   // theirs
-  std::uint32_t ring_steps = 0;
-  Bytes ring_chunk;
-  Time ring_alpha;
+  std::unique_ptr<Rings> rings;  // where it is simulated step by step
   std::exception_ptr poison;
   bool of_meeting = false;
 
