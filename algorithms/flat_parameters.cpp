@@ -23,6 +23,10 @@ FlatParameters::FlatParameters(Rank& rank, Stream& home, const Model& model,
                 "more ranks");
   lay_out(model, blocks, copied_block);
   allocate(home);
+  std::size_t most = 0;  // of a copied block only the first are here
+  if (copied > 0) most += model.blocks[at(copied_block)]->parameters().size();
+  for (const int block : blocks) most += model.blocks[at(block)]->parameters().size();
+  parameters_.reserve(most);
   if (copied > 0) add_parameters(home, model, copied_block);
   for (const int block : blocks) add_parameters(home, model, block);
   for (const ParameterGroup& group : groups_) {

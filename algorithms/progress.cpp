@@ -47,7 +47,7 @@ void Progress::step_issued(const StepEnd& end) {
 
 void Progress::retire() {
   const Step step = under_way_.front();
-  under_way_.pop_front();
+  under_way_.erase(under_way_.begin());
   rank_.wait(step.end.end);
   if (step.end.loss && rank_.computes_values())
     rank_.record_loss(step.number, rank_.read(step.end.loss)[0]);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <vector>
 
 #include "backend/checkpoint.hpp"
 #include "backend/event.hpp"
@@ -74,7 +74,7 @@ class Progress {
   std::int64_t local_batch_, replicas_, replica_;
   std::int64_t issued_ = 0, done_before_ = 0, taken_ = 0, drawn_ = 0;
   bool in_turns_ = false, ended_ = false;
-  std::deque<Step> under_way_;
+  std::vector<Step> under_way_;                     // the oldest first
   std::map<std::int64_t, std::int64_t> unplanned_;  // samples, by step
 };
 

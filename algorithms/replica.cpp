@@ -86,12 +86,13 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
 void Replica::allocate_state(const std::vector<int>& blocks) {
   std::int64_t elements = 0;
   for (const int b : blocks) {
-    state_at_[b] = elements;
+    if (block(b).state_elements() > 0) state_at_[b] = elements;
     elements += block(b).state_elements();
   }
   if (elements == 0) return;
   state_ = rank_.allocate(compute_, Label::parameters, elements, Dtype::fp32, {.name = "state"});
   for (const int b : blocks) {
+    if (block(b).state_elements() == 0) continue;
     std::int64_t at = state_at_[b];
     for (const ParameterSpec& spec : block(b).state()) {
       initialise(rank_, compute_, spec, 0, state_.slice(at, at + spec.elements));
@@ -101,8 +102,9 @@ void Replica::allocate_state(const std::vector<int>& blocks) {
 }
 
 Tensor Replica::state_of(int b) const {
-  const std::int64_t elements = block(b).state_elements(), at = state_at_.at(b);
-  return elements == 0 ? Tensor() : state_.slice(at, at + elements);
+  const auto found = state_at_.find(b);
+  if (found == state_at_.end()) return {};
+  return state_.slice(found->second, found->second + block(b).state_elements());
 }
 
 // Which parts of the model this device computes, and in which order.

@@ -192,7 +192,7 @@ class Replica {
   Staleness staleness_;
   Tensor loss_, cursor_;
   Tensor state_;                          // of all blocks of this rank, one behind the other
-  std::map<int, std::int64_t> state_at_;  // where a block's begins
+  std::map<int, std::int64_t> state_at_;  // where a block's begins, of those that have one
   bool evaluates_ = false;
   std::unique_ptr<PipelineExecutor> executor_;
   ShardingHooks none_;

@@ -101,8 +101,7 @@ Communicator::Communicator(std::uint32_t id, std::string group, std::string lane
       issued_(members_.size(), 0),
       streams_(members_.size(), std::int16_t{-1}) {}
 
-Rendezvous& Communicator::find_or_open(std::deque<std::unique_ptr<Rendezvous>>& queue,
-                                       std::uint64_t& base, std::uint64_t sequence,
+Rendezvous& Communicator::find_or_open(Pending& queue, std::uint64_t& base, std::uint64_t sequence,
                                        const Communication& c, int expected, bool with_parts) {
   const std::size_t place = static_cast<std::size_t>(sequence - base);
   ORRERY_ASSERT(place <= queue.size(), "operations of a channel are issued in order");
@@ -128,6 +127,39 @@ Rendezvous& Communicator::find_or_open(std::deque<std::unique_ptr<Rendezvous>>& 
   return *queue[place];
 }
 
+namespace {
+
+// Apart, so that building an error takes nothing of the stack of a program that makes none.
+std::string rank_of(const Communicator& on, const Communication& c) {
+  return "rank " + std::to_string(on.members()[static_cast<std::size_t>(c.member)]);
+}
+
+[[noreturn]] void different(const Rendezvous& r, const Communication& c) {
+  const Communicator& on = *r.communicator;
+  throw Error(Category::mismatch, "members of " + on.name() +
+                                      " issued different operations as number " +
+                                      std::to_string(r.sequence))
+      .with(rank_of(on, r.first), describe(r.first) + " (" + to_string(r.first.site) + ")")
+      .with(rank_of(on, c), describe(c) + " (" + to_string(c.site) + ")");
+}
+
+// `before`, `count`: operations on `other` before it, of the first to issue and of who issues `c`.
+[[noreturn]] void crossed(const Rendezvous& r, const Communication& c, const Communicator& other,
+                          std::uint64_t before, std::uint64_t count) {
+  const Communicator& on = *r.communicator;
+  const auto after = [&other](const Communication& what, std::uint64_t operations) {
+    return describe(what) + " after " + std::to_string(operations) + " operations on " +
+           other.name() + " (" + to_string(what.site) + ")";
+  };
+  throw Error(Category::deadlock, "operations on " + on.name() + " and " + other.name() +
+                                      " are issued in different orders by their members: on a "
+                                      "GPU their kernels can wait for each other for ever")
+      .with(rank_of(on, c), after(c, count))
+      .with(rank_of(on, r.first), after(r.first, before));
+}
+
+}  // namespace
+
 Rendezvous& Communicator::issue(
     const Communication& c,
     const std::vector<std::pair<const Communicator*, std::uint64_t>>& others, bool with_parts) {
@@ -142,32 +174,14 @@ Rendezvous& Communicator::issue(
     rendezvous = &find_or_open(pending_, base_, sequence, c, sides(), with_parts);
   }
   Rendezvous& r = *rendezvous;
-  const int here = members_[static_cast<std::size_t>(c.member)];
-  const int there = members_[static_cast<std::size_t>(r.first.member)];
-  if (r.issued > 0 && !match(r.first, c)) {
-    throw Error(Category::mismatch, "members of " + name() +
-                                        " issued different operations as number " +
-                                        std::to_string(r.sequence))
-        .with("rank " + std::to_string(there),
-              orrery::describe(r.first) + " (" + to_string(r.first.site) + ")")
-        .with("rank " + std::to_string(here), orrery::describe(c) + " (" + to_string(c.site) + ")");
-  }
+  if (r.issued > 0 && !match(r.first, c)) different(r, c);
   for (const auto& [other, count] : others) {
     const auto known = std::find_if(r.order.begin(), r.order.end(),
                                     [other = other](const auto& o) { return o.first == other; });
-    if (known == r.order.end()) {
+    if (known == r.order.end())
       r.order.emplace_back(other, count);
-    } else if (known->second != count) {
-      throw Error(Category::deadlock, "operations on " + name() + " and " + other->name() +
-                                          " are issued in different orders by their members: on a "
-                                          "GPU their kernels can wait for each other for ever")
-          .with("rank " + std::to_string(here), orrery::describe(c) + " after " +
-                                                    std::to_string(count) + " operations on " +
-                                                    other->name() + " (" + to_string(c.site) + ")")
-          .with("rank " + std::to_string(there),
-                orrery::describe(r.first) + " after " + std::to_string(known->second) +
-                    " operations on " + other->name() + " (" + to_string(r.first.site) + ")");
-    }
+    else if (known->second != count)
+      crossed(r, c, *other, known->second, count);
   }
   if (with_parts) {
     Rendezvous::Part& part = r.parts[static_cast<std::size_t>(r.part_index(c.member))];
@@ -191,7 +205,7 @@ void Communicator::retire(Rendezvous& rendezvous) {
   ORRERY_ASSERT(!queue->empty() && queue->front().get() == &rendezvous,
                 "operations of a channel end in order");
   spare_.push_back(std::move(queue->front()));
-  queue->pop_front();
+  queue->erase(queue->begin());
   ++*base;
 }
 

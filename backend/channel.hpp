@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -123,13 +122,14 @@ class Communicator {
                     bool with_parts);
   // The operation is complete for every member; the reference dies.
   void retire(Rendezvous& rendezvous);
-  const std::deque<std::unique_ptr<Rendezvous>>& pending() const { return pending_; }
   std::vector<const Rendezvous*> all_pending() const;
 
  private:
-  Rendezvous& find_or_open(std::deque<std::unique_ptr<Rendezvous>>& queue, std::uint64_t& base,
-                           std::uint64_t sequence, const Communication& c, int expected,
-                           bool with_parts);
+  // Operations under way, the oldest first: few, while pairs of ranks may be many.
+  using Pending = std::vector<std::unique_ptr<Rendezvous>>;
+
+  Rendezvous& find_or_open(Pending& queue, std::uint64_t& base, std::uint64_t sequence,
+                           const Communication& c, int expected, bool with_parts);
   std::uint32_t id_;
   std::string group_, lane_;
   std::vector<int> members_;
@@ -137,11 +137,11 @@ class Communicator {
   bool edge_;
   std::vector<std::uint64_t> issued_;
   std::vector<std::int16_t> streams_;
-  std::deque<std::unique_ptr<Rendezvous>> pending_;
+  Pending pending_;
   std::vector<std::unique_ptr<Rendezvous>> spare_;  // retired; their memory is used again
   std::uint64_t base_ = 0;                          // sequence number of pending_.front()
   struct Pair {
-    std::deque<std::unique_ptr<Rendezvous>> pending;
+    Pending pending;
     std::uint64_t base = 0;
     std::uint64_t issued[2] = {0, 0};
   };

@@ -37,6 +37,22 @@ void check_operand_count(std::uint32_t roles, std::size_t given, const char* wha
         .with("site", to_string(site));
 }
 
+[[noreturn]] void not_for(const Channel& channel, Collective kind, Site site) {
+  throw Error(
+      Category::invalid_program,
+      std::string(name(kind)) + " on channel " + channel.name() + ": " +
+          (channel.edge() ? "an edge carries send and receive" : "send and receive need an edge"))
+      .with("site", to_string(site));
+}
+
+[[noreturn]] void belongs_elsewhere(const Channel& channel, const Stream& owner, const Stream& user,
+                                    Site site) {
+  throw Error(Category::invalid_program, "channel " + channel.name() + " belongs to stream " +
+                                             owner.name() + " of this rank and is used on " +
+                                             user.name())
+      .with("site", to_string(site));
+}
+
 }  // namespace
 
 Stream::Stream(Rank& rank, Device& device, std::uint32_t index, std::string name, Place place)
@@ -183,22 +199,13 @@ Event Stream::communicate(Communication c, Channel& channel, Site site) {
   c.member = channel.edge() ? (receiving ? 1 : 0) : channel.index_;
   c.patience = channel.patience_;
   c.site = site;
-  if (channel.edge() != (c.kind == Collective::send || receiving))
-    throw Error(
-        Category::invalid_program,
-        std::string(orrery::name(c.kind)) + " on channel " + channel.name() + ": " +
-            (channel.edge() ? "an edge carries send and receive" : "send and receive need an edge"))
-        .with("site", to_string(site));
+  if (channel.edge() != (c.kind == Collective::send || receiving)) not_for(channel, c.kind, site);
   if (channel.edge()) c.peer = receiving ? 0 : 1;
   const int bound = c.communicator->stream(c.member);
   if (bound < 0)
     c.communicator->bind(c.member, static_cast<int>(index_));
   else if (bound != static_cast<int>(index_))
-    throw Error(Category::invalid_program,
-                "channel " + channel.name() + " belongs to stream " +
-                    rank_.streams()[static_cast<std::size_t>(bound)]->name() +
-                    " of this rank and is used on " + name_)
-        .with("site", to_string(site));
+    belongs_elsewhere(channel, *rank_.streams()[static_cast<std::size_t>(bound)], *this, site);
   rank_.communicated_ = true;
   ++ordinal_;
   const bool in_place =

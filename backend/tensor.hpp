@@ -46,9 +46,10 @@ struct Access {
   std::uint32_t ordinal = 0;
   std::uint16_t line = 0;
   std::uint8_t stream = 0;
-  bool write = false;
-  bool racy = false;
+  bool write : 1 = false;
+  bool racy : 1 = false;
 };
+static_assert(sizeof(Access) == 32);
 
 struct Storage {
   Rank* rank = nullptr;

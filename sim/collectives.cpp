@@ -255,20 +255,21 @@ void Collectives::begin_ring(Transfer& transfer) {
       ring_plan(kind, rendezvous.first.size(), rendezvous.expected, Time{}, BytesPerSecond(1e9));
   std::vector<std::vector<int>> rings{rendezvous.communicator->members()};
   if (kind != Collective::all_to_all) rings = core_.machine.rings(rings.front());
+  if (transfer.rings == nullptr) transfer.rings = std::make_unique<Rings>();
+  Rings& r = *transfer.rings;
   for (const std::vector<int>& ring : rings)
-    transfer.ring_ranks.insert(transfer.ring_ranks.end(), ring.begin(), ring.end());
-  const auto all = static_cast<std::uint32_t>(transfer.ring_ranks.size());
-  transfer.ring_steps = static_cast<std::uint32_t>(plan.steps);
-  transfer.ring_chunk =
-      Bytes(plan.volume.value / plan.steps / static_cast<std::int64_t>(rings.size()));
-  transfer.ring_alpha = Time(price(transfer).latency.picoseconds / transfer.ring_steps);
-  transfer.left = transfer.ring_steps * all;
-  transfer.ring.resize(all);
+    r.ranks.insert(r.ranks.end(), ring.begin(), ring.end());
+  const auto all = static_cast<std::uint32_t>(r.ranks.size());
+  r.steps = static_cast<std::uint32_t>(plan.steps);
+  r.chunk = Bytes(plan.volume.value / plan.steps / static_cast<std::int64_t>(rings.size()));
+  r.alpha = Time(price(transfer).latency.picoseconds / r.steps);
+  transfer.left = r.steps * all;
+  r.members.resize(all);
   for (std::uint32_t i = 0; i < all; ++i) {
-    transfer.ring[i] = {&transfer, i, 0, 0};
-    core_.engine.schedule(transfer.start + transfer.ring_alpha,
-                          core_.extra_key(static_cast<std::uint32_t>(transfer.ring_ranks[i])),
-                          make_payload(Due::ring_sends, &transfer.ring[i]));
+    r.members[i] = {&transfer, i, 0, 0};
+    core_.engine.schedule(transfer.start + r.alpha,
+                          core_.extra_key(static_cast<std::uint32_t>(r.ranks[i])),
+                          make_payload(Due::ring_sends, &r.members[i]));
   }
   ORRERY_ASSERT(all % members == 0, "a ring passes each member once");
 }
@@ -281,17 +282,18 @@ void Collectives::ring_sends(RingMember& member) {
   const std::uint32_t step = member.sent++;
   const std::uint32_t first = member.index / members * members;  // of its ring
   const std::uint32_t next = first + (member.index - first + 1 + (direct ? step : 0)) % members;
-  start_flow(transfer.ring_ranks[member.index], transfer.ring_ranks[next], transfer.ring_chunk,
-             make_payload(Due::ring_receives, &transfer.ring[next]));
+  start_flow(transfer.rings->ranks[member.index], transfer.rings->ranks[next],
+             transfer.rings->chunk,
+             make_payload(Due::ring_receives, &transfer.rings->members[next]));
 }
 
 void Collectives::ring_receives(RingMember& receiver) {
   Transfer& transfer = *receiver.transfer;
   if (--transfer.left == 0) return finish(transfer);
-  if (++receiver.received == transfer.ring_steps) return;
+  if (++receiver.received == transfer.rings->steps) return;
   core_.engine.schedule(
-      core_.now + transfer.ring_alpha,
-      core_.extra_key(static_cast<std::uint32_t>(transfer.ring_ranks[receiver.index])),
+      core_.now + transfer.rings->alpha,
+      core_.extra_key(static_cast<std::uint32_t>(transfer.rings->ranks[receiver.index])),
       make_payload(Due::ring_sends, &receiver));
 }
 
@@ -350,7 +352,7 @@ void Collectives::close(Transfer& transfer) {
   Rendezvous& rendezvous = *transfer.rendezvous;
   if (transfer.of_meeting) {
     transfer.members.clear();
-    transfer.ring_ranks.clear();
+    if (transfer.rings != nullptr) transfer.rings->ranks.clear();
     transfer.start = {};
     rendezvous.arrived = 0;
     ++rendezvous.sequence;

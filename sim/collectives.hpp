@@ -27,6 +27,14 @@ struct RingMember {
   std::uint32_t index = 0;
   std::uint32_t sent = 0, received = 0;  // steps
 };
+// Of such a communication.
+struct Rings {
+  std::vector<RingMember> members;  // of all rings, one behind the other
+  std::vector<int> ranks;           // theirs
+  std::uint32_t steps = 0;
+  Bytes chunk;
+  Time alpha;
+};
 
 // How long an operation of this kind and size takes on a communicator, when alone.
 struct CollectivePrice {
@@ -57,19 +65,17 @@ struct Transfer {
   std::uint32_t left = 0;     // flows, or messages
   std::array<Site, 2> sites;  // of a pair's two sides
   std::unique_ptr<TransferValues> values;
-  std::vector<RingMember> ring;  // of all rings, one behind the other
-  std::vector<int> ring_ranks;   // theirs
-  std::uint32_t ring_steps = 0;
-  Bytes ring_chunk;
-  Time ring_alpha;
+  std::unique_ptr<Rings> rings;  // where it is simulated step by step
   std::exception_ptr poison;
   bool of_meeting = false;
   bool given_up = false;  // or will be, when its time is over
 
-  // The members that its end frees first.
-  void prefetch_last() const {
+  // Calls f for the members that its end frees first.
+  template <class F>
+  void for_last(const F& f) const {
+    constexpr std::size_t most = 8;
     const std::size_t last = members.size();
-    for (std::size_t i = last < 3 ? 0 : last - 3; i < last; ++i) members[i]->prefetch();
+    for (std::size_t i = last < most ? 0 : last - most; i < last; ++i) f(*members[i]);
   }
 };
 

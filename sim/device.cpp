@@ -65,7 +65,7 @@ inline void SimDevice::push(StreamState& stream, const Entry& entry, Time cost) 
 }
 
 ValueOperation& SimDevice::with_value_operation(StreamState& stream) {
-  if (stream.values == nullptr) stream.values = std::make_unique<std::deque<ValueOperation>>();
+  if (stream.values == nullptr) stream.values = std::make_unique<std::list<ValueOperation>>();
   return stream.values->emplace_back();
 }
 

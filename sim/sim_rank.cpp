@@ -147,6 +147,8 @@ void SimRank::note_step(StreamState& stream, std::int64_t step, Time at) {
   }
   core_.streams->settle(*compute_);
   const auto place = static_cast<std::size_t>(step);
+  // By a quarter: doubling would leave half of it unused on every rank.
+  if (place >= steps_.capacity()) steps_.reserve(place + 1 + place / 4);
   if (place >= steps_.size()) steps_.resize(place + 1);
   steps_[place] = {at, time_parts(at)};
   if (work_ != nullptr) work_->step_ended();

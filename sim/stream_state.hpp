@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -145,9 +145,9 @@ struct alignas(64) StreamState {
   EntryQueue queue;
   std::uint32_t passed = 0;                          // ordinal of the last operation that has ended
   std::uint32_t host_threshold = ~std::uint32_t{0};  // flows of the rank look again from here on
-  StreamState* first_waiter = nullptr;               // streams whose head, a fence, waits for this
+  StreamState* first_waiter = nullptr;  // streams whose head, a fence, waits for this; by ordinal
   SimRank* device = nullptr;
-  std::uint32_t rank = 0;
+  std::uint32_t first_wanted = ~std::uint32_t{0};  // the ordinal that the first of them waits for
   std::uint16_t index = 0;
   StreamPhase phase = StreamPhase::empty;
   WaitClass wait_class : 2 = WaitClass::idle;  // of waiting for this stream
@@ -156,14 +156,16 @@ struct alignas(64) StreamState {
   bool head_values : 1 = false;  // the head has values
   bool all_together : 1 = false;
 
-  Time began;                                          // of the head: start, or arrival
-  std::uint32_t issued = 0;                            // ordinal of the last operation issued
-  std::uint32_t run_end = 0;                           // of the last operation of the run under way
-  std::uint32_t poisoned_from = ~std::uint32_t{0};     // first ordinal that failed
-  std::uint32_t waits_until = 0;                       // ordinal that its head, a fence, waits for
-  StreamState* waits_for = nullptr;                    // the stream that has to pass it
-  StreamState* next_waiter = nullptr;                  // in that stream's list
-  std::unique_ptr<std::deque<ValueOperation>> values;  // those that have values, in issue order
+  Time began;                                       // of the head: start, or arrival
+  std::uint32_t issued = 0;                         // ordinal of the last operation issued
+  std::uint32_t run_end = 0;                        // of the last operation of the run under way
+  std::uint32_t poisoned_from = ~std::uint32_t{0};  // first ordinal that failed
+  std::uint32_t waits_until = 0;                    // ordinal that its head, a fence, waits for
+  StreamState* waits_for = nullptr;                 // the stream that has to pass it
+  StreamState* next_waiter = nullptr;               // in that stream's list
+  std::uint32_t next_wanted = ~std::uint32_t{0};    // the ordinal that that one waits for
+  std::uint32_t rank = 0;
+  std::unique_ptr<std::list<ValueOperation>> values;  // those that have values, in issue order
   // Of the engine's entry that ends the head, or its run; time_never: there is none. An entry that
   // comes at another time is one of before its device's Presence changed.
   Time due = time_never;

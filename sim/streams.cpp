@@ -149,6 +149,20 @@ void Streams::begin_communication(StreamState& stream, Transfer& transfer, Time 
   core_.collectives->arrive(stream, transfer, start);
 }
 
+// In the list by ordinal, each with that of the next: who looks whether it is a waiter's turn does
+// not have to look at the waiter.
+void Streams::add_waiter(StreamState& target, StreamState& waiter) {
+  StreamState** link = &target.first_waiter;
+  std::uint32_t* wanted = &target.first_wanted;
+  while (*wanted < waiter.waits_until) {
+    StreamState& earlier = **link;
+    link = &earlier.next_waiter;
+    wanted = &earlier.next_wanted;
+  }
+  waiter.next_waiter = std::exchange(*link, &waiter);
+  waiter.next_wanted = std::exchange(*wanted, waiter.waits_until);
+}
+
 // Whether the stream has to wait.
 bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
@@ -160,7 +174,7 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
   if (target.passed < entry.event().ordinal) {
     expect(target, entry.event().ordinal);
     stream.phase = StreamPhase::fence;
-    stream.next_waiter = std::exchange(target.first_waiter, &stream);
+    add_waiter(target, stream);
     return true;
   }
   if (core_.delivering) {
@@ -250,10 +264,7 @@ Time Streams::foreseen_end(StreamState& stream, const Entry& entry, std::uint64_
 // The head ends at `end`; as many as possible of those behind it join its run, whose end is
 // returned. A run goes no further than to what somebody waits for, and its last is no fence.
 Time Streams::begin_run(StreamState& stream, Time end) {
-  std::uint64_t watched = stream.host_threshold;
-  for (const StreamState* waiter = stream.first_waiter; waiter != nullptr;
-       waiter = waiter->next_waiter)
-    watched = std::min<std::uint64_t>(watched, waiter->waits_until);
+  const std::uint64_t watched = std::min(stream.host_threshold, stream.first_wanted);
   Time at = end;
   std::uint32_t ordinal = stream.run_end;
   for (std::uint32_t place = 1; place < stream.queue.size() && ordinal < watched; ++place) {
@@ -408,16 +419,11 @@ void Streams::pass(StreamState& stream, Time at) {
   pop(stream);
   const std::uint32_t ordinal = ++stream.passed;
   core_.end = std::max(core_.end, at);
-  if (stream.first_waiter != nullptr) {
-    StreamState** link = &stream.first_waiter;
-    while (StreamState* waiter = *link) {
-      if (waiter->waits_until <= ordinal) {
-        *link = std::exchange(waiter->next_waiter, nullptr);
-        ready_.push_back(waiter);
-      } else {
-        link = &waiter->next_waiter;
-      }
-    }
+  while (stream.first_wanted <= ordinal) {
+    StreamState& waiter = *stream.first_waiter;
+    stream.first_waiter = std::exchange(waiter.next_waiter, nullptr);
+    stream.first_wanted = std::exchange(waiter.next_wanted, ~std::uint32_t{0});
+    ready_.push_back(&waiter);
   }
   if (ordinal >= stream.host_threshold) stream.device->reconsider();
 }

@@ -60,6 +60,7 @@ class Streams {
  private:
   void advance(StreamState& stream);
   void begin_communication(StreamState& stream, Transfer& transfer, Time start);
+  static void add_waiter(StreamState& target, StreamState& waiter);
   bool begin_fence(StreamState& stream, const Entry& entry, Time start);
   bool begin_operation(StreamState& stream, const Entry& entry, Time start);
   void catch_up(StreamState& stream);

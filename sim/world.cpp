@@ -315,20 +315,22 @@ class SimWorld : public World, public EngineClient {
 
   // With thousands of ranks every operation finds its stream, and what is around it, out of the
   // cache.
-  void soon(std::uint64_t payload) override {
-    const auto* const object = &object_of<const char>(payload);
-    __builtin_prefetch(object);
-    __builtin_prefetch(object + 64);
-    __builtin_prefetch(object + 128);
-  }
-  void next(std::uint64_t payload) override {
-    switch (what_is_due(payload)) {
-      case Due::operation:
-        return object_of<const StreamState>(payload).prefetch_around();
-      case Due::transfer:
-        return object_of<const Transfer>(payload).prefetch_last();
-      default:
-        return;
+  void approaches(int level, std::uint64_t payload) override {
+    if (level == 4) {
+      const auto* const object = &object_of<const char>(payload);
+      __builtin_prefetch(object);
+      __builtin_prefetch(object + 64);
+      __builtin_prefetch(object + 128);
+    } else if (what_is_due(payload) == Due::operation) {
+      const auto& stream = object_of<const StreamState>(payload);
+      if (level == 3) stream.prefetch_around();
+      if (level == 2) stream.device->prefetch_places();
+    } else if (what_is_due(payload) == Due::transfer) {
+      const auto& transfer = object_of<const Transfer>(payload);
+      if (level == 3) __builtin_prefetch(transfer.members.data());
+      if (level == 2) transfer.for_last([](const StreamState& s) { s.prefetch(); });
+      if (level == 1) transfer.for_last([](const StreamState& s) { s.prefetch_around(); });
+      if (level == 0) transfer.for_last([](const StreamState& s) { s.device->prefetch_places(); });
     }
   }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <simgrid/s4u.hpp>
@@ -61,7 +62,7 @@ class Actors {
   const std::uint32_t stack_bytes_;
   const bool measure_stacks_;
   simgrid::s4u::Host* host_ = nullptr;
-  std::vector<Actor> actors_;
+  std::deque<Actor> actors_;
   std::vector<std::uint32_t> runnable_;  // for the next phase 2, in no order
   std::vector<std::uint32_t> batch_;
   ActorId current_ = no_actor;

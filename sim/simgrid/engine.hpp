@@ -92,10 +92,11 @@ class EngineClient {
   // make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // What will probably be due next but one: time to fetch its object into the cache; and what will
-  // be due next, whose object was fetched before: time to fetch what that leads to.
-  virtual void soon(std::uint64_t /*payload*/) {}
-  virtual void next(std::uint64_t /*payload*/) {}
+  // About 4^level others are due before this, for each level from `farthest` down to 0 unless it
+  // was scheduled when it was nearer: time to fetch its object into the cache, then what that leads
+  // to.
+  static constexpr int farthest = 4;
+  virtual void approaches(int /*level*/, std::uint64_t /*payload*/) {}
 
   // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
   // did. Phase 1 follows again.
@@ -112,7 +113,7 @@ class EngineClient {
 struct EngineOptions {
   // How many actors to expect. It decides the stack size where stack_bytes does not.
   std::uint32_t actors = 0;
-  // Per actor, a multiple of 1,024; 0: 256 KiB up to 50,000 actors, 32 KiB above.
+  // Per actor, a multiple of 1,024; 0: 255 KiB up to 50,000 actors, 32 KiB above.
   std::uint32_t stack_bytes = 0;
   // Fills EngineCounters::deepest_stack, at some cost when each actor ends.
   bool measure_stacks = false;

@@ -3,11 +3,16 @@
 // A 4-ary implicit heap of 24-byte entries. The usual pattern of a simulation is "take the first
 // entry, deliver it, push its successor", so take() only marks the root as free and the next push()
 // fills it: one walk down instead of one down and one up.
+//
+// On such a walk entries move up a level each. Who comes to level l has about 4^l others before it,
+// so the client is told in time to fetch what the entry leads to, step by step.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "sim/simgrid/engine.hpp"
 
 namespace orrery::sim {
 
@@ -26,6 +31,8 @@ struct HeapEntry {
 
 class EventHeap {
  public:
+  explicit EventHeap(EngineClient& client) : client_(client) {}
+
   bool empty() const { return entries_.size() == (root_free_ ? 1u : 0u); }
   std::size_t size() const { return entries_.size() - (root_free_ ? 1u : 0u); }
   void clear() {
@@ -54,28 +61,6 @@ class EventHeap {
     return entries_.front();
   }
 
-  // After take(): who are the first two unless something earlier is pushed; null where nothing is
-  // left.
-  struct Next {
-    const HeapEntry* first = nullptr;
-    const HeapEntry* second = nullptr;
-  };
-  Next likely_next() const {
-    if (entries_.size() < 2) return {};
-    std::size_t first = 1;
-    for (std::size_t i = 2; i <= arity && i < entries_.size(); ++i)
-      if (entries_[i].before(entries_[first])) first = i;
-    Next next{&entries_[first], nullptr};
-    const auto consider = [&](std::size_t i) {
-      if (next.second == nullptr || entries_[i].before(*next.second)) next.second = &entries_[i];
-    };
-    for (std::size_t i = 1; i <= arity && i < entries_.size(); ++i)
-      if (i != first) consider(i);
-    for (std::size_t i = first * arity + 1; i <= (first + 1) * arity && i < entries_.size(); ++i)
-      consider(i);
-    return next;
-  }
-
   // Removes what top() returned just now; nothing may come between the two calls.
   HeapEntry take() {
     root_free_ = true;
@@ -102,7 +87,7 @@ class EventHeap {
     HeapEntry* const at = entries_.data();
     const std::size_t n = entries_.size();
     std::size_t i = 0;
-    for (;;) {
+    for (int level = 0;; ++level) {
       const std::size_t first = i * arity + 1;
       if (first >= n) break;
       std::size_t least = first;
@@ -112,11 +97,13 @@ class EventHeap {
       }
       if (!at[least].before(entry)) break;
       at[i] = at[least];
+      if (level <= EngineClient::farthest) client_.approaches(level, at[i].payload);
       i = least;
     }
     at[i] = entry;
   }
 
+  EngineClient& client_;
   std::vector<HeapEntry> entries_;
   bool root_free_ = false;  // the entry at the root has been taken and nothing has replaced it yet
 };

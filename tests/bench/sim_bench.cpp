@@ -35,7 +35,7 @@ constexpr int kernels_per_block = 5;
 // What the heap holds; a stack is a mapping of its own.
 double heap_kib(int stacks) {
   const struct mallinfo2 all = mallinfo2();
-  constexpr double stack = 256 * 1024 + 4096;
+  constexpr double stack = 256 * 1024;  // 255 KiB in whole pages
   return (static_cast<double>(all.uordblks) + static_cast<double>(all.hblkhd) - stack * stacks) /
          1024;
 }
