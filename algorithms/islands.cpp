@@ -1,5 +1,7 @@
 #include "algorithms/islands.hpp"
 
+#include <utility>
+
 namespace orrery {
 
 Islands::Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const IslandOptions& options,
@@ -20,7 +22,7 @@ Islands::Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const Islan
 
 StepEnd Islands::issue(Progress& progress) {
   const auto common = [this](Archive& archive) { visit_common(archive); };
-  if (members_ && taken_ == 0) {
+  if (members_ && !std::exchange(begun_, true)) {
     if (!members_->arrive(progress, common)) {
       progress.end();
       return {compute().record(), {}};
@@ -98,6 +100,7 @@ Bytes Islands::sent_after_change(std::int64_t begin, std::int64_t end) const {
 }
 
 std::optional<Bytes> Islands::sent(std::int64_t steps) const {
+  if (members_ && !begun_) return {};  // who is there when, no plan tells
   std::optional<Bytes> all = inner_->sent(members_ ? taken_ : steps);
   if (all) *all += members_ ? met_ + members_->sent() : sent_in_meetings(steps);
   return all;

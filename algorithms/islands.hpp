@@ -118,6 +118,7 @@ class Islands : public Algorithm {
   std::optional<CompressedMean> mean_;    // absent: a single island
   std::optional<IslandMembers> members_;  // absent: all stay
   std::int64_t inner_steps_;
+  bool begun_ = false;
   std::int64_t taken_ = 0;  // steps
   Bytes met_;               // sent in meetings, where islands come and go
   Stream* communication_ = nullptr;

@@ -83,7 +83,7 @@ void Rank::notice_losses(Channel& channel, Seconds deadline, Site site) {
 }
 
 void Rank::regroup(Channel& channel, const std::vector<int>& ranks, Site site) {
-  device_.asks(Identity::coordinate, all_axes, site);
+  device_.asks(Identity::time, {}, site);  // who is there may depend on it
   device_.may_change(channel);
   const auto mine = std::find(ranks.begin(), ranks.end(), id_);
   if (channel.edge() || mine == ranks.end() || !std::is_sorted(ranks.begin(), ranks.end()) ||

@@ -23,6 +23,7 @@ class IdleDevice final : public Device {
   explicit IdleDevice(std::function<void(const PreparedKernel&)> launched = {})
       : launched_(std::move(launched)) {}
   void open_stream(std::uint32_t, const std::string&, Place) override { host_.passed.push_back(0); }
+  void may_change(const Channel&) override {}
   void* map(const Storage& storage) override {
     if (storage.values != Values::always) return nullptr;  // small: counts, norms, losses
     const auto bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, storage.bytes().value));

@@ -249,6 +249,32 @@ TEST_CASE("the trace of a real run has every rank's streams, and kernels within 
   CHECK(orrery_with({"run", "scenarios/mlp-ddp.yaml", "--trace"}).exit == 2);  // where to?
 }
 
+// Of four workers that meet every five steps one dies behind its seventh, which the others learn
+// at the second meeting; one joins there. The same losses on this machine's CPU.
+TEST_CASE("workers that come and go are in a result for as long as they train") {
+  std::vector<std::string> arguments{"simulate", "scenarios/mlp-diloco.yaml", "--json", "--quiet"};
+  for (const char* setting :
+       {"run.steps=20", "algorithm.inner_steps=5", "algorithm.codec.name=fp32",
+        "algorithm.deadline=50ms",
+        "algorithm.members=[{worker: 1, dies_after: 7}, {worker: 2, joins_after: 9}]"})
+    arguments.insert(arguments.end(), {"--set", setting});
+  const Finished simulated = orrery_with(arguments);
+  REQUIRE_MESSAGE(simulated.exit == 0, simulated.err);
+  const Json forecast = simulated.json<Json>();
+  CHECK(forecast["loss"].size() == 20);
+  CHECK(forecast["loss"].back() < forecast["loss"].front());
+  double share = 0;
+  for (const Json& worker : forecast["workers"]) share += worker["sample_share"].get<double>();
+  CHECK(share == near(1, 1e-9));
+  const double all = 20 + 20 + 7 + 10;  // steps
+  CHECK(forecast["workers"][0]["sample_share"].get<double>() == near(20 / all, 1e-9));
+  CHECK(forecast["workers"][1]["sample_share"].get<double>() == near(7 / all, 1e-9));
+  CHECK(forecast["workers"][2]["sample_share"].get<double>() == near(10 / all, 1e-9));
+  arguments.front() = "run";
+  arguments.insert(arguments.end(), {"--world", "cpu"});
+  CHECK(orrery_with(arguments).json<Json>()["loss"] == forecast["loss"]);
+}
+
 TEST_CASE("warnings are advice on stderr and in the JSON, and --quiet keeps them from stderr") {
   const std::vector<std::string> one{"simulate", quickstart, "--set", "run.steps=1"};
   const Finished run = orrery_with(one);

@@ -130,6 +130,28 @@ TEST_CASE("a deadline that is still to come is no deadlock; the flow it wakes ma
   CHECK(ended == 1);
 }
 
+// With a channel that notices it; tests/parity/rank_lost_test.cpp has what programs do then.
+TEST_CASE("a rank that ends is lost to those that wait for it, whoever comes to it when") {
+  std::atomic<int> lost{0};
+  run_cpu(4, [&](Rank& rank) {
+    Channel& channel = rank.channel(Axis::replicate, "gradients");
+    Stream& comm = rank.stream("comm");
+    const Tensor x = make(rank, comm, 8);
+    rank.notice_losses(channel, Seconds(1e-3));
+    rank.sleep(Seconds(5e-4 * rank.id()));
+    if (rank.id() % 2 == 1) return;
+    for (int i = 0; i < 3; ++i) comm.all_reduce(x, Reduce::sum, channel);
+    for (int i = 0; i < 3; ++i) try {
+        rank.wait(comm.record());
+      } catch (const RankLost& gone) {
+        if (gone.ranks() == std::vector<int>{1, 3}) ++lost;
+      }
+    rank.regroup(channel, {0, 2});
+    rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+  });
+  CHECK(lost == 6);
+}
+
 TEST_CASE("a service that waits does not hide a deadlock") {
   const auto error = error_of([] {
     const auto world = make_cpu_world(options_for(Axis::replicate, 1));
