@@ -85,6 +85,7 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
     hooks_->before(here, Pass::forward);
     Kept& kept = state.blocks[static_cast<std::size_t>(b - p.first)];
     kept.input = input;
+    const std::vector<Tensor> early = block(b).early_workspace(compute_);
     kept.saved = activation(block(b).saved_elements(), "saved");
     kept.kept = activation(block(b).kept_elements(), "kept");
     kept.held = activation(block(b).held_elements(), "held");
