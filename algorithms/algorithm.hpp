@@ -22,9 +22,13 @@ class Algorithm {
   void step(Progress& progress) { progress.step_issued(issue(progress)); }
   // All state that outlives a step.
   virtual void visit(Archive& archive) = 0;
-  // An algorithm that holds this one has changed the weights that the rank owns, on the compute
-  // stream, since the last step.
-  virtual void weights_changed() {}
+  // For an algorithm that holds this one and changes FlatParameters::weights on the compute stream
+  // between steps. Before: the stream waits until they are as the last step leaves them.
+  virtual void await_weights() {}
+  // After: weights [begin, end) are new, and rounded to the parameters' type.
+  virtual void weights_changed(std::int64_t /*begin*/, std::int64_t /*end*/) {}
+  // What the rank sends because of such a change.
+  virtual Bytes sent_after_change(std::int64_t /*begin*/, std::int64_t /*end*/) const { return {}; }
   // After the last step: whatever is still to be settled.
   virtual void finish() {}
   // What this rank sends to other replicas in the first `steps` steps of a training, by the cost

@@ -70,17 +70,11 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
                  fmt::format("{} cannot train a worker of another algorithm", inner.name),
                  "use " + join(fine, " or "));
   read_algorithm(inner, "algorithm.inner.name", problems);
-  if (const Sharding& sharding = inner.plan.sharding; sharding.stage > 0) {
-    if (whole)
-      problems.add("algorithm.inner.name",
-                   "not available yet: workers that divide their parameters, of an algorithm that "
-                   "sees whole tensors",
-                   "use ddp");
-    else if (!sharding.parameters())
-      problems.add("algorithm.inner.stage",
-                   "not available yet: workers that divide optimizer state, and no parameters",
-                   "use stage 3, or ddp");
-  }
+  if (whole && inner.plan.sharding.stage > 0)
+    problems.add("algorithm.inner.name",
+                 "not available yet: workers that divide their parameters, of an algorithm that "
+                 "sees whole tensors",
+                 "use ddp");
   options.inner = to_node(inner);
   AlgorithmPlan plan = inner.plan;
   plan.options = to_node(options);
@@ -90,6 +84,7 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
       throw Error(Category::config,
                   fmt::format("{} workers need a multiple of {} replicas", islands, islands));
     if constexpr (std::is_base_of_v<LearnedOptions, Options>) options.check_workers(islands);
+    check_island_members(options.members, islands);
     DataAxes axes = inner(n / islands);
     axes.island = islands;
     return axes;
@@ -193,26 +188,41 @@ const std::vector<std::string> inside_and_inner{
 const std::vector<std::string> learned_and_inner{
     "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
 const char* const sees_tensors =
-    "not available yet: what a learned optimizer sees of a tensor is over the whole of it";
+    "what a learned optimizer sees of a tensor is over the whole of it";
 const std::vector<Refusal> no_parts_of_tensors{{"tensor", sees_tensors}, {"expert", sees_tensors}};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
-const char* const decides_alone =
-    "not available yet: ranks of one replica that agree on how many micro-batches to take";
-const std::vector<Refusal> no_company{
-    {"tensor", decides_alone},
-    {"context", decides_alone},
-    {"expert", decides_alone},
-    {"pipeline",
-     "it decides after every few micro-batches whether to take more, and a pipeline's "
-     "micro-batches overlap"}};
+const std::vector<std::string> shared_layers{"tensor", "context", "recompute"};
+const char* const pairs_alone =
+    "a worker averages while it computes, as soon as a neighbour is there; ranks that share it "
+    "would do so at different points of a pass, and compute with parts of different models";
+const char* const in_turns =
+    "it decides after every few micro-batches whether to take more, and a pipeline's micro-batches "
+    "overlap";
+const std::vector<Refusal> no_company{{"tensor", pairs_alone},
+                                      {"context", pairs_alone},
+                                      {"expert", pairs_alone},
+                                      {"pipeline", in_turns}};
+const Refusal no_sequence{
+    "sequence",
+    "it adds up micro-batches one by one, and norms' gradients would be summed each time over the "
+    "ranks that divide tokens"};
+const std::vector<Refusal> one_model_in_turns{
+    {"expert",
+     "its ranks count each other's micro-batches, and those with the same experts are fewer"},
+    {"pipeline", in_turns},
+    no_sequence,
+    {"evaluate_every", "its replicas have the same parameters after each step"}};
 const std::vector<std::string> whole_layers{"pipeline", "context", "recompute"};
 const char* const compresses_parts =
-    "not available yet: ranks that hold some parameters alike would compress them differently";
+    "a message is of all that a rank holds, so ranks that hold some parameters alike, and others "
+    "not, would compress those differently";
 const std::vector<Refusal> no_parts{{"tensor", compresses_parts}, {"expert", compresses_parts}};
-const std::vector<Refusal> no_parts_no_mu{
-    {"tensor", compresses_parts},
-    {"expert", compresses_parts},
-    {"mu", "not available yet: learning rates by parameter of steps by signs"}};
+// Of those that compress each parameter by itself.
+const Refusal no_part_of_samples{
+    "expert", "not available yet: messages of experts, which fewer ranks hold alike"};
+const std::vector<Refusal> whole_batches{no_part_of_samples};
+const std::vector<Refusal> whole_batches_no_mu{
+    no_part_of_samples, {"mu", "not available yet: learning rates by parameter of steps by signs"}};
 std::vector<Refusal> and_no(const char* what, const char* reason) {
   std::vector<Refusal> all = no_company;
   all.push_back({what, reason});
@@ -220,16 +230,24 @@ std::vector<Refusal> and_no(const char* what, const char* reason) {
 }
 const std::vector<Refusal> no_company_no_mu =
     and_no("mu", "it has one smoothness, from which all its steps follow");
-const std::vector<Refusal> no_company_one_model =
-    and_no("evaluate_every", "its replicas have the same parameters after each step");
-const std::vector<Refusal> no_company_on_the_way = and_no(
-    "evaluate_every", "a part of what its workers have is under way, and belongs to no model");
+const Refusal own_samples{
+    "expert",
+    "ranks that divide experts have samples of their own, whose gradients it would have to "
+    "average"};
+const std::vector<Refusal> no_schedule{
+    own_samples,
+    {"pipeline",
+     "not available yet: a schedule whose passes read other weights than those that are stepped"},
+    no_sequence};
+const std::vector<Refusal> no_schedule_on_the_way = [] {
+  std::vector<Refusal> all = no_schedule;
+  all.push_back(
+      {"evaluate_every", "a part of what its workers have is under way, and belongs to no model"});
+  return all;
+}();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
-const std::vector<Refusal> no_experts{
-    {"expert",
-     "ranks that divide experts have samples of their own, whose gradients it would have "
-     "to average"}};
+const std::vector<Refusal> no_experts{own_samples};
 
 }  // namespace
 
@@ -265,33 +283,33 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
       {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
        no_parts_of_tensors, over_islands<LaggA, LaggAOptions, true>},
-      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", alone_in_a_replica, no_company_one_model,
+      {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", shared_layers, one_model_in_turns,
        decoupled<Acco, 2>},
-      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", alone_in_a_replica, no_company_one_model,
+      {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", shared_layers, one_model_in_turns,
        decoupled<Dpu, 1>},
-      {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp",
-       alone_in_a_replica, no_company_one_model, decoupled<WeightPrediction, 1>},
+      {"weight-prediction", "arXiv 2406.02613", "algorithms/weight_prediction.cpp", shared_layers,
+       one_model_in_turns, decoupled<WeightPrediction, 1>},
       {"a2cid2", "arXiv 2306.08289", "algorithms/a2cid2.cpp", alone_in_a_replica, no_company,
        gossiping<A2cid2, A2cid2Options>},
       {"ad-psgd", "arXiv 1710.06952", "algorithms/ad_psgd.cpp", alone_in_a_replica, no_company,
        gossiping<AdPsgd, AdPsgdOptions>},
       {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company_no_mu,
        gossiping<Dadao, DadaoOptions>},
-      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica, no_company,
+      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers, no_schedule,
        pushing<SgpOptions>},
-      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", alone_in_a_replica,
-       no_company_on_the_way, pushing<OverlapSgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers,
+       no_schedule_on_the_way, pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,
        compressed<TopK, TopKOptions>},
       {"dgc", "arXiv 1712.01887", "algorithms/dgc.cpp", whole_layers, no_parts,
        compressed<Dgc, DgcOptions>},
-      {"powersgd", "arXiv 1905.13727", "algorithms/powersgd.cpp", whole_layers, no_parts,
+      {"powersgd", "arXiv 1905.13727", "algorithms/powersgd.cpp", of_one, whole_batches,
        compressed<PowerSgd, PowerSgdOptions>},
       {"onebit-adam", "arXiv 2102.02888", "algorithms/onebit_adam.cpp", whole_layers, no_parts,
        compressed<OnebitAdam, OnebitAdamOptions>},
-      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", whole_layers, no_parts_no_mu,
+      {"demo", "arXiv 2411.19870", "algorithms/demo.cpp", of_one, whole_batches_no_mu,
        compressed<Demo, DemoOptions>},
       {"petra", "arXiv 2406.02052", "algorithms/petra.cpp", stages_only, no_division,
        by_stages<Petra, PetraOptions>},

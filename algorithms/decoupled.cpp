@@ -52,6 +52,8 @@ Decoupled::Decoupled(Replica& replica, const DecoupledOptions& options, int grou
   const int n = rank_.size(gradient_axes);
   data_ = &rank_.channel(gradient_axes, "gradients");
   counts_ = &rank_.channel(gradient_axes, "counts");
+  constexpr Axes worker{Axis::tensor, Axis::context};
+  if (rank_.size(worker) > 1) worker_ = &rank_.channel(worker, "decisions");
   shard_ = (elements_ + n - 1) / n;
   begin_ = shard_ * data_->index();
   const Dtype dtype = replica.flat().all_values().dtype();
@@ -72,6 +74,8 @@ Decoupled::Decoupled(Replica& replica, const DecoupledOptions& options, int grou
   const TensorOptions always{.values = Values::always, .name = "acco.count"};
   count_ = rank_.allocate(compute_, Label::communication, 1, Dtype::fp32, always);
   scale_ = rank_.allocate(compute_, Label::communication, 1, Dtype::fp32, always);
+  if (worker_ != nullptr)
+    missing_ = rank_.allocate(compute_, Label::communication, 1, Dtype::fp32, always);
   // Gradients are sums over micro-batches, each divided by those that a step has by plan.
   const auto planned = static_cast<float>(replica.options().micro_batches);
   invert_ = rank_.prepare(Kernel::custom(
@@ -159,12 +163,20 @@ void Decoupled::communicate(Update update) {
   state();
 }
 
+// Ranks of one worker look at slightly different times and must take as many micro-batches.
+bool Decoupled::buffer_is_there() {
+  rank_.wait(compute_.record());  // before a look at the clock, the host lets the device finish
+  const bool here = rank_.poll(gathered_);
+  if (worker_ == nullptr) return here;
+  compute_.upload(missing_, {here ? 0.0 : 1.0});
+  compute_.all_reduce(missing_, Reduce::max, *worker_);
+  return rank_.read(missing_)[0] == 0;
+}
+
 void Decoupled::round(Progress& progress, Update update) {
   communicate(update);
-  do {
-    accumulate_group(progress);
-    rank_.wait(compute_.record());  // before a look at the clock, the host lets the device finish
-  } while (!rank_.poll(gathered_));
+  do accumulate_group(progress);
+  while (!buffer_is_there());
   compute_.after(gathered_);
   compute_.copy(buffer_.slice(0, elements_), replica_.flat().all_values());
   const std::int64_t updates = staleness().current().updates;

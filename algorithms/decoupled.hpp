@@ -10,10 +10,12 @@
 //
 // How many micro-batches a worker takes in a round is a decision of time, by polling: they are
 // counted, and counts are added up beside the gradients, so that every micro-batch weighs the same.
+// Where several ranks share layers or samples of a worker, B is there when all of them say so.
 //
 // Cost, for P parameters of p bytes and n workers:
 //   communication  (n-1)/n 2 p P bytes per rank and round, and an all-reduce of a count; exposed
-//                  only as far as it outlasts a group of micro-batches
+//                  only as far as it outlasts a group of micro-batches. Inside a worker an
+//                  all-reduce of one number per group of micro-batches
 //   memory         parameters, gradients and B whole; 12 / n P optimizer state (Adam), the shard's
 //                  gradient, and 12 / n P more while an estimate is under way
 #pragma once
@@ -61,6 +63,7 @@ class Decoupled : public Algorithm {
  private:
   void communicate(Update update);
   void accumulate_group(Progress& progress);
+  bool buffer_is_there();
   void update_shard();
   void cast(Stream& stream, const Tensor& from, const Tensor& to);
   void visit_versions(Archive& archive);
@@ -68,10 +71,10 @@ class Decoupled : public Algorithm {
   Rank& rank_;
   int group_;
   Stream &compute_, &communication_;
-  Channel *data_, *counts_;
-  std::int64_t elements_, shard_, begin_;  // my shard: [begin_, begin_ + shard_), padded
-  Tensor buffer_;                          // B, padded to whole shards
-  Tensor shard_gradient_, count_, scale_;
+  Channel *data_, *counts_, *worker_ = nullptr;  // the last of a worker of several ranks
+  std::int64_t elements_, shard_, begin_;        // my shard: [begin_, begin_ + shard_), padded
+  Tensor buffer_;                                // B, padded to whole shards
+  Tensor shard_gradient_, count_, scale_, missing_;
   Tensor weights_, narrow_;  // the shard in fp32, and in the parameters' type where that differs
   std::unique_ptr<Optimizer> optimizer_;
   std::int64_t taken_ = 0, handed_over_ = 0;  // micro-batches in G and in B

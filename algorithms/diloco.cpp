@@ -12,7 +12,8 @@
 //
 // Cost, for P parameters of a rank and k workers:
 //   communication   one all-reduce of 4 P bytes every H steps: 2 (k-1)/k 4 P / H bytes per rank and
-//                   step, exposed; with a codec of b bytes 2 (k-1)/k b P / H
+//                   step, exposed; with a codec of b bytes 2 (k-1)/k b P / H; where workers
+//                   join, a broadcast of 8 P bytes besides: (k-1)/k 8 P
 //   memory          8 P bytes beside the inner algorithm's: theta and v; 4 P more where outer
 //                   gradients get lost
 #include "algorithms/diloco.hpp"
@@ -24,6 +25,12 @@ void describe(Fields<DilocoOptions>& f) {
   f.field("drop", &DilocoOptions::drop)
       .between(0, 1)
       .doc("probability that a worker's outer gradient gets lost");
+  describe_island_members(f);
+  f.check([](const DilocoOptions& o, const SectionProblems& p) {
+    if (o.drop > 0 && !o.members.empty())
+      p.add("members", "not available yet: workers that come or go, and lost outer gradients",
+            "leave out drop");
+  });
 }
 
 OptimizerOptions outer_optimizer(const DilocoOptions& options) {
@@ -35,7 +42,7 @@ OptimizerOptions outer_optimizer(const DilocoOptions& options) {
 }
 
 Diloco::Diloco(Replica& replica, std::unique_ptr<Algorithm> inner, const DilocoOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       theta_(copy_of_weights("outer.parameters")),
       outer_(make_optimizer(outer_optimizer(options), rank_, compute(), theta_.elements(),
@@ -63,7 +70,7 @@ Diloco::Arrivals Diloco::draw_arrivals(std::int64_t meeting) {
 
 void Diloco::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor theta_i = replica_.flat().weights();
+  const Tensor theta_i = weights();
   const Arrivals arrived = draw_arrivals(t / options_.inner_steps);
   if (arrived.mine) {
     subtract_from(theta_, theta_i);  // Delta, where theta_i was
@@ -79,18 +86,27 @@ void Diloco::inner_step_issued(std::int64_t t) {
     outer_->update(compute(), theta_, theta_i, 0, {}, share_);
   }
   compute().copy(arrived.mine ? theta_ : kept_, theta_i);
-  replica_.flat().weights_changed(compute(), 0, theta_i.elements());
+  weights_changed();
 }
 
 void Diloco::visit(Archive& archive) {
   Islands::visit(archive);
+  visit_common(archive);
+}
+
+void Diloco::visit_common(Archive& archive) {
   const Archive::Scope scope(archive, "outer");
   archive.field("parameters", theta_);
   outer_->visit(archive);
 }
 
+void Diloco::has_joined() {
+  compute().copy(theta_, weights());
+  weights_changed();
+}
+
 Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery
@@ -99,4 +115,6 @@ Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
 // workers have equal weights (the paper also weighs by the size of a worker's data); outer
 // gradients are not pruned. With `drop`, one that gets lost is left out of the mean, and its worker
 // goes on from its own parameters, though it hears of the outer step of the others. Where nobody's
-// arrives there is no outer step, of its momentum neither.
+// arrives there is no outer step, of its momentum neither. With `members`, workers come, leave and
+// die: the mean is over those that are there, and one that joins begins with theta, v (algorithm 1
+// has one outer optimizer for all) and an inner optimizer that has not stepped.

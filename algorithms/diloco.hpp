@@ -32,6 +32,8 @@ class Diloco : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
+  void visit_common(Archive& archive) override;
+  void has_joined() override;
   struct Arrivals {
     int workers;
     bool mine;

@@ -304,8 +304,17 @@ void FlatParameters::update(Stream& stream, const ParameterGroup& group, const T
 void FlatParameters::weights_changed(Stream& stream, std::int64_t begin, std::int64_t end) {
   const Tensor& from = weights();
   if (from.dtype() == value_dtype_) return;
-  stream.launch(rank_.prepare(Kernel::cast(end - begin, from.dtype(), value_dtype_)),
-                {from.slice(begin, end), values_.slice(begin, end)});
+  const auto round = [&](std::int64_t own, std::int64_t at, std::int64_t n) {
+    stream.launch(rank_.prepare(Kernel::cast(n, from.dtype(), value_dtype_)),
+                  {from.slice(own, own + n), values_.slice(at, at + n)});
+  };
+  if (!divided() || sharding_.parameters()) return round(begin, begin, end - begin);
+  for (const ParameterGroup& group : groups_)
+    for (const DividedPart& part : group.parts) {
+      const std::int64_t own = std::max(begin, part.shard_begin);
+      const std::int64_t n = std::min(end, part.shard_begin + part.shard) - own;
+      if (n > 0) round(own, first_own(part) + own - part.shard_begin, n);
+    }
 }
 
 void FlatParameters::visit(Archive& archive) {

@@ -107,6 +107,9 @@ class FlatParameters {
   const Tensor& weights() const {
     return optimizer_ && optimizer_->master() ? optimizer_->master() : values_;
   }
+  // Whether `weights` are this rank's shards alone. They are not where a whole fp32 buffer is both
+  // what is computed with and what is stepped.
+  bool owns_weights() const { return divided() && weights().elements() == own_elements_; }
   // Weights [begin, end) were changed: rounds them to the parameters' type, where that is narrower.
   void weights_changed(Stream& stream, std::int64_t begin, std::int64_t end);
   // The flat buffer of all gradients, where they are not divided.

@@ -2,7 +2,8 @@
 //
 // A worker is an island: one or more replicas that an inner algorithm trains (none: one replica;
 // ddp: several; fsdp: several that divide their parameters). Each rank of an island meets those in
-// the other islands that hold the same weights, whole or a part of them.
+// the other islands that step the same weights: whole, or its shard where the worker divides
+// parameters or, beside narrower ones, optimizer state.
 #pragma once
 
 #include <memory>
@@ -10,16 +11,19 @@
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/codecs/compressed_mean.hpp"
+#include "algorithms/island_members.hpp"
 #include "algorithms/replica.hpp"
 
 namespace orrery {
 
 // The keys that they share; describe_islands registers them.
 struct IslandOptions {
-  std::int64_t workers = 0;        // islands; 0: every replica is one
-  std::int64_t inner_steps = 500;  // H, between two meetings
-  CodecSpec codec;                 // of what they send
-  Node inner;                      // the inner algorithm; absent: ddp
+  std::int64_t workers = 0;         // islands; 0: every replica is one
+  std::int64_t inner_steps = 500;   // H, between two meetings
+  CodecSpec codec;                  // of what they send
+  Node inner;                       // the inner algorithm; absent: ddp
+  std::vector<Member> members;      // those that come or go on the way, where that is possible
+  std::optional<Seconds> deadline;  // by which one that has died is noticed
 };
 
 template <class Options>
@@ -39,6 +43,27 @@ void describe_islands(Fields<Options>& f, bool with_codec = true) {
       .doc("the algorithm that trains a worker, with its optimizer; default ddp");
 }
 
+// Of algorithms whose meetings are over before the next step, and whose workers then hold the same.
+template <class Options>
+void describe_island_members(Fields<Options>& f) {
+  const auto own = []<class M>(M IslandOptions::*member) {
+    return static_cast<M Options::*>(member);
+  };
+  f.list("members", own(&IslandOptions::members))
+      .doc(
+          "workers that come or go at a meeting, or die on the way: {worker, joins_after, "
+          "leaves_after or dies_after}; one that joins is given what the others hold alike");
+  f.field("deadline", own(&IslandOptions::deadline))
+      .positive()
+      .doc("how long one that has died is waited for until the others meet without it");
+  f.check([](const Options& options, const SectionProblems& p) {
+    const IslandOptions& o = options;
+    check_members_noticed(o.members, o.deadline, p);
+    if (!o.members.empty() && make_codec(o.codec) != nullptr)
+      p.add("members", "not available yet: workers that come or go, and a codec", "send fp32");
+  });
+}
+
 class Islands : public Algorithm {
  public:
   // The inner algorithm's step, then what the islands have to do with each other.
@@ -50,21 +75,33 @@ class Islands : public Algorithm {
 
  protected:
   // `elements`: the most that is averaged at a time.
-  Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const CodecSpec& codec,
+  Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const IslandOptions& options,
           std::int64_t elements);
   // Every island has issued `t` inner steps since the start of the training.
   virtual void inner_step_issued(std::int64_t t) = 0;
-  // What a rank sends in the meetings of the first `steps` steps.
+  // What workers hold alike behind a meeting, for one that joins; and it has been given that.
+  virtual void visit_common(Archive&) {}
+  virtual void has_joined() {}
+  // What a rank sends in the meetings of the first `steps` steps, where all are there.
   virtual Bytes sent_in_meetings(std::int64_t steps) const = 0;
   Bytes sent_in_mean(std::int64_t elements) const;
+  Bytes sent_after_change(std::int64_t begin, std::int64_t end) const final;
+  // Of a meeting that averages all weights.
+  Bytes sent_in_meeting() const;
 
   Stream& compute() const { return replica_.compute(); }
   // Where islands meet, and its stream; of a single one neither.
   Stream* communication() const { return communication_; }
   Channel* channel() const { return channel_; }
   // Issues the mean of a vector of the compute stream over the islands, on the communication
-  // stream; the compute stream waits only where it is told to.
+  // stream; the compute stream waits only where it is told to. Where islands come and go, the host
+  // waits for it.
   Event mean(const Tensor& x);
+  // The weights that the rank owns, as the last inner step leaves them.
+  Tensor weights();
+  // Weights [begin, end), all: have new values.
+  void weights_changed(std::int64_t begin, std::int64_t end) final;
+  void weights_changed() { weights_changed(0, replica_.flat().weights().elements()); }
   // A copy of the weights as they are now, kept from meeting to meeting.
   Tensor copy_of_weights(const char* name);
   // `gradient` <- theta - gradient, on the compute stream.
@@ -78,7 +115,11 @@ class Islands : public Algorithm {
  private:
   std::shared_ptr<const Codec> codec_;
   std::unique_ptr<Algorithm> inner_;
-  std::optional<CompressedMean> mean_;  // absent: a single island
+  std::optional<CompressedMean> mean_;    // absent: a single island
+  std::optional<IslandMembers> members_;  // absent: all stay
+  std::int64_t inner_steps_;
+  std::int64_t taken_ = 0;  // steps
+  Bytes met_;               // sent in meetings, where islands come and go
   Stream* communication_ = nullptr;
   Channel* channel_ = nullptr;
 };

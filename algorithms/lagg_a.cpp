@@ -44,7 +44,7 @@ void LaggAOptions::check_workers(int count) const {
 }
 
 LaggA::LaggA(Replica& replica, std::unique_ptr<Algorithm> inner, const LaggAOptions& options)
-    : Islands(replica, std::move(inner), {}, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       workers_(rank_.size(Axis::island)),
       learned_(compute(), replica.parameters(), options.loaded,
@@ -74,7 +74,7 @@ Tensor LaggA::buffer(const char* name) {
 
 void LaggA::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor x = replica_.flat().weights();
+  const Tensor x = weights();
   const Tensor theta = theta_.slice(0, x.elements());
   take_change(theta, x);  // Delta_k, where theta_k was
   const Tensor deltas = buffer("learned.deltas");
@@ -89,7 +89,7 @@ void LaggA::inner_step_issued(std::int64_t t) {
     learned_.update(theta_, deltas);
   }
   compute().copy(theta, x);
-  replica_.flat().weights_changed(compute(), 0, x.elements());
+  weights_changed();
 }
 
 // received[workers, part]: everybody's Delta, of this rank's part.

@@ -15,22 +15,32 @@
 
 namespace orrery {
 
-void describe(Fields<LocalSgdOptions>& f) { describe_islands(f); }
+void describe(Fields<LocalSgdOptions>& f) {
+  describe_islands(f);
+  describe_island_members(f);
+}
 
 LocalSgd::LocalSgd(Replica& replica, std::unique_ptr<Algorithm> inner,
                    const LocalSgdOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options) {}
 
 void LocalSgd::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor x = replica_.flat().weights();
+  const Tensor x = weights();
   compute().after(mean(x));
-  replica_.flat().weights_changed(compute(), 0, x.elements());
+  weights_changed();
 }
 
+void LocalSgd::visit_common(Archive& archive) {
+  Tensor x = weights();
+  archive.field("parameters", x);
+}
+
+void LocalSgd::has_joined() { weights_changed(); }
+
 Bytes LocalSgd::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery

@@ -16,6 +16,8 @@ class LocalSgd : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
+  void visit_common(Archive& archive) override;
+  void has_joined() override;
   Bytes sent_in_meetings(std::int64_t steps) const override;
   LocalSgdOptions options_;
 };

@@ -36,19 +36,19 @@ void LoptAOptions::check_workers(int) const {
 }
 
 LoptA::LoptA(Replica& replica, std::unique_ptr<Algorithm> inner, const LoptAOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       theta_(copy_of_weights("learned.parameters")),
       learned_(compute(), replica.parameters(), options.loaded) {}
 
 void LoptA::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor x = replica_.flat().weights();
+  const Tensor x = weights();
   take_change(theta_, x);  // Delta_k, where theta_k was
   compute().after(mean(x));
   learned_.update(theta_, x);
   compute().copy(theta_, x);
-  replica_.flat().weights_changed(compute(), 0, x.elements());
+  weights_changed();
 }
 
 void LoptA::visit(Archive& archive) {
@@ -58,7 +58,7 @@ void LoptA::visit(Archive& archive) {
 }
 
 Bytes LoptA::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery

@@ -18,19 +18,12 @@ void describe(Fields<NoneOptions>& f) {
       .doc("largest norm of the gradient; absent: not clipped");
 }
 
-None::None(Replica& replica, const NoneOptions& options) : replica_(replica), options_(options) {
-  Rank& rank = replica.rank();
-  if (rank.size(Axis::context) > 1) context_ = &rank.channel(Axis::context, "gradients");
-}
+None::None(Replica& replica, const NoneOptions& options)
+    : replica_(replica), options_(options), context_(replica) {}
 
 StepEnd None::issue(Progress& progress) {
   replica_.accumulate_gradients(progress);
-  if (context_ != nullptr) {
-    Stream& communication = replica_.rank().stream("gradients");
-    communication.after(replica_.compute().record());
-    replica_.compute().after(
-        communication.all_reduce(replica_.flat().all_gradients(), Reduce::mean, *context_));
-  }
+  context_.take();
   const Tensor scale =
       options_.clip_norm ? replica_.clip_scale(replica_.compute(), *options_.clip_norm) : Tensor();
   replica_.optimizer_step(replica_.compute(), replica_.parameters(), scale);

@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/context_mean.hpp"
 #include "algorithms/optimizers/optimizer_spec.hpp"
-#include "algorithms/replica.hpp"
 
 namespace orrery {
 
@@ -25,7 +25,7 @@ class None : public Algorithm {
  private:
   Replica& replica_;
   NoneOptions options_;
-  Channel* context_ = nullptr;  // null: whole sequences
+  ContextMean context_;
 };
 
 }  // namespace orrery

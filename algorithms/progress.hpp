@@ -37,11 +37,13 @@ class Progress {
  public:
   Progress(Rank& rank, const RunLength& length);
 
-  bool more() const { return in_turns_ ? !ended_ : step() < length_.steps; }
+  bool more() const { return !ended_ && (in_turns_ || step() < length_.steps); }
   // From now on replicas take steps as they come to them, so that fast ones take more, until each
   // is told that there are no more.
   void take_turns() { in_turns_ = true; }
   void end() { ended_ = true; }
+  // A replica that comes later takes part from this step on.
+  void begin_at(std::int64_t step) { done_before_ = step - issued_; }
   std::int64_t step() const { return done_before_ + issued_; }  // of the whole training
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
   // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.

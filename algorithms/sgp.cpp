@@ -64,6 +64,7 @@ Sgp::Sgp(Replica& replica, const PushOptions& options, std::int64_t overlap)
       out_(rank_.stream("sgp.out")),
       in_(rank_.stream("sgp.in")),
       workers_(rank_.channel(Axis::island, "sgp")),
+      context_(replica),
       overlap_(overlap),
       final_average_(options.final_average) {
   open_edges(options);
@@ -183,6 +184,7 @@ StepEnd Sgp::issue(Progress& progress) {
   replica_.zero_gradients();
   for (int i = 0; i < replica_.options().micro_batches; ++i)
     replica_.accumulate_micro_batch(progress.next(replica_.model().micro_batch), z_);
+  context_.take();
   replica_.optimizer_step(compute_, replica_.parameters());
   if (!edges_.empty()) push(k);
   return {compute_.record(), replica_.loss()};

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/context_mean.hpp"
 #include "algorithms/optimizers/optimizer_spec.hpp"
-#include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
 
 namespace orrery {
@@ -59,6 +59,7 @@ class Sgp : public Algorithm {
   Rank& rank_;
   Stream &compute_, &out_, &in_;
   Channel& workers_;
+  ContextMean context_;
   std::vector<Edge> edges_;
   bool in_rounds_ = true;  // one edge a step, in turn; else all
   bool weighted_ = false;  // some weight may differ from 1

@@ -23,7 +23,7 @@ void describe(Fields<SlowMoOptions>& f) {
 }
 
 SlowMo::SlowMo(Replica& replica, std::unique_ptr<Algorithm> inner, const SlowMoOptions& options)
-    : Islands(replica, std::move(inner), options.codec, replica.flat().weights().elements()),
+    : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       start_(copy_of_weights("slowmo.start")),
       inverse_rate_(rank_.allocate(compute(), Label::workspace, 1, Dtype::fp32,
@@ -41,7 +41,7 @@ SlowMo::SlowMo(Replica& replica, std::unique_ptr<Algorithm> inner, const SlowMoO
 
 void SlowMo::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
-  const Tensor x = replica_.flat().weights();
+  const Tensor x = weights();
   subtract_from(start_, x);  // x_{t,0} - x_i
   compute().after(mean(x));
   momentum_->begin_step(compute());
@@ -49,7 +49,7 @@ void SlowMo::inner_step_issued(std::int64_t t) {
   compute().upload(inverse_rate_, {rate > 0 ? options_.slow_lr / rate : 0});
   momentum_->update(compute(), start_, x, 0, {}, inverse_rate_);
   compute().copy(start_, x);
-  replica_.flat().weights_changed(compute(), 0, x.elements());
+  weights_changed();
 }
 
 void SlowMo::visit(Archive& archive) {
@@ -60,7 +60,7 @@ void SlowMo::visit(Archive& archive) {
 }
 
 Bytes SlowMo::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_mean(replica_.flat().weights().elements()) * (steps / options_.inner_steps);
+  return sent_in_meeting() * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery

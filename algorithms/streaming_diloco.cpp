@@ -70,7 +70,7 @@ using Range = std::pair<std::int64_t, std::int64_t>;
 // Of what a rank owns of each block, or of each group of blocks that ranks divide.
 std::vector<Range> ranges_of_blocks(FlatParameters& flat) {
   std::vector<Range> ranges;
-  if (flat.sharding().parameters()) {
+  if (flat.owns_weights()) {
     for (const ParameterGroup& group : flat.groups())
       if (group.elements > 0)
         ranges.emplace_back(group.parts.front().shard_begin,
@@ -121,7 +121,7 @@ std::int64_t largest_fragment(const std::vector<Fragment>& all) {
 
 StreamingDiloco::StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> inner,
                                  const StreamingDilocoOptions& options)
-    : Islands(replica, std::move(inner), options.codec,
+    : Islands(replica, std::move(inner), options,
               largest_fragment(fragments(replica.flat(), options))),
       options_(options),
       fragments_(fragments(replica.flat(), options)),
@@ -174,11 +174,11 @@ void StreamingDiloco::send(const Fragment& p) {
 
 // Into a slot, range by range.
 Tensor StreamingDiloco::take_outer_gradient(const Fragment& p, const Tensor& slot) {
-  const Tensor weights = replica_.flat().weights();
+  const Tensor theta_i = weights();
   std::int64_t at = 0;
   for (const auto& [begin, end] : p.ranges) {
     const Tensor delta = slot.slice(at, at + end - begin);
-    compute().copy(weights.slice(begin, end), delta);
+    compute().copy(theta_i.slice(begin, end), delta);
     subtract_from(theta_.slice(begin, end), delta);
     at += end - begin;
   }
@@ -219,7 +219,7 @@ void StreamingDiloco::meet_eagerly(const Fragment& p) {
 }
 
 void StreamingDiloco::step(const Fragment& p, const Tensor& gradient) {
-  const Tensor weights = replica_.flat().weights();
+  const Tensor theta_i = weights();
   outer_->begin_step(compute());
   std::int64_t at = 0;
   for (const auto& [begin, end] : p.ranges) {
@@ -227,8 +227,8 @@ void StreamingDiloco::step(const Fragment& p, const Tensor& gradient) {
     outer_->update(compute(), theta, gradient.slice(at, at + end - begin), begin, {}, {});
     compute().launch(rank_.prepare(Kernel::linear_combination(end - begin, 1 - options_.alpha(),
                                                               options_.alpha(), Dtype::fp32)),
-                     {theta, weights.slice(begin, end)});
-    replica_.flat().weights_changed(compute(), begin, end);
+                     {theta, theta_i.slice(begin, end)});
+    weights_changed(begin, end);
     at += end - begin;
   }
 }
@@ -237,8 +237,12 @@ Bytes StreamingDiloco::sent_in_meetings(std::int64_t steps) const {
   Bytes all;
   for (const Fragment& p : fragments_) {
     const std::int64_t first = p.offset == 0 ? options_.inner_steps : p.offset;
-    if (steps >= first)
-      all += sent_in_mean(p.elements) * ((steps - first) / options_.inner_steps + 1);
+    const auto meetings = [&](std::int64_t until) {
+      return until < first ? 0 : (until - first) / options_.inner_steps + 1;
+    };
+    all += sent_in_mean(p.elements) * meetings(steps);
+    const std::int64_t ended = meetings(options_.eager ? steps : steps - options_.tau());
+    for (const auto& [begin, end] : p.ranges) all += sent_after_change(begin, end) * ended;
   }
   return all;
 }

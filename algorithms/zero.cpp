@@ -193,23 +193,58 @@ std::optional<Bytes> Zero::sent(std::int64_t steps) const {
                    : Bytes(0);
   for (const ParameterGroup& group : flat_.groups()) {
     for (const DividedPart& part : group.parts) {
-      const int n = flat_.ranks(part.experts);
-      const auto whole = [&](Dtype type) { return bytes_of(part.elements, type); };
-      if (n > 1)
-        step +=
-            wire_bytes(Collective::reduce_scatter, whole(wire), n) * (options_.reduce_each ? k : 1);
-      if (gathers_ != nullptr && n > 1)
-        step += wire_bytes(Collective::all_gather, whole(flat_.whole_dtype()), n);
+      if (const int n = flat_.ranks(part.experts); n > 1)
+        step += wire_bytes(Collective::reduce_scatter, bytes_of(part.elements, wire), n) *
+                (options_.reduce_each ? k : 1);
       if (average_ != nullptr)
         step += wire_bytes(Collective::all_reduce, bytes_of(part.shard, own), average_->size());
     }
     if (gathered_) step += gathered_->sent(group, k);
+    if (gathers_ != nullptr) step += sent_in_gather(group);
   }
   return step * steps;
 }
 
-void Zero::weights_changed() {
+// Stages 1 and 2, of all that this rank owns of a group: its whole has the new values.
+void Zero::gather(ParameterGroup& group) {
+  if (group.elements == 0) return;
+  gathers_->after(replica_.compute().record());
+  for (const DividedPart& part : group.parts)
+    if (Channel* const channel = gather_.at(kind(part)); channel != nullptr)
+      gathers_->all_gather(part_of(group.values, group, part), flat_.value_shard(part), *channel);
+  state_of(group).updated = gathers_->record();
+}
+
+void Zero::await_weights() {
+  if (gathers_ != nullptr) replica_.compute().after(gathers_->record());
+}
+
+// Whole weights were changed by all ranks alike; of their own ones they tell each other.
+bool Zero::gathers_anew(const ParameterGroup& group, std::int64_t begin, std::int64_t end) const {
+  const DividedPart &first = group.parts.front(), &last = group.parts.back();
+  return gathers_ != nullptr && flat_.owns_weights() && first.shard_begin < end &&
+         begin < last.shard_begin + last.shard;
+}
+
+void Zero::weights_changed(std::int64_t begin, std::int64_t end) {
   if (gathered_) gathered_->updated();
+  for (ParameterGroup& group : flat_.groups())
+    if (gathers_anew(group, begin, end)) gather(group);
+}
+
+Bytes Zero::sent_after_change(std::int64_t begin, std::int64_t end) const {
+  Bytes all;
+  for (const ParameterGroup& group : flat_.groups())
+    if (gathers_anew(group, begin, end)) all += sent_in_gather(group);
+  return all;
+}
+
+Bytes Zero::sent_in_gather(const ParameterGroup& group) const {
+  Bytes all;
+  for (const DividedPart& part : group.parts)
+    all += wire_bytes(Collective::all_gather, bytes_of(part.elements, flat_.whole_dtype()),
+                      flat_.ranks(part.experts));
+  return all;
 }
 
 StepEnd Zero::issue(Progress& progress) {
@@ -222,12 +257,7 @@ StepEnd Zero::issue(Progress& progress) {
   replica_.staleness().apply();
   for (ParameterGroup& group : flat_.groups()) {
     flat_.update(compute, group, scale);
-    if (gathers_ == nullptr || group.elements == 0) continue;
-    gathers_->after(compute.record());
-    for (const DividedPart& part : group.parts)
-      if (Channel* const channel = gather_.at(kind(part)); channel != nullptr)
-        gathers_->all_gather(part_of(group.values, group, part), flat_.value_shard(part), *channel);
-    state_of(group).updated = gathers_->record();
+    if (gathers_ != nullptr) gather(group);
   }
   if (gathers_ != nullptr && !options_.overlap_gather) compute.after(gathers_->record());
   if (gathered_) gathered_->updated();

@@ -32,7 +32,9 @@ class Zero : public Algorithm, private ShardingHooks {
   // The replica was made with options.sharding().
   Zero(Replica& replica, const ZeroOptions& options);
   StepEnd issue(Progress& progress) override;
-  void weights_changed() override;                               // of stage 3
+  void await_weights() override;
+  void weights_changed(std::int64_t begin, std::int64_t end) override;
+  Bytes sent_after_change(std::int64_t begin, std::int64_t end) const override;
   std::optional<Bytes> sent(std::int64_t steps) const override;  // not told under a pipeline
   void visit(Archive& archive) override { replica_.visit(archive); }
 
@@ -48,6 +50,9 @@ class Zero : public Algorithm, private ShardingHooks {
   void gradients_ready(const Unit& unit) override;
   void open_gradients(ParameterGroup& group);
   void reduce(const Unit& unit);
+  void gather(ParameterGroup& group);
+  Bytes sent_in_gather(const ParameterGroup& group) const;
+  bool gathers_anew(const ParameterGroup& group, std::int64_t begin, std::int64_t end) const;
   void reduce_scatter(const Tensor& whole, const DividedPart& part, bool add);
   void await_reductions();
   Tensor buffer(std::int64_t elements, Dtype dtype);

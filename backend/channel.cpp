@@ -247,6 +247,12 @@ Communicator& Communicators::group(int rank, Axes axes, const std::string& lane)
               [&] { return grid_.members(rank, axes); });
 }
 
+Communicator& Communicators::subgroup(const Communicator& whole, const std::vector<int>& ranks) {
+  std::string key = std::to_string(whole.id()) + " of";
+  for (const int rank : ranks) key += " " + std::to_string(rank);
+  return open(key, whole.group(), whole.lane(), false, [&] { return ranks; });
+}
+
 int Communicators::index_in_group(int rank, Axes axes, const Communicator& communicator) const {
   if (partition_ == nullptr) return grid_.index_in_group(rank, axes);
   const auto class_of = [this](int r) { return partition_->class_of[static_cast<std::size_t>(r)]; };
@@ -271,6 +277,11 @@ Communicator& Communicators::edge(int from, Axis axis, int offset, const std::st
 int Channel::index(Site site) const {
   if (device_ != nullptr) device_->asks(Identity::coordinate, axes_, site);
   return index_;
+}
+
+const std::vector<int>& Channel::ranks(Site site) const {
+  if (device_ != nullptr) device_->asks(Identity::coordinate, axes_, site);
+  return out_->members();
 }
 
 ChannelUse& Channel::use(Collective kind) {

@@ -51,6 +51,7 @@ struct Communication {
   Operand in, out;            // all_reduce and broadcast: in == out
   std::int64_t elements = 0;  // that members must agree on: of the whole (unsharded) buffer
   Dtype dtype = Dtype::fp32;
+  Time patience = time_never;  // with members that have ended; then they are lost
   Site site;
   Bytes size() const { return bytes_of(elements, dtype); }
 };
@@ -154,6 +155,8 @@ class Communicators {
   // From now on one rank of each class stands for it; null: each rank for itself.
   void set_partition(const Partition* partition) { partition_ = partition; }
   Communicator& group(int rank, Axes axes, const std::string& lane);
+  // Of these ranks alone, some of the communicator's, ascending.
+  Communicator& subgroup(const Communicator& whole, const std::vector<int>& ranks);
   // Which member of the group that `rank` has over `axes` it acts as.
   int index_in_group(int rank, Axes axes, const Communicator& communicator) const;
   Communicator& edge(int from, Axis axis, int offset,
@@ -193,6 +196,7 @@ class Channel {
   int size() const { return size_; }          // members of the group; 2 for an edge
   int index(Site site = Site::here()) const;  // my place in the group [taint]
   bool edge() const { return edge_; }
+  const std::vector<int>& ranks(Site site = Site::here()) const;  // its members [taint]
   Communicator& outgoing() const { return *out_; }
   Communicator& incoming() const { return *in_; }
   const std::vector<ChannelUse>& uses() const { return uses_; }
@@ -214,6 +218,8 @@ class Channel {
   Communicator* out_ = nullptr;  // the same for a group
   Communicator* in_ = nullptr;
   int size_ = 1, index_ = 0;
+  const Communicator* whole_ = nullptr;  // that it was opened with
+  Time patience_ = time_never;
   std::vector<ChannelUse> uses_;
 };
 

@@ -19,6 +19,12 @@ std::byte* address(const Operand& operand) {
 }
 }  // namespace
 
+void Device::may_change(const Channel& channel) {
+  throw Error(Category::unavailable,
+              "not available yet in this world: groups that lose or change their ranks")
+      .with("channel", channel.name());
+}
+
 void Device::read(const Operand& from, void* to) {
   std::memcpy(to, address(from), static_cast<std::size_t>(from.bytes().value));
 }

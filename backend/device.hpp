@@ -7,12 +7,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "backend/channel.hpp"
 #include "backend/flow.hpp"
 #include "backend/prepared.hpp"
+#include "backend/rank_lost.hpp"
 #include "backend/tensor.hpp"
 
 namespace orrery {
@@ -41,6 +43,11 @@ class Device {
 
   // Set-up.
   virtual void open_stream(std::uint32_t stream, const std::string& name, Place place) = 0;
+  // The rank may launch this sequence; told each time that its program asks for it.
+  virtual void prepare(const Sequence&) {}
+
+  // A channel's group will lose ranks or change. Error{unavailable} in a world that cannot notice.
+  virtual void may_change(const Channel& channel);
 
   // Memory for values. `map` returns null in a run without values, except for Values::always. After
   // `unmap` the memory may be reused by later operations of the home stream at once, by others when
@@ -79,6 +86,8 @@ class Device {
   // Why the operation `event` stands for failed, itself or through one before it; null when it has
   // not.
   virtual std::exception_ptr failure(Event event) = 0;
+  // A communication up to `event` on its stream that was given up; it is told once.
+  virtual std::optional<Loss> take_loss(Event) { return {}; }
   virtual Time now() = 0;  // this flow's host clock
   virtual void fork(std::uint32_t flow, const std::string& name, std::function<void()> body) = 0;
   virtual void raise(Signal& signal) = 0;  // adds one under the lock and wakes

@@ -1,5 +1,6 @@
 #include "backend/rank.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "backend/device.hpp"
@@ -69,9 +70,33 @@ Channel& Rank::channel(Axes axes, std::string_view lane) {
   fresh->axes_ = present;
   fresh->named_axes_ = axes;
   fresh->out_ = fresh->in_ = &world_.communicators.group(id_, axes, fresh->lane_);
+  fresh->whole_ = fresh->out_;
   fresh->size_ = fresh->out_->size();
   fresh->index_ = world_.communicators.index_in_group(id_, axes, *fresh->out_);
   return *channels_.emplace_back(std::move(fresh));
+}
+
+void Rank::notice_losses(Channel& channel, Seconds deadline, Site site) {
+  device_.asks(Identity::time, {}, site);
+  device_.may_change(channel);
+  ORRERY_ASSERT(!channel.edge(), "losses are noticed in groups");
+  channel.patience_ = to_time(deadline);
+}
+
+void Rank::regroup(Channel& channel, const std::vector<int>& ranks, Site site) {
+  device_.asks(Identity::coordinate, all_axes, site);
+  device_.may_change(channel);
+  const auto mine = std::find(ranks.begin(), ranks.end(), id_);
+  if (channel.edge() || mine == ranks.end() || !std::is_sorted(ranks.begin(), ranks.end()) ||
+      !std::ranges::includes(channel.whole_->members(), ranks))
+    throw Error(Category::invalid_program,
+                "a group is made anew of ranks that it was opened with, this one among them, "
+                "ascending")
+        .with("channel", channel.name())
+        .with("site", to_string(site));
+  channel.out_ = channel.in_ = &world_.communicators.subgroup(*channel.whole_, ranks);
+  channel.size_ = channel.out_->size();
+  channel.index_ = static_cast<int>(mine - ranks.begin());
 }
 
 Channel& Rank::edge(Axis axis, int offset, std::string_view lane) {
@@ -139,7 +164,9 @@ Prepared Rank::prepare(const Kernel& kernel) {
 
 const Sequence& Rank::sequence(const std::string& key,
                                const std::function<void(Sequence&)>& build) {
-  return world_.catalogue(id_).sequence(key, build);
+  const Sequence& sequence = world_.catalogue(id_).sequence(key, build);
+  device_.prepare(sequence);
+  return sequence;
 }
 
 // ---- Waits
@@ -167,8 +194,14 @@ void Rank::forget_past(Stream& stream) {
   stream.clock_.forget_before(known);
 }
 
-void Rank::throw_if_poisoned(Event event) {
+void Rank::waited(Event event) {
   if (const std::exception_ptr failure = device_.failure(event)) std::rethrow_exception(failure);
+  host_learned(event);
+  throw_if_lost(event);
+}
+
+void Rank::throw_if_lost(Event event) {
+  if (const std::optional<Loss> loss = device_.take_loss(event)) throw RankLost(*loss);
 }
 
 void Rank::wait(Event event, Site site) {
@@ -182,8 +215,7 @@ void Rank::wait(Event event, Site site) {
   wait.flow = device_.current_flow();
   wait.site = site;
   device_.block(wait);
-  throw_if_poisoned(event);
-  host_learned(event);
+  waited(event);
 }
 
 // A wait that the log says was in vain: other flows had their turn meanwhile, and have it now.
@@ -211,8 +243,7 @@ bool Rank::wait(Event event, Seconds timeout, Site site) {
   const bool done = device_.block(timed);
   decisions_.fill(place, done ? 1 : 0);
   if (!done) return false;
-  throw_if_poisoned(event);
-  host_learned(event);
+  waited(event);
   return true;
 }
 
@@ -240,8 +271,7 @@ std::size_t Rank::wait_any(std::span<const Event> events, Site site) {
   std::size_t chosen = 0;
   while (!device_.done(events[chosen])) ++chosen;
   decisions_.fill(place, static_cast<std::int64_t>(chosen));
-  throw_if_poisoned(events[chosen]);
-  host_learned(events[chosen]);
+  waited(events[chosen]);
   return chosen;
 }
 

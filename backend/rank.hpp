@@ -21,6 +21,7 @@
 #include "backend/flow.hpp"
 #include "backend/ledger.hpp"
 #include "backend/prepared.hpp"
+#include "backend/rank_lost.hpp"
 #include "backend/stream.hpp"
 #include "backend/tensor.hpp"
 
@@ -62,6 +63,13 @@ class Rank {
   Channel& edge(
       Axis axis, int offset,
       std::string_view lane);  // +1: to the next, periodic; relative, so folding can map it
+  // Of a group, the same on all its members. A communication that waits only for ranks whose
+  // programs have ended is given up `deadline` later, and who waits for its end gets RankLost;
+  // without, it is a deadlock. What was issued behind it runs all the same [taint].
+  void notice_losses(Channel& channel, Seconds deadline, Site site = Site::here());
+  // From now on the channel is of these ranks alone, some of those that it was opened with, this
+  // one among them, ascending. At any time; by all of them, with the same ranks [taint].
+  void regroup(Channel& channel, const std::vector<int>& ranks, Site site = Site::here());
   Stream& stream(std::string_view name,
                  Place place = Place::device);  // found or opened; at most max_streams
 
@@ -77,8 +85,9 @@ class Rank {
   Prepared prepare(const Kernel& kernel);
   const Sequence& sequence(const std::string& key, const std::function<void(Sequence&)>& build);
 
-  // Waits of the host. They throw the failure of the operation waited for. What has been waited for
-  // is ordered before every later operation of the rank.
+  // Waits of the host. They throw the failure of the operation waited for, and RankLost for a
+  // communication up to it on its stream that was given up. What has been waited for is ordered
+  // before every later operation of the rank.
   void wait(Event event, Site site = Site::here());
   bool wait(Event event, Seconds timeout,
             Site site = Site::here());  // [taint] false when the time passed first
@@ -134,13 +143,14 @@ class Rank {
   std::uint64_t operations() const { return operations_; }
   const std::map<std::int64_t, double>& losses() const { return losses_; }
   DecisionLog& decisions() { return decisions_; }
+  void throw_if_lost(Event event);  // for worlds, at the end of the program
   WorldState& world() const { return world_; }
 
  private:
   friend class Stream;
   friend class Tensor;
-  void host_learned(Event event);  // a host wait ended
-  void throw_if_poisoned(Event event);
+  void host_learned(Event event);
+  void waited(Event event);       // a host wait ended
   bool replay_missed(Site site);  // false
   void last_reference_died(Storage& storage);
   bool ordered_before_home(const Storage& storage) const;

@@ -181,6 +181,7 @@ Event Stream::communicate(Communication c, Channel& channel, Site site) {
   const bool receiving = c.kind == Collective::receive;
   c.communicator = receiving ? &channel.incoming() : &channel.outgoing();
   c.member = channel.edge() ? (receiving ? 1 : 0) : channel.index_;
+  c.patience = channel.patience_;
   c.site = site;
   if (channel.edge() != (c.kind == Collective::send || receiving))
     throw Error(

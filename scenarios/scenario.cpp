@@ -102,12 +102,18 @@ void check_composition(const Scenario& s, Problems& problems) {
   }
   const bool mu = s.model_spec.mlp.parametrisation == Parametrisation::mu ||
                   s.model_spec.transformer.parametrisation == Parametrisation::mu;
-  for (const Refusal& refusal : entry.refuses)
+  for (const Refusal& refusal : entry.refuses) {
+    if (p.sequence_parallel && p.tensor > 1 && refusal.what == "sequence")
+      problems.add("parallel.sequence_parallel",
+                   fmt::format("{} does not compose with sequence parallelism: {}", entry.name,
+                               refusal.reason),
+                   "use tensor parallelism without it");
     if (mu && refusal.what == "mu")
       problems.add("algorithm.name",
                    fmt::format("{} does not compose with parametrisation mu: {}", entry.name,
                                refusal.reason),
                    "use another algorithm, or the standard parametrisation");
+  }
 }
 
 // A name of fidelity at `path`; `automatic`, with a problem, where it is none.

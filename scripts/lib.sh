@@ -87,6 +87,12 @@ Ask an administrator to run: apt-get install ${missing[*]}"
   install_packages "${as_root[@]}" -- "${missing[@]}" || die 6 "installing packages failed. $advice"
 }
 
+# archive_lacks NAME: whether this system has no such package to install. Without package lists that is not known, so false.
+archive_lacks() {
+  if ! type -P apt-cache > /dev/null; then return 0; fi
+  [[ -n $(apt-cache madison cmake) && -z $(apt-cache madison "$1") ]]
+}
+
 # install_packages [sudo] -- NAME…: a fresh system has no package lists yet, so a failed attempt is repeated after an update.
 install_packages() {
   local as_root=() log=$root/build/packages.log

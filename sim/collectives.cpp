@@ -85,7 +85,8 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
   if (core_.interference != nullptr) take(transfer, stream, start);
-  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) return;
+  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected)
+    return look_for_lost(transfer);
   if (transfer.settings == nullptr)
     transfer.settings = &settings(*transfer.rendezvous->communicator);
   transfer.fidelity = transfer.settings->fidelity;
@@ -94,6 +95,51 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
                           make_payload(Due::transfer_reads, &transfer));
   else
     begin(transfer);
+}
+
+// ---- Members that are no more
+
+void Collectives::rank_ended() {
+  if (!may_lose_) return;
+  for (Transfer& transfer : transfers_)
+    if (transfer.rendezvous != nullptr) look_for_lost(transfer);
+}
+
+// Where it waits only for ranks that have ended, its time begins to run.
+void Collectives::look_for_lost(Transfer& transfer) {
+  const Rendezvous& rendezvous = *transfer.rendezvous;
+  if (rendezvous.first.patience == time_never || transfer.given_up) return;
+  may_lose_ = true;
+  const std::vector<int> missing = rendezvous.missing();
+  const auto lacking = static_cast<int>(missing.size());
+  if (lacking == 0 || rendezvous.arrived + lacking < rendezvous.expected) return;
+  const auto ended = [this](int rank) {
+    return core_.ranks[static_cast<std::size_t>(rank)]->ended();
+  };
+  if (!std::ranges::all_of(missing, ended)) return;
+  transfer.given_up = true;
+  core_.engine.schedule(
+      std::max(transfer.start, core_.engine.now()) + rendezvous.first.patience,
+      core_.extra_key(static_cast<std::uint32_t>(rendezvous.communicator->members().front())),
+      make_payload(Due::transfer_lost, &transfer));
+}
+
+void Collectives::lost_due(Transfer& transfer) {
+  Rendezvous& rendezvous = *transfer.rendezvous;
+  if (core_.interference != nullptr) give_back(transfer);
+  const std::vector<int> lost = rendezvous.missing();
+  rendezvous.expected = rendezvous.arrived;
+  for (StreamState* const member : transfer.members) {
+    const std::uint32_t rank = member->device->id();
+    if (core_.trace != nullptr)
+      core_.trace->slice({rank, member->index}, "communication",
+                         std::string("lost ") + name(rendezvous.first.kind), member->began,
+                         core_.now);
+    core_.devices[rank]->note_loss({{member->index, member->head()}, lost, rendezvous.describe()});
+    end_member(transfer, *member);
+  }
+  close(transfer);
+  core_.streams->run_ready();
 }
 
 // ---- What kernels feel of it

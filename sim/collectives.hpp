@@ -64,6 +64,7 @@ struct Transfer {
   Time ring_alpha;
   std::exception_ptr poison;
   bool of_meeting = false;
+  bool given_up = false;  // or will be, when its time is over
 
   // The members that its end frees first.
   void prefetch_last() const {
@@ -103,7 +104,11 @@ class Collectives {
   // What it then takes of each member's GPU.
   Taken taken(Communicator& communicator, const Communication& communication);
 
+  // A rank's program has ended, and what its streams were given.
+  void rank_ended();
+
   void transfer_due(Transfer& transfer);
+  void lost_due(Transfer& transfer);
   void reads_due(Transfer& transfer);
   void writes_due(StreamState& stream);
   void flow_due(Transfer& transfer);
@@ -132,6 +137,7 @@ class Collectives {
   const std::vector<double>& sibling_load(const Communicator& communicator, bool pairwise);
   Price price_pair(const Rendezvous& rendezvous);
   void begin(Transfer& transfer);
+  void look_for_lost(Transfer& transfer);
   Taken waiting(const Rendezvous& rendezvous) const;
   void take(Transfer& transfer, StreamState& member, Time start);
   void take_bandwidth(Transfer& transfer);
@@ -153,6 +159,7 @@ class Collectives {
   std::vector<Transfer*> free_;
   std::deque<Meeting> meetings_;
   std::vector<Meeting*> meeting_of_;  // by communicator
+  bool may_lose_ = false;             // some communication may be given up
   std::vector<std::uint32_t> path_;
   std::vector<LinkId> links_;
   std::map<std::pair<const Communicator*, std::uint32_t>, std::int64_t>

@@ -30,6 +30,7 @@ enum class Due : std::uint8_t {
   transfer,         // Transfer: its next stage
   transfer_reads,   // Transfer: takes copies of what it reads
   transfer_writes,  // StreamState: its head, a communication, writes its result
+  transfer_lost,    // Transfer: is given up, as some members have ended
   transfer_flow,    // Transfer: one of its flows has ended
   ring_sends,       // RingMember: alpha has passed
   ring_receives,    // RingMember: its step has arrived at the next member

@@ -10,6 +10,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,8 +34,11 @@ class SimDevice : public SimRank, public Device {
   void reconsider() override;
   DecisionLog& decisions() { return decisions_; }
   void deliver(ControlMessage message);
+  void note_loss(Loss loss) { losses_.push_back(std::move(loss)); }
 
   // Device.
+  void may_change(const Channel&) override {}
+  std::optional<Loss> take_loss(Event event) override { return take_loss_from(losses_, event); }
   void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
   void* map(const Storage& storage) override;
   void unmap(void* data, const Storage& storage, Event after) override;
@@ -85,6 +89,7 @@ class SimDevice : public SimRank, public Device {
   bool has_values_ = false;  // some tensor has
   std::unique_ptr<Rank> rank_;
   HostState host_;
+  std::vector<Loss> losses_;                           // that the program has not been told
   std::vector<std::pair<Channel*, Collective>> uses_;  // what places_ are of
   HostFlow* baton_ = nullptr;  // who holds it: the flow that runs, or waits holding it
   std::uint32_t last_holder_ = 0;

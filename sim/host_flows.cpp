@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "sim/collectives.hpp"
 #include "sim/device.hpp"
 #include "sim/mail.hpp"
 
@@ -22,11 +23,14 @@ void SimDevice::run_program(const World::Program& program, RankReport& report) {
     drain(flow);
     for (const std::exception_ptr& failure : poison_)
       if (failure != nullptr) std::rethrow_exception(failure);
+    for (const StreamState* const stream : streams_)
+      rank_->throw_if_lost({stream->index, stream->passed});
     fill_report(report);
     flow.ended = true;
     baton_ = nullptr;
     rank_.reset();
     core_.mail->rank_ended();
+    core_.collectives->rank_ended();
   } catch (Error& error) {
     add_context(error, flow);
     throw;

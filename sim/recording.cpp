@@ -43,7 +43,7 @@ class Recorder final : public Device {
  public:
   Recorder(WorldState& state, Knowledge& knowledge, Recording& to, int rank)
       : state_(state), knowledge_(knowledge), to_(to), rank_(rank) {
-    host_.flow_ended.push_back(false);
+    host_.flow_ended.assign(1, false);
   }
 
   void asks(Identity identity, Axes axes, Site site) override {

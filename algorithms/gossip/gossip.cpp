@@ -37,19 +37,6 @@ void check_members(const std::vector<Member>& members, const Graph& graph) {
   }
 }
 
-void describe(Fields<Member>& f) {
-  f.field("worker", &Member::worker).required().at_least(0);
-  f.field("joins_after", &Member::joins_after)
-      .at_least(1)
-      .doc("gradients of all workers together; until then it is not there");
-  f.field("leaves_after", &Member::leaves_after)
-      .at_least(1)
-      .doc("gradients of its own; it tells the others");
-  f.field("dies_after", &Member::dies_after)
-      .at_least(1)
-      .doc("gradients of its own; it falls silent, but for an averaging that it has agreed to");
-}
-
 Gossip::Gossip(Replica& replica, const GossipOptions& options)
     : replica_(replica),
       rank_(replica.rank()),

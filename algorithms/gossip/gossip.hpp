@@ -25,19 +25,12 @@
 #include "algorithms/algorithm.hpp"
 #include "algorithms/gossip/matchmaker.hpp"
 #include "algorithms/gossip/pace.hpp"
+#include "algorithms/members.hpp"
 #include "algorithms/optimizers/optimizer_spec.hpp"
 #include "algorithms/replica.hpp"
 #include "backend/core/config.hpp"
 
 namespace orrery {
-
-// A worker that is not there from the start, or does not stay to the end.
-struct Member {
-  std::int64_t worker = 0;
-  std::optional<std::int64_t> joins_after;               // so many gradients of all together
-  std::optional<std::int64_t> leaves_after, dies_after;  // so many gradients of its own
-};
-void describe(Fields<Member>& f);
 
 // The keys that they share; describe_gossip registers them.
 struct GossipOptions {
@@ -78,11 +71,8 @@ void describe_graph(Fields<Options>& f) {
           "an averaging; absent: nobody dies");
   f.check([](const Options& options, const SectionProblems& p) {
     const GossipOptions& o = options;
-    const bool some_die =
-        std::ranges::any_of(o.members, [](const Member& m) { return m.dies_after.has_value(); });
     check_graph_name(o.graph, graph_names(), p);
-    if (some_die && !o.deadline)
-      p.add("members", "a worker that dies has to be noticed", "set deadline");
+    check_members_noticed(o.members, o.deadline, p);
     if (o.deadline && o.pairing == Pairing::poisson)
       p.add("deadline", "not available yet: workers that die while edges have Poisson clocks",
             "use pairing available");

@@ -10,7 +10,7 @@ struct CategoryRow {
   const char* name;
   int exit_code;
 };
-constexpr std::array<CategoryRow, 13> category_rows{{{"internal", 1},
+constexpr std::array<CategoryRow, 14> category_rows{{{"internal", 1},
                                                      {"usage", 2},
                                                      {"config", 3},
                                                      {"out_of_memory", 4},
@@ -19,6 +19,7 @@ constexpr std::array<CategoryRow, 13> category_rows{{{"internal", 1},
                                                      {"unordered_access", 4},
                                                      {"livelock", 4},
                                                      {"invalid_program", 4},
+                                                     {"rank_lost", 4},
                                                      {"replay", 4},
                                                      {"tolerance", 5},
                                                      {"unavailable", 6},

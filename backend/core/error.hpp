@@ -20,6 +20,7 @@ enum class Category {
   unordered_access,  // two operations touch one storage without an order between them
   livelock,          // fruitless polling at one instant
   invalid_program,   // the rank program broke a rule of the interface
+  rank_lost,         // a rank waits for another whose program has ended
   replay,            // a decision log does not fit the program
   tolerance,         // exit 5
   unavailable,       // exit 6: device or backend not present

@@ -11,7 +11,7 @@ void refuse_duration(Seconds s) {
   const std::string length = s.value < 1e20
                                  ? std::to_string(static_cast<long long>(s.value / 86400)) + " days"
                                  : std::string("without end");
-  throw Error(Category::invalid_program,
+  throw Error(Category::config,
               "a duration is " + length + ", and time counts to 208 days: something is too slow");
 }
 

@@ -87,11 +87,11 @@ struct Time {
 };
 constexpr Time time_never{~std::uint64_t{0}};
 
-// Error{invalid_program}: what engine time cannot count.
+// Error{config}: what engine time cannot count; only a platform or model so far off makes it.
 [[noreturn]] void refuse_duration(Seconds);
 
 // Nearest picosecond. Negative inputs are the caller's error and give 0; from 208 days on, endless
-// ones too, Error{invalid_program}.
+// ones too, Error{config}.
 inline Time to_time(Seconds s) {
   if (!(s.value > 0)) return Time{};
   if (s.value >= 1.8e7) refuse_duration(s);

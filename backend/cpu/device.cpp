@@ -153,4 +153,16 @@ void CpuDevice::stop() {
   for (std::uint32_t i = 0; i < stream_count(); ++i) streams_[i]->stop();
 }
 
+void CpuDevice::note_loss(Loss loss) {
+  const std::lock_guard lock(losses_mutex_);
+  losses_.push_back(std::move(loss));
+  has_losses_.store(true);
+}
+
+std::optional<Loss> CpuDevice::take_loss(Event event) {
+  if (!has_losses_.load()) return {};
+  const std::lock_guard lock(losses_mutex_);
+  return take_loss_from(losses_, event);
+}
+
 }  // namespace orrery::cpu

@@ -55,7 +55,11 @@ class CpuDevice final : public host::HostDevice {
     return stream(event.stream).failure_by(event.ordinal);
   }
 
+  void may_change(const Channel&) override {}
+  std::optional<Loss> take_loss(Event event) override;
+
   // For streams.
+  void note_loss(Loss loss);
   Meetings& meetings() const { return parts_.meetings; }
   const KernelBodies& bodies() const { return parts_.bodies; }
   StreamWorker& stream(std::uint32_t index) const { return *streams_[index]; }
@@ -82,6 +86,9 @@ class CpuDevice final : public host::HostDevice {
   std::atomic<std::int64_t> compute_waits_for_{-1};  // the stream whose operation it waits for
   std::atomic<std::int64_t> compute_waits_since_{0};
   std::mutex racy_mutex_;
+  std::mutex losses_mutex_;
+  std::vector<Loss> losses_;  // that the program has not been told
+  std::atomic<bool> has_losses_{false};
   host::Arena arena_;
 };
 

@@ -97,8 +97,44 @@ void Meetings::carry_out(Meeting& meeting, Entity& worker) {
   monitor_.block(lock, worker, start + std::chrono::nanoseconds((length.picoseconds + 999) / 1000));
 }
 
-std::exception_ptr Meetings::attend(Meeting& meeting, std::uint32_t part, Entity& worker,
-                                    const std::exception_ptr& failure, std::mutex* racy_out) {
+bool Meetings::has_ended(int rank) const {
+  return static_cast<std::size_t>(rank) < ended_.size() && ended_[static_cast<std::size_t>(rank)];
+}
+
+void Meetings::rank_ended(int rank) {
+  const auto place = static_cast<std::size_t>(rank);
+  if (place >= ended_.size()) ended_.resize(place + 1);
+  ended_[place] = true;
+  for (const auto& meeting : meetings_)
+    if (meeting->rendezvous != nullptr) look_for_lost(*meeting);
+}
+
+// Where it waits only for ranks that have ended, its time begins to run.
+void Meetings::look_for_lost(Meeting& meeting) {
+  const Rendezvous& rendezvous = *meeting.rendezvous;
+  if (rendezvous.first.patience == time_never || meeting.done || meeting.given_up_at) return;
+  const std::vector<int> missing = rendezvous.missing();
+  const auto lacking = static_cast<int>(missing.size());
+  if (lacking == 0 || rendezvous.arrived + lacking < rendezvous.expected) return;
+  if (!std::ranges::all_of(missing, [this](int rank) { return has_ended(rank); })) return;
+  meeting.given_up_at = monitor_.instant(monitor_.now() + rendezvous.first.patience);
+  for (Entity* member : meeting.waiting) monitor_.make_ready(*member);
+}
+
+void Meetings::wait_for_end(Lock& lock, Meeting& meeting, Entity& worker) {
+  look_for_lost(meeting);
+  meeting.waiting.push_back(&worker);
+  while (!meeting.done) {
+    if (monitor_.block(lock, worker, meeting.given_up_at)) continue;
+    meeting.lost = meeting.rendezvous->missing();
+    meeting.rendezvous->expected = meeting.rendezvous->arrived;
+    meeting.done = true;
+    for (Entity* other : meeting.waiting) monitor_.make_ready(*other);
+  }
+}
+
+Attended Meetings::attend(Meeting& meeting, std::uint32_t part, Entity& worker,
+                          const std::exception_ptr& failure, std::mutex* racy_out) {
   Rendezvous& rendezvous = *meeting.rendezvous;
   Lock lock(monitor_.mutex());
   rendezvous.parts[part].arrived = true;
@@ -110,11 +146,10 @@ std::exception_ptr Meetings::attend(Meeting& meeting, std::uint32_t part, Entity
     meeting.done = true;
     for (Entity* other : meeting.waiting) monitor_.make_ready(*other);
   } else {
-    meeting.waiting.push_back(&worker);
-    while (!meeting.done) monitor_.block(lock, worker);
+    wait_for_end(lock, meeting, worker);
   }
-  const std::exception_ptr outcome = meeting.failure;
-  const bool values = outcome == nullptr && !meeting.virtual_values;
+  Attended outcome{meeting.failure, meeting.lost};
+  const bool values = outcome.failure == nullptr && outcome.lost.empty() && !meeting.virtual_values;
   lock.unlock();
   if (values) {
     const View out = rendezvous.parts[part].out;
@@ -139,6 +174,7 @@ void Meetings::leave(Meeting& meeting) {
   rendezvous.communicator->retire(rendezvous);
   if (meeting.failure != nullptr) monitor_.keep(std::exchange(meeting.failure, nullptr));
   meeting.results.clear();
+  meeting.rendezvous = nullptr;
   free_.push_back(&meeting);
 }
 

@@ -394,9 +394,15 @@ void StreamWorker::communicate(const Operation& operation) {
     const Lock lock(device_.monitor().mutex());
     mine = failure_;
   }
-  const std::exception_ptr outcome =
+  const std::string named = operation.meeting->rendezvous->first.patience == time_never
+                                ? ""
+                                : operation.meeting->rendezvous->describe();  // while it lasts
+  const Attended outcome =
       device_.meetings().attend(*operation.meeting, operation.part, *this, mine, racy_out);
-  if (outcome != nullptr && !poisoned()) poison(outcome, operation.ordinal, orrery::name(kind));
+  if (outcome.failure != nullptr && !poisoned())
+    poison(outcome.failure, operation.ordinal, orrery::name(kind));
+  else if (!outcome.lost.empty())
+    device_.note_loss({{index_, operation.ordinal}, outcome.lost, named});
   spend(waiting_for(traffic()));
   const Time busy(picoseconds(start, mark_));
   ChannelUse* use = nullptr;

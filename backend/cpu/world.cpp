@@ -24,6 +24,8 @@ class CpuWorld final : public host::HostWorld {
     return std::make_unique<CpuDevice>(shared, parts_, rank);
   }
 
+  void rank_ended(int rank) override { meetings_.rank_ended(rank); }
+
   Meetings meetings_;
   CpuParts parts_;
 };

@@ -100,6 +100,18 @@ void CudaDevice::open_stream(std::uint32_t stream, const std::string& name, Plac
   count_stream(name);
 }
 
+void CudaDevice::prepare(const Sequence& sequence) {
+  if (!prepared_.insert(&sequence).second) return;
+  use_gpu(gpu_);
+  for (const Sequence::Step& step : sequence.steps()) {
+    std::array<std::int64_t, max_operands> elements{};
+    for (std::size_t i = 0; i < step.operands.size(); ++i)
+      if (step.operands[i].slot >= 0) elements[i] = step.operands[i].elements;
+    launcher_->rehearse(copies_, step.kernel.kernel->kernel,
+                        std::span(elements).first(step.operands.size()));
+  }
+}
+
 // ---- Memory
 
 void* CudaDevice::map(const Storage& storage) {
@@ -240,21 +252,24 @@ void CudaDevice::launch(std::uint32_t stream, const PreparedKernel& kernel,
 
 void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
                         std::span<const Operand> operands) {
-  const auto slots = views_of(operands);
+  const auto views = views_of(operands);
+  const std::span<const View> slots(views.data(), operands.size());
+  const auto by_kernels = [&](cudaStream_t handle) {
+    std::size_t step = 0;
+    host::for_each_step(sequence, slots, [&](const Kernel& kernel, std::span<const View> given) {
+      enqueue_as(stream, WorkItem::of(sequence, step),
+                 [&] { launcher_for(*streams_[stream]).launch(handle, kernel, given); });
+      if (++step < sequence.steps().size() && parts_.options.by_kernel) {
+        kernel_ends_.push_back(events_.take());
+        check(cudaEventRecord(kernel_ends_.back(), handle), "cudaEventRecord");
+      }
+    });
+  };
   issue(
       stream, Issued::Kind::compute, sequence.name().c_str(),
       [&](cudaStream_t handle) {
-        std::size_t step = 0;
-        host::for_each_step(
-            sequence, {slots.data(), operands.size()},
-            [&](const Kernel& kernel, std::span<const View> views) {
-              enqueue_as(stream, WorkItem::of(sequence, step),
-                         [&] { launcher_for(*streams_[stream]).launch(handle, kernel, views); });
-              if (++step < sequence.steps().size() && parts_.options.by_kernel) {
-                kernel_ends_.push_back(events_.take());
-                check(cudaEventRecord(kernel_ends_.back(), handle), "cudaEventRecord");
-              }
-            });
+        if (!parts_.options.graphs || parts_.options.by_kernel) return by_kernels(handle);
+        graphs_.launch(handle, sequence, slots, [&] { by_kernels(handle); });
       },
       working(WorkItem::of(sequence)));
 }

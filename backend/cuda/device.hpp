@@ -5,9 +5,11 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "backend/cuda/graphs.hpp"
 #include "backend/cuda/launcher.hpp"
 #include "backend/cuda/regions.hpp"
 #include "backend/cuda/stream.hpp"
@@ -36,6 +38,7 @@ class CudaDevice final : public host::HostDevice {
   Bytes arena_high_water() const override { return device_memory_.highest; }
 
   void open_stream(std::uint32_t stream, const std::string& name, Place place) override;
+  void prepare(const Sequence& sequence) override;
   void* map(const Storage& storage) override;
   void unmap(void* data, const Storage& storage, Event after) override;
   void read(const Operand& from, void* to) override;
@@ -113,6 +116,7 @@ class CudaDevice final : public host::HostDevice {
   const int gpu_;
   std::unique_ptr<transport::Transport> transport_;
   std::unique_ptr<Launcher> launcher_, host_launcher_;
+  Graphs graphs_;
   EventPool events_;
   Regions regions_;
   std::vector<cudaEvent_t> kernel_ends_;  // of the sequence that is being issued
@@ -124,6 +128,7 @@ class CudaDevice final : public host::HostDevice {
   WorkTimes work_;  // guarded by it
   host::Arena pinned_;
   Use device_memory_;
+  std::set<const Sequence*> prepared_;
   bool channels_open_ = false;
 };
 

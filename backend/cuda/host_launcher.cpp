@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "backend/cuda/graphs.hpp"
 #include "backend/cuda/launcher.hpp"
 #include "backend/cuda/runtime.hpp"
 
@@ -14,6 +15,7 @@ class HostLauncher final : public Launcher {
       : bodies_(bodies), failed_(std::move(failed)) {}
 
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
+    refuse_recording(stream);
     auto call = std::make_unique<Call>();
     call->launcher = this;
     call->kernel = &kernel;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -26,6 +27,10 @@ class Launcher {
   // What launching it needs once: choosing among algorithms, loading code. Loading may wait for
   // every stream of the GPU, and one may wait for a rank that loads: so before ranks communicate.
   virtual void prepare(const Kernel&) {}
+  // The same for what each rank needs of its own, and for what depends on the operands: they will
+  // have so many elements of the kernel's type, none where left empty. Enqueues on `stream` only.
+  virtual void rehearse(CUstream_st* /*stream*/, const Kernel&,
+                        std::span<const std::int64_t> /*elements*/) {}
   // Enqueues the kernel; views are in device memory, empty ones have null data. `kernel` lives as
   // long as the world. Error{invalid_program} for what has no values, Error{unavailable} for what
   // this device cannot do.

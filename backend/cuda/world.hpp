@@ -47,6 +47,9 @@ struct CudaOptions {
   // Kernels of a sequence are timed one by one, with an event between any two, which takes time of
   // the GPU's own; else only all together.
   bool by_kernel = false;
+  // Sequences that come again on the same operands are CUDA graphs from then on, unless they are
+  // timed by kernel. For ranks with a GPU each: making a graph may wait for all that is on it.
+  bool graphs = false;
   std::shared_ptr<Profiler> profiler;  // fills RankReport::native; null: none
 };
 

@@ -78,6 +78,7 @@ void HostDevice::drain(Rank& rank) {
   }
   for (std::uint32_t i = 0; i < stream_count(); ++i)
     if (const std::exception_ptr failed = failure({i, issued(i)})) std::rethrow_exception(failed);
+  for (std::uint32_t i = 0; i < stream_count(); ++i) rank.throw_if_lost({i, issued(i)});
 }
 
 void HostDevice::report(Rank& rank, RankReport& report) const {

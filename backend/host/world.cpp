@@ -85,7 +85,7 @@ void HostWorld::run_rank(int id, const Program& program) {
     const Lock lock(monitor_.mutex());
     monitor_.fail(failure);
   }
-  rank_ended();
+  program_ended(id);
   device.end_program();
   device.stop();
   if (!ended_well) return;  // its device may still be retiring what it began
@@ -98,8 +98,9 @@ void HostWorld::begin_counted() {
   if (++begun_ == count_) all_begun_.notify_all();
 }
 
-void HostWorld::rank_ended() {
+void HostWorld::program_ended(int rank) {
   const Lock lock(monitor_.mutex());
+  rank_ended(rank);
   if (--ranks_left_ > 0) return;
   for (auto& service : services_) service->ranks_have_ended();
 }

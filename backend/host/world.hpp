@@ -37,6 +37,8 @@ class HostWorld : public World {
   // A message for a rank of another process; without the lock.
   virtual void post(int to, ControlMessage message);
   virtual void end() {}
+  // A rank's program has ended, and what its streams were given; with the lock.
+  virtual void rank_ended(int) {}
   virtual void add_to(RunReport&) const {}  // what only the derived world knows, after end()
 
   Monitor& monitor() { return monitor_; }
@@ -57,7 +59,7 @@ class HostWorld : public World {
 
   void run_rank(int id, const Program& program);
   void begin_counted();
-  void rank_ended();
+  void program_ended(int rank);
   std::string address(int number) const;
   void check_messages() const;
   void finish_report();

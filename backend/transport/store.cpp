@@ -14,8 +14,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "backend/core/error.hpp"
-
 namespace orrery::transport {
 
 namespace {
@@ -23,6 +21,7 @@ namespace {
 // A frame: kind, process, lengths of key and value, key, value.
 //   h hello (process: who)    s set     m message (process: to whom)
 //   g goodbye (process: who)  l lost (process: who)
+//   f failure (process: who; key: number of the category, value: message)
 struct Header {
   char kind = 0;
   std::int32_t process = 0;
@@ -77,17 +76,38 @@ void write_all(int socket, const std::string& bytes) {
   }
 }
 
+// Small frames go at once; the end of a machine that says nothing more is known within 10 s.
+void prepare_connection(int socket) {
+  const auto set = [socket](int level, int option, int value) {
+    setsockopt(socket, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 4);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 2);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
+Error gone(int rank) {
+  return Error(Category::unavailable,
+               "rank " + std::to_string(rank) + " has gone: its process ended before the run did");
+}
+
 Error system_error(const std::string& what) {
   return Error(Category::unavailable, what + ": " + std::strerror(errno));
 }
 
-int number_from(const char* variable, const char* text) {
+int number_from(const std::string& variable, long most = 1'000'000) {
+  const char* text = std::getenv(variable.c_str());
+  if (text == nullptr)
+    throw Error(Category::usage, variable + " is not set, though " +
+                                     (variable == "RANK" ? "WORLD_SIZE" : "RANK") + " is");
   char* end = nullptr;
-  const long value = text == nullptr ? -1 : std::strtol(text, &end, 10);
-  if (text == nullptr || end == text || *end != '\0' || value < 0 || value > 1'000'000)
-    throw Error(Category::usage, std::string(variable) +
-                                     (text == nullptr ? " is not set, though RANK is"
-                                                      : " is not a number: " + std::string(text)));
+  const long value = std::strtol(text, &end, 10);
+  if (end == text || *end != '\0' || value < 0)
+    throw Error(Category::usage, variable + " is not a number: " + text);
+  if (value > most)
+    throw Error(Category::usage, variable + " is more than " + std::to_string(most) + ": " + text);
   return static_cast<int>(value);
 }
 
@@ -106,17 +126,18 @@ std::optional<std::string> LocalStore::find(const std::string& key) {
 }
 
 std::optional<Bootstrap> bootstrap_from_environment() {
-  if (std::getenv("RANK") == nullptr) return std::nullopt;
-  const auto number = [](const char* name) { return number_from(name, std::getenv(name)); };
+  if (std::getenv("RANK") == nullptr && std::getenv("WORLD_SIZE") == nullptr) return std::nullopt;
   Bootstrap b;
-  b.rank = number("RANK");
-  b.processes = number("WORLD_SIZE");
-  b.port = number("MASTER_PORT");
-  if (const char* address = std::getenv("MASTER_ADDR")) b.address = address;
-  b.local_rank = std::getenv("LOCAL_RANK") != nullptr ? number("LOCAL_RANK") : b.rank;
+  b.rank = number_from("RANK");
+  b.processes = number_from("WORLD_SIZE");
   if (b.rank >= b.processes)
     throw Error(Category::usage, "RANK is " + std::to_string(b.rank) + ", WORLD_SIZE only " +
                                      std::to_string(b.processes));
+  if (b.processes > 1) b.port = number_from("MASTER_PORT", 65535 - 1);
+  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
+  if (agent != nullptr && std::string(agent) == "True") ++b.port;
+  if (const char* address = std::getenv("MASTER_ADDR")) b.address = address;
+  b.local_rank = std::getenv("LOCAL_RANK") != nullptr ? number_from("LOCAL_RANK") : b.rank;
   return b;
 }
 
@@ -171,6 +192,7 @@ void StoreServer::accept_client() {
   auto client = std::make_unique<Client>();
   client->socket = accept(listener_, nullptr, nullptr);
   if (client->socket < 0) return;
+  prepare_connection(client->socket);
   for (const auto& [key, value] : values_) write_all(client->socket, frame('s', 0, key, value));
   clients_.push_back(std::move(client));
 }
@@ -180,7 +202,8 @@ bool StoreServer::serve(Client& client) {
   const bool connected = client.incoming.read_from(client.socket);
   while (const auto f = client.incoming.next()) {
     if (f->header.kind == 'h') welcome(client, f->header.process);
-    if (f->header.kind == 'g') part(client);
+    if (f->header.kind == 'g') part(client, frame('g', client.process, "", ""));
+    if (f->header.kind == 'f') part(client, frame('f', client.process, f->key, f->value));
     if (f->header.kind == 's') {
       values_[f->key] = f->value;
       send_all(frame('s', 0, f->key, f->value));
@@ -212,9 +235,9 @@ void StoreServer::lose(Client& client) {
   if (!client.left && client.process >= 0) tell_gone(frame('l', client.process, "", ""));
 }
 
-void StoreServer::part(Client& client) {
+void StoreServer::part(Client& client, const std::string& news) {
   client.left = true;
-  tell_gone(frame('g', client.process, "", ""));
+  tell_gone(news);
 }
 
 // Who has not said hello yet is told then.
@@ -260,13 +283,16 @@ TcpStore::TcpStore(const Bootstrap& bootstrap, Seconds patience, Message on_mess
                          " cannot reach rank 0 at MASTER_ADDR:MASTER_PORT " + where);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  const int yes = 1;
-  setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  prepare_connection(socket_);
   write('h', bootstrap.rank, "", "");
   thread_ = std::thread([this] { run(); });
 }
 
 void TcpStore::goodbye() { write('g', 0, "", ""); }
+
+void TcpStore::fail(const Error& error) {
+  write('f', 0, std::to_string(static_cast<int>(error.category())), error.what());
+}
 
 TcpStore::~TcpStore() {
   leaving_ = true;
@@ -316,15 +342,17 @@ void TcpStore::run() {
       if (f->header.kind == 'g' && f->header.process != bootstrap_.rank && --others == 0 &&
           on_all_ended_)
         on_all_ended_();
-      if (f->header.kind == 'l') lost("rank " + std::to_string(f->header.process));
+      if (f->header.kind == 'f' && f->header.process != bootstrap_.rank)
+        lost(Error(static_cast<Category>(std::stoi(f->key)),
+                   "rank " + std::to_string(f->header.process) + " has failed: " + f->value));
+      if (f->header.kind == 'l') lost(gone(f->header.process));
     }
-  if (!leaving_) lost("rank 0");
+  if (!leaving_) lost(gone(0));
 }
 
-void TcpStore::lost(const std::string& who) {
-  const auto failure = std::make_exception_ptr(
-      Error(Category::unavailable, who + " has gone: its process ended before the run did")
-          .with("noticed by", "rank " + std::to_string(bootstrap_.rank)));
+void TcpStore::lost(Error error) {
+  const auto failure =
+      std::make_exception_ptr(error.with("noticed by", "rank " + std::to_string(bootstrap_.rank)));
   {
     const std::lock_guard lock(mutex_);
     if (failure_ != nullptr) return;

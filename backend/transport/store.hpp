@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "backend/core/error.hpp"
 #include "backend/core/units.hpp"
 
 namespace orrery::transport {
@@ -46,7 +47,10 @@ struct Bootstrap {
   int port = 29500;
   int local_rank = 0;
 };
-// Null where RANK is not set. Error{usage} for a variable that is missing or not a number.
+// Null where neither RANK nor WORLD_SIZE is set. Error{usage} for a variable that is missing, not a
+// number or out of range; MASTER_PORT is needed where there are others. The port is the next one
+// where torchrun says that a store of its own is at MASTER_PORT (TORCHELASTIC_USE_AGENT_STORE; see
+// torch/distributed/rendezvous.py).
 std::optional<Bootstrap> bootstrap_from_environment();
 
 // The server's side: a map, and who is connected. The process of rank 0 has one.
@@ -65,7 +69,7 @@ class StoreServer {
   void welcome(Client& client, int process);
   void pass_on(int process, const std::string& message);
   void lose(Client& client);
-  void part(Client& client);
+  void part(Client& client, const std::string& news);
   void tell_gone(const std::string& news);
   void send_all(const std::string& frame);
 
@@ -79,18 +83,20 @@ class StoreServer {
 };
 
 // A process's side. Values that anyone sets come to all, as do messages and the news that a process
-// has gone: its connection ended before it said goodbye. Who connects later learns of it, too.
+// has failed, or has gone: its connection ended before it said goodbye. Who connects later learns
+// of it, too.
 class TcpStore final : public Store {
  public:
   using Message = std::function<void(const std::string& bytes)>;
   // Connects, trying again until `patience` is over: rank 0 may start later. `on_message` runs on
-  // the store's own thread, as do `on_loss`, once, when a process has gone, and `on_all_ended`,
-  // when all others have said goodbye.
+  // the store's own thread, as do `on_loss`, once, when a process has failed or gone, and
+  // `on_all_ended`, when all others have said goodbye.
   TcpStore(const Bootstrap& bootstrap, Seconds patience, Message on_message = {},
            std::function<void(std::exception_ptr)> on_loss = {},
            std::function<void()> on_all_ended = {});
   ~TcpStore() override;
   void goodbye();  // this process may end from now on; without, the others take it for lost
+  void fail(const Error& error);  // it will end by this error, and so shall the others
 
   void set(const std::string& key, const std::string& value) override;
   std::optional<std::string> find(const std::string& key) override;
@@ -100,7 +106,7 @@ class TcpStore final : public Store {
  private:
   void run();
   void write(char kind, int to, const std::string& key, const std::string& value);
-  void lost(const std::string& who);
+  void lost(Error error);
 
   const Bootstrap bootstrap_;
   int socket_ = -1;

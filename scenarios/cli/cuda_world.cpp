@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "backend/core/error.hpp"
 
@@ -12,6 +13,7 @@
 #include "backend/cuda/gpu/gpu.hpp"
 #include "backend/cuda/gpu/power.hpp"
 #include "backend/cuda/gpu/profile.hpp"
+#include "backend/cuda/processes.hpp"
 #include "backend/cuda/world.hpp"
 #include "backend/transport/nccl.hpp"
 #include "backend/transport/store.hpp"
@@ -22,15 +24,6 @@ namespace orrery::cli {
 #ifdef ORRERY_CUDA
 
 namespace {
-
-// "" unless this is one of several processes, whose ranks nothing would join.
-std::string one_of_several() {
-  const char* processes = std::getenv("WORLD_SIZE");
-  if (processes == nullptr || std::strtol(processes, nullptr, 10) < 2) return "";
-  return std::string("this is one of ") + processes +
-         " processes (WORLD_SIZE), which `--world cuda` does not join yet: start one, which runs a "
-         "rank on each of its GPUs";
-}
 
 // Before anything runs on a GPU: CUPTI sees what comes after.
 std::shared_ptr<cuda::Profiler> profiler_or(std::string& missing) {
@@ -51,8 +44,7 @@ CudaSupport cuda_support() {
     support.driver = version;
   if (const std::string version = cuda::nccl_version(); !version.empty()) support.nccl = version;
   if (const std::string version = cuda::dnn_version(); !version.empty()) support.cudnn = version;
-  support.missing = one_of_several();
-  if (support.missing.empty()) support.missing = cuda::why_no_gpu();
+  support.missing = cuda::why_no_gpu();
   for (int gpu = 0; gpu < cuda::gpu_count(); ++gpu) support.gpus.push_back(cuda::gpu_name(gpu));
   return support;
 }
@@ -76,31 +68,70 @@ GpuFacts gpu_facts_here() {
   return facts;
 }
 
+namespace {
+
+using Transports =
+    std::function<std::unique_ptr<transport::Transport>(int rank, transport::Waiting waiting)>;
+
+Transports by_nccl(const std::shared_ptr<transport::Store>& store) {
+  return [store](int rank, transport::Waiting waiting) {
+    return transport::make_nccl_transport(rank, *store, std::move(waiting));
+  };
+}
+
+Transports on_one_gpu(std::optional<Throttle> throttle) {
+  return [hub = std::make_shared<std::optional<cuda::LocalHub>>(), throttle](
+             int rank, transport::Waiting waiting) {
+    if (!*hub) hub->emplace(cuda::gpu_local_work(), throttle);
+    return (*hub)->transport_of(rank, std::move(waiting));
+  };
+}
+
+void refuse_several() {
+  const auto bootstrap = transport::bootstrap_from_environment();
+  if (!bootstrap || bootstrap->processes == 1) return;
+  throw Error(Category::usage, "this is one of " + std::to_string(bootstrap->processes) +
+                                   " processes (WORLD_SIZE), and only `orrery run` joins others: "
+                                   "start one, which has a rank on each of its GPUs");
+}
+
+// This process's rank, on its own GPU: the one of that number, or the only one that it may see.
+void join(cuda::CudaOptions& cuda, cuda::Processes& processes) {
+  const int gpus = cuda::gpu_count(), wanted = processes.local_rank();
+  if (wanted >= gpus && gpus > 1)
+    throw Error(Category::unavailable, "LOCAL_RANK is " + std::to_string(wanted) +
+                                           ", and there are " + std::to_string(gpus) + " GPUs");
+  cuda.gpu = [gpu = gpus > 1 ? wanted : 0](int) { return gpu; };
+  cuda.transport = by_nccl({std::shared_ptr<void>(), &processes.store()});
+  cuda.first_rank = processes.rank();
+  cuda.ranks_here = 1;
+  cuda.peers = &processes;
+}
+
+}  // namespace
+
 std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle,
-                                            CudaProfile& profile) {
+                                            CudaProfile& profile, cuda::Processes* processes) {
+  if (processes == nullptr) refuse_several();
   if (const std::string missing = cuda_support().missing; !missing.empty())
     throw Error(Category::unavailable, "no GPU can be used: " + missing);
-  const int gpus = cuda::gpu_count();
-  const bool apart = options.grid.size() <= gpus && !throttle;
+  const bool apart =
+      processes != nullptr || (options.grid.size() <= cuda::gpu_count() && !throttle);
   cuda::CudaOptions cuda;
   cuda.by_kernel = profile.by_kernel;
+  const char* graphs = std::getenv("ORRERY_CUDA_GRAPHS");
+  cuda.graphs = apart && graphs != nullptr && std::string_view(graphs) == "1";
   if (profile.by_kernel) cuda.profiler = profiler_or(profile.missing);
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
   if (!apart) cuda.copy = cuda::copy_by_kernel;
   cuda.launcher = [copy = cuda.copy](int gpu, std::function<void(std::exception_ptr)> failed) {
     return cuda::make_gpu_launcher(gpu, cpu_bodies(), std::move(failed), copy);
   };
-  if (apart)
-    cuda.transport = [store = std::make_shared<transport::LocalStore>()](
-                         int rank, transport::Waiting waiting) {
-      return transport::make_nccl_transport(rank, *store, std::move(waiting));
-    };
+  if (processes != nullptr)
+    join(cuda, *processes);
   else
-    cuda.transport = [hub = std::make_shared<std::optional<cuda::LocalHub>>(), throttle](
-                         int rank, transport::Waiting waiting) {
-      if (!*hub) hub->emplace(cuda::gpu_local_work(), throttle);
-      return (*hub)->transport_of(rank, std::move(waiting));
-    };
+    cuda.transport =
+        apart ? by_nccl(std::make_shared<transport::LocalStore>()) : on_one_gpu(throttle);
   if (options.bodies == nullptr) options.bodies = &cpu_bodies();
   return cuda::make_cuda_world(std::move(options), std::move(cuda));
 }
@@ -119,7 +150,8 @@ CudaSupport cuda_support() {
 
 GpuFacts gpu_facts_here() { throw Error(Category::unavailable, cuda_support().missing); }
 
-std::unique_ptr<World> make_cuda_world_here(WorldOptions, std::optional<Throttle>, CudaProfile&) {
+std::unique_ptr<World> make_cuda_world_here(WorldOptions, std::optional<Throttle>, CudaProfile&,
+                                            cuda::Processes*) {
   throw Error(Category::unavailable,
               cuda_support().missing + "; `--world cpu` runs on the processor");
 }

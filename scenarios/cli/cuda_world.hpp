@@ -10,6 +10,10 @@
 #include "backend/world.hpp"
 #include "calibration/gpu_platform.hpp"
 
+namespace orrery::cuda {
+class Processes;
+}
+
 namespace orrery::cli {
 
 struct CudaSupport {
@@ -31,9 +35,11 @@ struct CudaProfile {
 };
 
 // A world of one GPU per rank, with NCCL between them; where ranks are more than GPUs, or links are
-// to be slowed, all ranks on the first GPU, as far as its hardware queues go. Error{unavailable}
-// with what is missing, and in one of several processes.
+// to be slowed, all ranks on the first GPU, as far as its hardware queues go. In one of several
+// processes (else null), of its rank alone, on the GPU of its LOCAL_RANK; the processes outlive the
+// world. Error{unavailable} with what is missing.
 std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<Throttle> throttle,
-                                            CudaProfile& profile);
+                                            CudaProfile& profile,
+                                            cuda::Processes* processes = nullptr);
 
 }  // namespace orrery::cli

@@ -38,16 +38,20 @@ std::vector<Step> together(const ResultInput& in, const RunReport& report) {
   std::vector<Step> steps(static_cast<std::size_t>(std::max<std::int64_t>(0, in.subject.steps)));
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
     const RankReport& rank = report.ranks[r];
-    steps.resize(std::max(steps.size(), rank.steps.size()));
+    // A worker may have joined later, or not have stayed.
+    const std::int64_t own = first_step(in, rank);
+    const auto first = static_cast<std::size_t>(in.takes_turns ? 0 : own - in.steps_before);
+    steps.resize(std::max(steps.size(), first + rank.steps.size()));
     for (std::size_t s = 0; s < rank.steps.size(); ++s)
-      steps[s].ended = std::max(steps[s].ended, rank.steps[s].at.seconds().value);
+      steps[first + s].ended = std::max(steps[first + s].ended, rank.steps[s].at.seconds().value);
     for (const auto& [number, loss] : rank.losses) {
-      Step& step = steps.at(static_cast<std::size_t>(number - first_step(in, rank)));
+      Step& step = steps.at(first + static_cast<std::size_t>(number - own));
       step.loss += loss;
       ++step.losses;
     }
     if (in.samples.empty()) continue;
-    for (std::size_t s = 0; s < in.samples[r].size(); ++s) steps[s].samples += in.samples[r][s];
+    for (std::size_t s = 0; s < in.samples[r].size(); ++s)
+      steps[first + s].samples += in.samples[r][s];
   }
   if (in.samples.empty())
     for (Step& step : steps) step.samples = in.samples_per_step;
@@ -80,7 +84,7 @@ std::vector<Step> in_order(const ResultInput& in, const RunReport& report) {
 }  // namespace
 
 std::int64_t first_step(const ResultInput& in, const RankReport& rank) {
-  return in.takes_turns && !rank.losses.empty() ? rank.losses.begin()->first : in.steps_before;
+  return rank.losses.empty() ? in.steps_before : rank.losses.begin()->first;
 }
 
 void fill_curve(Result& result, const RunReport& report) {

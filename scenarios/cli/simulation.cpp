@@ -169,6 +169,34 @@ void ask(Told& told, TrainingHooks& hooks, const Scenario& scenario) {
   hooks.unplanned = &told.unplanned;
 }
 
+// What the ranks of a process told, for the one that speaks: staleness, then samples by rank.
+std::string text_of(const Told& told) {
+  std::ostringstream text;
+  text << told.staleness.counts().size() << '\n';
+  for (const auto& [late, micro_batches] : told.staleness.counts())
+    text << late.updates << ' ' << late.predicted << ' ' << micro_batches << '\n';
+  for (std::size_t rank = 0; rank < told.unplanned.size(); ++rank)
+    for (const auto& [step, samples] : told.unplanned[rank])
+      text << rank << ' ' << step << ' ' << samples << '\n';
+  return text.str();
+}
+
+void add_to(Told& told, const std::string& of_others) {
+  std::istringstream text(of_others);
+  std::size_t versions = 0;
+  text >> versions;
+  GradientVersions counts;
+  for (std::int64_t updates = 0, micro_batches = 0; versions > 0; --versions) {
+    bool predicted = false;
+    text >> updates >> predicted >> micro_batches;
+    counts[{updates, predicted}] += micro_batches;
+  }
+  told.staleness.add(counts);
+  std::int64_t step = 0, samples = 0;
+  for (std::size_t rank = 0; text >> rank >> step >> samples;)
+    told.unplanned.at(rank)[step] = samples;
+}
+
 // By rank and step of its own; of a value model's, as many of the timed model's as stand for them.
 std::vector<std::vector<std::int64_t>> samples_of(const Scenario& scenario, const Told& told,
                                                   const RunReport& report, const ResultInput& in) {
@@ -403,15 +431,16 @@ std::string trace_path(const Arguments& arguments) {
   return (std::filesystem::path(arguments.out) / "trace.json.gz").string();
 }
 
-void check_world(const Arguments& arguments) {
+void check_world(const Arguments& arguments, const ProcessGroup& group) {
   if (arguments.profile && arguments.world == "cpu")
     throw Error(
         Category::usage,
         "--profile is for --world cuda: on the processor kernels are timed one by one anyway");
   if (arguments.world == "cuda") {
-    // In a child: what has asked CUDA anything cannot use it in children of its own.
-    if (const std::string missing = in_child([] { return cuda_support().missing; });
-        !missing.empty())
+    // In a child: what has asked CUDA anything cannot use it in children of its own. One of several
+    // processes has none, and threads that do not go with one.
+    const auto ask = [] { return cuda_support().missing; };
+    if (const std::string missing = group.alone() ? in_child(ask) : ask(); !missing.empty())
       throw Error(Category::unavailable,
                   "no GPU can be used: " + missing + "; `--world cpu` runs on the processor");
     return;
@@ -423,12 +452,13 @@ void check_world(const Arguments& arguments) {
 namespace {
 
 std::unique_ptr<World> make_real_world(WorldOptions options, const Scenario& scenario,
-                                       const Arguments& arguments,
+                                       const Arguments& arguments, const ProcessGroup& group,
                                        std::vector<std::string>& warnings) {
   if (arguments.world == "cpu")
     return make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
   CudaProfile profile{arguments.profile, ""};
-  auto world = make_cuda_world_here(std::move(options), scenario.platform.throttle, profile);
+  auto world = make_cuda_world_here(std::move(options), scenario.platform.throttle, profile,
+                                    group.processes());
   if (!profile.missing.empty())
     warnings.push_back("kernels are timed between events, not by CUPTI: " + profile.missing);
   return world;
@@ -436,8 +466,9 @@ std::unique_ptr<World> make_real_world(WorldOptions options, const Scenario& sce
 
 }  // namespace
 
-Outcome run_scenario(const Scenario& scenario, const Arguments& arguments, const std::string& verb,
-                     const std::string& trace_path) {
+std::optional<Outcome> run_scenario(const Scenario& scenario, const Arguments& arguments,
+                                    const std::string& verb, const std::string& trace_path,
+                                    const ProcessGroup& group) {
   const Stopwatch watch;
   WorldOptions options = world_options(scenario);
   std::unique_ptr<RunTrace> trace;
@@ -461,12 +492,15 @@ Outcome run_scenario(const Scenario& scenario, const Arguments& arguments, const
   hooks.checkpoint = write;
   Told told(scenario);
   ask(told, hooks, scenario);
-  const auto world = make_real_world(std::move(options), scenario, arguments, in.warnings);
+  const auto world = make_real_world(std::move(options), scenario, arguments, group, in.warnings);
   add_services(*world, scenario);
   RunReport report = world->run(training_program(scenario, hooks));
   line.clear();
   if (trace != nullptr) trace->finish();
   if (hooks.save != nullptr) write(to);
+  const auto all = group.gather(report, text_of(told));
+  if (!group.speaks()) return std::nullopt;
+  for (std::size_t process = 1; process < all.size(); ++process) add_to(told, all[process]);
   in.subject.steps -= in.steps_before;
   return finish(std::move(in), std::move(report), scenario, watch, told);
 }

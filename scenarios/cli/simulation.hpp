@@ -2,10 +2,12 @@
 // world, writing result files.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "backend/world.hpp"
 #include "scenarios/cli/command.hpp"
+#include "scenarios/cli/process_group.hpp"
 #include "scenarios/cli/result.hpp"
 #include "scenarios/scenario.hpp"
 
@@ -29,15 +31,19 @@ struct Outcome {
 // progress line says that it does.
 Outcome simulate_scenario(const Scenario& scenario, const Arguments& arguments,
                           const std::string& trace_path, const std::string& verb = "simulating");
-// For real, in the world, with checkpoints and a profile as the arguments say.
-Outcome run_scenario(const Scenario& scenario, const Arguments& arguments,
-                     const std::string& verb = "running", const std::string& trace_path = "");
+// For real, in the world, with checkpoints and a profile as the arguments say. In one of several
+// processes it runs that one's rank; the outcome, of all, is known where the group speaks.
+std::optional<Outcome> run_scenario(const Scenario& scenario, const Arguments& arguments,
+                                    const std::string& verb = "running",
+                                    const std::string& trace_path = "",
+                                    const ProcessGroup& group = {});
 
 // Where --trace writes: in the --out folder. "" without it; Error{usage} for one without the other.
 std::string trace_path(const Arguments& arguments);
 
-// Error{usage} or Error{unavailable} for a --world that cannot run a scenario for real.
-void check_world(const Arguments& arguments);
+// Error{usage} or Error{unavailable} for a --world that cannot run a scenario for real, and for
+// what one of several processes cannot do.
+void check_world(const Arguments& arguments, const ProcessGroup& group = {});
 
 // Prints the result on stdout and its warnings on stderr and, with --out, writes its files, each
 // under a temporary name that is then renamed. An interrupt waits until all of that is done.

@@ -24,7 +24,7 @@ Repeat run_once(const Scenario& scenario, const Arguments& given, const std::str
   arguments.profile = false;  // it takes time of the run
   return repeat_from_text(in_child([&] {
     const std::int64_t before = resident_memory().now_bytes;
-    const Outcome outcome = run_scenario(scenario, arguments, verb);
+    const Outcome outcome = *run_scenario(scenario, arguments, verb);
     return to_text(
         repeat_of(outcome.report, outcome.result, resident_memory().peak_bytes - before));
   }));
@@ -32,7 +32,7 @@ Repeat run_once(const Scenario& scenario, const Arguments& given, const std::str
 
 std::string run_profiled(const Scenario& scenario, const Arguments& arguments) {
   return in_child([&] {
-    const Outcome outcome = run_scenario(scenario, arguments, "profiling");
+    const Outcome outcome = *run_scenario(scenario, arguments, "profiling");
     if (!arguments.quiet && outcome.result.native.empty())
       for (const std::string& warning : outcome.result.input.warnings)
         if (warning.find("CUPTI") != std::string::npos)

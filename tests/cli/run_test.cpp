@@ -1,9 +1,14 @@
 // `orrery run --world cpu`: training for real, and decisions between worlds.
 #include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/cli/process.hpp"
 
@@ -39,6 +44,54 @@ Json run_steps(int steps, std::vector<std::string> more = {}, const char* comman
   const Finished run = orrery_with(arguments);
   REQUIRE_MESSAGE(run.exit == 0, run.err);
   return run.json<Json>();
+}
+
+// Whether this build has a CUDA world, with or without a GPU for it.
+bool with_cuda() {
+  const Json missing = orrery_with({"doctor", "--json"}).json<Json>()["cuda_missing"];
+  return !missing.is_string() ||
+         !contains(missing.get<std::string>(), "this build has no CUDA world");
+}
+
+using Variables = std::map<std::string, std::string>;
+
+Finished run_as(const Variables& variables, const std::vector<std::string>& more = {}) {
+  ProcessOptions options;
+  options.environment = variables;
+  std::vector<std::string> arguments{"run", scenario, "--world", "cuda"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return orrery_with(arguments, options);
+}
+
+// A TCP port that nobody listens on.
+int free_port() {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  REQUIRE(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0);
+  REQUIRE(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  close(listener);
+  return ntohs(address.sin_port);
+}
+
+// Two processes that find each other on this machine, each with its arguments.
+std::array<Finished, 2> two_processes(const std::vector<std::string>& first,
+                                      const std::vector<std::string>& second) {
+  const std::string port = std::to_string(free_port());
+  const auto variables = [&](int rank) {
+    return Variables{{"RANK", std::to_string(rank)},
+                     {"LOCAL_RANK", std::to_string(rank)},
+                     {"WORLD_SIZE", "2"},
+                     {"MASTER_ADDR", "127.0.0.1"},
+                     {"MASTER_PORT", port}};
+  };
+  std::array<Finished, 2> finished;
+  std::thread other([&] { finished[1] = run_as(variables(1), second); });
+  finished[0] = run_as(variables(0), first);
+  other.join();
+  return finished;
 }
 
 }  // namespace
@@ -119,15 +172,58 @@ TEST_CASE("a world that this build or machine lacks is exit 6, one that nobody k
   CHECK(orrery_with({"run", scenario, "--world", "gpu"}).exit == 2);
 }
 
-TEST_CASE("one of several processes is refused, and told what to do") {
-  const Json doctor = orrery_with({"doctor", "--json"}).json<Json>();
-  const Json missing = doctor["cuda_missing"];
-  if (missing.is_string() && contains(missing.get<std::string>(), "this build has no CUDA world"))
+TEST_CASE("what is wrong with the variables of several processes is named, exit 2") {
+  if (!with_cuda()) return;
+  const std::vector<std::pair<Variables, std::string>> cases{
+      {{{"WORLD_SIZE", "2"}}, "RANK is not set, though WORLD_SIZE is"},
+      {{{"RANK", "0"}}, "WORLD_SIZE is not set, though RANK is"},
+      {{{"RANK", "0"}, {"WORLD_SIZE", "2"}}, "MASTER_PORT is not set, though RANK is"},
+      {{{"RANK", "2"}, {"WORLD_SIZE", "2"}}, "RANK is 2, WORLD_SIZE only 2"},
+      {{{"RANK", "one"}, {"WORLD_SIZE", "2"}}, "RANK is not a number: one"}};
+  for (const auto& [variables, why] : cases) {
+    const Finished run = run_as(variables);
+    CHECK(run.exit == 2);
+    CHECK_MESSAGE(contains(run.err, why), run.err);
+  }
+}
+
+TEST_CASE("a scenario of another number of ranks than there are processes ends both, exit 2") {
+  if (!with_cuda()) return;
+  for (const Finished& run : two_processes({}, {})) {  // of 4 ranks
+    CHECK(run.exit == 2);
+    CHECK_MESSAGE(contains(run.err, "the scenario has 4 ranks, and WORLD_SIZE is 2"), run.err);
+    CHECK(contains(run.err, "platform.gpus=2"));
+  }
+}
+
+TEST_CASE("a process with another scenario than that of rank 0 ends both, exit 3") {
+  if (!with_cuda()) return;
+  const std::vector<std::string> two{"--set", "platform.gpus=2"};
+  const auto finished = two_processes(two, {"--set", "platform.gpus=2", "--seed", "2"});
+  CHECK(finished[1].exit == 3);
+  CHECK_MESSAGE(contains(finished[1].err, "rank 1 was started with another scenario"),
+                finished[1].err);
+  // Where there is no GPU, rank 0 may have found that out before.
+  CHECK_MESSAGE((finished[0].exit == 3 || contains(finished[0].err, "no GPU can be used")),
+                finished[0].err);
+}
+
+TEST_CASE("what needs all ranks in one process is refused to each of several, exit 2") {
+  if (!with_cuda()) return;
+  const std::vector<std::string> arguments{"--set", "platform.gpus=2", "--profile"};
+  for (const Finished& run : two_processes(arguments, arguments)) {
+    CHECK(run.exit == 2);
+    CHECK_MESSAGE(contains(run.err, "--profile needs all ranks in one process"), run.err);
+  }
+}
+
+TEST_CASE("where one of two processes lacks a GPU both say so, exit 6") {
+  if (!with_cuda() || orrery_with({"doctor", "--json"}).json<Json>()["cuda_missing"].is_null())
     return;
-  ProcessOptions options;
-  options.environment = {{"RANK", "1"}, {"WORLD_SIZE", "2"}};
-  const Finished run = orrery_with({"run", scenario, "--world", "cuda"}, options);
-  CHECK(run.exit == 6);
-  CHECK(contains(run.err, "one of 2 processes"));
-  CHECK(contains(run.err, "start one"));
+  const std::vector<std::string> two{"--set", "platform.gpus=2"};
+  for (const Finished& run : two_processes(two, two)) {
+    CHECK(run.exit == 6);
+    CHECK_MESSAGE(contains(run.err, "no GPU can be used"), run.err);
+    CHECK(run.out.empty());
+  }
 }

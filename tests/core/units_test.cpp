@@ -22,7 +22,7 @@ TEST_CASE("seconds become the nearest picosecond, half of one upwards") {
 TEST_CASE("200 days are exact, and what is longer than time counts is refused, not taken as 0") {
   CHECK(to_time(Seconds(200.0 * 86400)).picoseconds == 17'280'000ULL * 1'000'000'000'000U);
   const Error long_one = error_of([] { to_time(Seconds(300.0 * 86400)); });
-  CHECK(long_one.category() == Category::invalid_program);
+  CHECK(long_one.category() == Category::config);
   CHECK(long_one.message().find("300 days") != std::string::npos);
   const Error endless = error_of([] { to_time(Seconds(std::numeric_limits<double>::infinity())); });
   CHECK(endless.message().find("without end") != std::string::npos);

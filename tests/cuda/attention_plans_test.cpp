@@ -52,7 +52,7 @@ TEST_CASE("cuDNN has plans for attention of grouped heads in one packed operand,
   shape.size = 128;
   shape.causal = true;
   shape.q_per_token = shape.kv_per_token = 12;
-  const auto forward = plan_attention(*functions, shape, true, nullptr, &gpu);
+  const auto forward = plan_attention(*functions, shape, nullptr, &gpu);
   REQUIRE(forward != nullptr);
   const auto backward = plan_attention_backward(*functions, shape, nullptr, &gpu);
   REQUIRE(backward != nullptr);

@@ -6,9 +6,35 @@
 #include "backend/cuda/gpu/blas.hpp"
 #include "tests/cpu/cpu_world.hpp"
 #include "tests/cuda/double_world.hpp"
+#include "tests/parity/small_transformers.hpp"
+#include "tests/parity/training_run.hpp"
 
 namespace orrery {
 namespace {
+
+thread_local bool communicates = false;  // the rank of this thread
+std::atomic<int> tried_late{0};          // operands of products, by ranks that do
+
+// Tells of the calling rank that it communicates from now on.
+class TellingTransport final : public transport::Transport {
+ public:
+  explicit TellingTransport(std::unique_ptr<transport::Transport> in) : in_(std::move(in)) {}
+  void stream_opened() override { in_->stream_opened(); }
+  void open(std::vector<const Communicator*> communicators) override {
+    communicates = true;
+    in_->open(std::move(communicators));
+  }
+  void issue(transport::DeviceStream stream, const Communication& communication, const View& in,
+             const View& out) override {
+    in_->issue(stream, communication, in, out);
+  }
+  void close() override { in_->close(); }
+  std::exception_ptr failure() override { return in_->failure(); }
+  void abort() noexcept override { in_->abort(); }
+
+ private:
+  std::unique_ptr<transport::Transport> in_;
+};
 
 class ProductLauncher final : public cuda::Launcher {
  public:
@@ -31,6 +57,7 @@ class ProductLauncher final : public cuda::Launcher {
     if (tried != nullptr)
       search.fill = [tried](CUstream_st* stream, void* data, std::size_t bytes) {
         ++*tried;
+        if (communicates) ++tried_late;
         cuda::fill_with_equal_numbers(stream, data, bytes);
       };
     return search;
@@ -112,6 +139,65 @@ TEST_CASE("a product is tried out when it is prepared, and no more when it is la
         CHECK(tried == prepared);
       },
       with_products(on_the_double(), &tried));
+}
+
+TEST_CASE("weights and their gradients anywhere in a flat buffer need no trying out at a launch") {
+  std::atomic<int> tried{0};
+  run_on_double(
+      options_for(Axis::replicate, 1),
+      [&](Rank& rank) {
+        Stream& compute = rank.stream("compute");
+        const Tensor a = make(rank, compute, 9), c = make(rank, compute, 9),
+                     flat = make(rank, compute, 3 + 9);
+        for (const bool gradient : {false, true}) {
+          const Prepared gemm =
+              rank.prepare(Kernel::gemm(3, 3, 3, Dtype::fp32, gradient, false, gradient));
+          const int prepared = tried;
+          for (const std::int64_t at : {0, 1, 2, 3}) {
+            const Tensor weights = flat.slice(at, at + 9);
+            if (gradient)
+              compute.launch(gemm, {a, c, weights});
+            else
+              compute.launch(gemm, {a, weights, c});
+          }
+          rank.wait(compute.record());
+          CHECK(tried == prepared);
+        }
+      },
+      with_products(on_the_double(), &tried));
+}
+
+TEST_CASE(
+    "a product of which there is one algorithm runs when it is prepared: its code is loaded") {
+  setenv("ORRERY_CUDA_LIBRARIES", ORRERY_LIBRARY_DOUBLES, 1);
+  std::atomic<int> tried{0};
+  cuda::BlasSearch search;
+  search.proposals = 1;
+  search.fill = [&tried](CUstream_st* stream, void* data, std::size_t bytes) {
+    ++tried;
+    cuda::fill_with_equal_numbers(stream, data, bytes);
+  };
+  cuda::Blas(search).prepare(Kernel::gemm(5, 3, 3, Dtype::fp32));
+  CHECK(tried == 2 * 3);  // three operands, of weights that are aligned and of those that are not
+}
+
+TEST_CASE("no training prepares a product after its ranks have begun to communicate") {
+  std::atomic<int> tried{0};
+  for (const auto& [data, pipeline] : {std::pair{2, 1}, {1, 2}, {2, 2}}) {
+    TrainingCase c;
+    c.data = data;
+    c.pipeline = pipeline;
+    c.steps = 2;
+    c.transformer = small_gpt();
+    cuda::CudaOptions options = with_products(on_one_gpu(), &tried);
+    options.transport = [inner = options.transport](int rank, transport::Waiting waiting) {
+      return std::make_unique<TellingTransport>(inner(rank, std::move(waiting)));
+    };
+    std::vector<Checkpoint> state;
+    run_on_double(training_options(c), training(c, state, nullptr), options);
+    CHECK(tried > 0);
+    CHECK(tried_late == 0);
+  }
 }
 
 TEST_CASE("a product that is tried out waits for no stream of another rank") {

@@ -6,8 +6,10 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
+#include "backend/cuda/pinned.hpp"
 #include "tests/cpu/cpu_world.hpp"
 #include "tests/cuda/double_world.hpp"
 
@@ -118,6 +120,36 @@ TEST_CASE("what the compute stream or the host waits for is exposed, be it one o
       CHECK(exposed.seconds().value > 0.5 * waited.seconds().value);
       CHECK(waited > Time(0));
     }
+}
+
+TEST_CASE(
+    "a launch that fails on its way leaves its pinned memory to those that come after the run") {
+  constexpr std::int64_t elements = 5000;
+  std::set<void*> taken;
+  cuda::CudaOptions options = on_the_double();
+  options.launcher = [&taken](int, std::function<void(std::exception_ptr)> failed) {
+    const auto fail_second = [&taken](CUstream_st* stream, void* to, const void* from,
+                                      std::size_t bytes) {
+      taken.insert(to);
+      if (taken.size() == 2) throw Error(Category::unavailable, "no copy");
+      copy_by_kernel(stream, to, from, bytes);
+    };
+    return cuda::make_staged_launcher(cpu_bodies(), std::move(failed), fail_second);
+  };
+  const auto error = error_of([&] {
+    run_on_double(
+        options_for(Axis::replicate, 1),
+        [](Rank& rank) {
+          Stream& compute = rank.stream("compute");
+          const Tensor x = make(rank, compute, elements), y = make(rank, compute, elements);
+          compute.launch(rank.prepare(Kernel::linear_combination(elements, 1, 1, Dtype::fp32)),
+                         {x, y});
+        },
+        options);
+  });
+  REQUIRE(error);
+  CHECK(error->message() == "no copy");
+  for (int i = 0; i < 2; ++i) CHECK(taken.contains(cuda::take_pinned(elements * sizeof(float))));
 }
 
 TEST_CASE("a device that had nothing to do for longer than patience is not taken for stuck") {

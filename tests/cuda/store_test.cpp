@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "backend/cuda/gather.hpp"
 #include "backend/cuda/processes.hpp"
 #include "tests/cpu/cpu_world.hpp"
 #include "tests/cuda/double_world.hpp"
@@ -35,7 +36,8 @@ std::string await(TcpStore& store, const std::string& key) {
 
 struct Environment {
   explicit Environment(const std::vector<std::pair<const char*, const char*>>& variables) {
-    for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"})
+    for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK",
+                             "TORCHELASTIC_USE_AGENT_STORE"})
       unsetenv(name);
     for (const auto& [name, value] : variables) setenv(name, value, 1);
   }
@@ -79,45 +81,110 @@ class Child {
   int from_ = -1;
 };
 
-// One rank of three, in an all-reduce that the others never come to.
-void wait_for_the_others(int rank, int port, const std::function<void(const std::string&)>& say) {
-  cuda_double::expect_absent_members(1);  // the operation that warms the channel
-  cuda::Processes processes({rank, 3, "127.0.0.1", port, rank}, Seconds(300));
-  if (rank == 0) say(std::to_string(processes.port()));
+using Say = std::function<void(const std::string&)>;
+
+// What one of three processes is, a rank in each.
+Bootstrap one_of_three(int rank, int port) { return {rank, 3, "127.0.0.1", port, rank}; }
+
+// Of rank 0: where the others find it.
+void tell_port(const cuda::Processes& processes, const Say& say) {
+  if (processes.rank() == 0) say(std::to_string(processes.port()));
+}
+
+// The world of its rank, on the double of a GPU.
+RunReport run_among(cuda::Processes& processes, const World::Program& program) {
   cuda::CudaOptions options = on_the_double();
   options.transport = [&](int mine, transport::Waiting waiting) {
     return transport::make_nccl_transport(mine, processes.store(), std::move(waiting));
   };
-  options.first_rank = rank;
+  options.first_rank = processes.rank();
   options.ranks_here = 1;
   options.peers = &processes;
+  return run_on_double(options_for(Axis::replicate, processes.count()), program, options);
+}
+
+// All three, where the first tells the others its port.
+std::vector<std::unique_ptr<Child>> three(
+    const std::function<void(int rank, int port, const Say& say)>& body) {
+  std::vector<std::unique_ptr<Child>> children;
+  int port = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    children.push_back(std::make_unique<Child>([&](const Say& say) { body(rank, port, say); }));
+    if (rank == 0) port = std::stoi(children[0]->next());
+  }
+  return children;
+}
+
+// One rank of three, in an all-reduce that the others never come to.
+void wait_for_the_others(int rank, int port, const Say& say) {
+  cuda_double::expect_absent_members(1);  // the operation that warms the channel
+  cuda::Processes processes(one_of_three(rank, port));
+  tell_port(processes, say);
   const auto error = error_of([&] {
-    run_on_double(
-        options_for(Axis::replicate, 3),
-        [&](Rank& program) {
-          Channel& channel = program.channel(Axis::replicate, "gradients");
-          Stream& comm = program.stream("comm");
-          const Event end = comm.all_reduce(make(program, comm, 8), Reduce::sum, channel);
-          if (rank == 0) program.control_send(1, 5, {42});
-          if (rank == 1) say(std::to_string(program.control_receive(5, 0)->values[0]));
-          say("waiting");
-          program.wait(end);
-        },
-        options);
+    run_among(processes, [&](Rank& program) {
+      Channel& channel = program.channel(Axis::replicate, "gradients");
+      Stream& comm = program.stream("comm");
+      const Event end = comm.all_reduce(make(program, comm, 8), Reduce::sum, channel);
+      if (rank == 0) program.control_send(1, 5, {42});
+      if (rank == 1) say(std::to_string(program.control_receive(5, 0)->values[0]));
+      say("waiting");
+      program.wait(end);
+    });
   });
   say(error ? error->message() : "no error");
+}
+
+// The same, where rank 2 runs out of memory as soon as the others wait.
+void fail_while_others_wait(int rank, int port, const Say& say) {
+  cuda_double::expect_absent_members(1);
+  cuda::Processes processes(one_of_three(rank, port));
+  tell_port(processes, say);
+  const auto error = error_of([&] {
+    run_among(processes, [&](Rank& program) {
+      Channel& channel = program.channel(Axis::replicate, "gradients");
+      Stream& comm = program.stream("comm");
+      const Event end = comm.all_reduce(make(program, comm, 8), Reduce::sum, channel);
+      if (rank < 2) program.control_send(2, 5, {rank});
+      if (rank == 2) {
+        for (int others = 0; others < 2; ++others) program.control_receive(5);
+        throw Error(Category::out_of_memory, "no room for gradients");
+      }
+      program.wait(end);
+    });
+  });
+  if (!error) return say("no error");
+  processes.fail(*error);
+  say(std::string(name(error->category())) + ": " + error->message());
+}
+
+// An all-reduce and a loss; then each tells how it went, and rank 0 says what it heard.
+void tell_the_first(int rank, int port, const Say& say) {
+  cuda_double::expect_absent_members(2);
+  cuda::Processes processes(one_of_three(rank, port));
+  tell_port(processes, say);
+  say(processes.said_by_first("seed", std::to_string(7 + rank)));
+  RunReport report = run_among(processes, [&](Rank& program) {
+    Channel& channel = program.channel(Axis::replicate, "gradients");
+    Stream& comm = program.stream("comm");
+    const Tensor x = make(program, comm, 300 * (rank + 1));
+    program.wait(comm.all_reduce(x.slice(0, 300), Reduce::sum, channel));
+    program.record_loss(0, rank + 0.5);
+  });
+  const auto told = cuda::gather(processes, report, "rank " + std::to_string(rank));
+  processes.goodbye();
+  say(std::to_string(told.size()) + " told");
+  for (std::size_t of = 0; of < told.size(); ++of) {
+    const RankReport& its = report.ranks[of];
+    say(told[of] + ": " + std::to_string(its.peak.value) + " B, sent " +
+        std::to_string(its.channels.at(0).use.bytes.value) + " B, loss " +
+        std::to_string(its.losses.at(0)));
+  }
 }
 
 }  // namespace
 
 TEST_CASE("when a process is killed the others end within ten seconds, by an error that names it") {
-  std::vector<std::unique_ptr<Child>> children;
-  int port = 0;
-  for (int rank = 0; rank < 3; ++rank) {
-    children.push_back(
-        std::make_unique<Child>([&](const auto& say) { wait_for_the_others(rank, port, say); }));
-    if (rank == 0) port = std::stoi(children[0]->next());
-  }
+  const auto children = three(wait_for_the_others);
   CHECK(children[1]->next() == "42");  // a message went from process to process
   for (const auto& child : children) REQUIRE(child->next() == "waiting");
   const auto killed = std::chrono::steady_clock::now();
@@ -128,6 +195,65 @@ TEST_CASE("when a process is killed the others end within ten seconds, by an err
   }
   CHECK(std::chrono::steady_clock::now() - killed < std::chrono::seconds(10));
   CHECK_FALSE(children[2]->ended_by_itself());
+}
+
+TEST_CASE(
+    "when a rank fails in its process the others end by the same kind of error, which tells") {
+  const auto children = three(fail_while_others_wait);
+  CHECK(children[2]->next() == "out_of_memory: no room for gradients");
+  for (const int rank : {0, 1})
+    CHECK(children[static_cast<std::size_t>(rank)]->next().starts_with(
+        "out_of_memory: rank 2 has failed: "));
+  for (const auto& child : children) CHECK(child->ended_by_itself());
+}
+
+TEST_CASE(
+    "rank 0 has the reports of the ranks of all processes, and what it says is known to all") {
+  const auto children = three(tell_the_first);
+  for (const auto& child : children) CHECK(child->next() == "7");
+  // 2 (n - 1) / n of 1200 bytes are sent, of whatever each keeps.
+  CHECK(children[0]->next() == "3 told");
+  CHECK(children[0]->next() == "rank 0: 1200 B, sent 1600 B, loss 0.500000");
+  CHECK(children[0]->next() == "rank 1: 2400 B, sent 1600 B, loss 1.500000");
+  CHECK(children[0]->next() == "rank 2: 3600 B, sent 1600 B, loss 2.500000");
+  for (const int rank : {1, 2}) CHECK(children[static_cast<std::size_t>(rank)]->next() == "0 told");
+  for (const auto& child : children) CHECK(child->ended_by_itself());
+}
+
+TEST_CASE("every field of a rank's report goes from process to process; half a report is refused") {
+  RankReport report;
+  report.steps = {{Time(5), {Time(1), Time(2), Time(3), Time(4), Time(5)}}, {Time(9), {}}};
+  report.channels = {{"replicate", "gradients", false, {}}, {"pipeline+1", "forward", true, {}}};
+  report.channels[1].use = {Collective::send, 3, Bytes(40), Time(7), Time(6)};
+  report.peak = Bytes(11);
+  report.host_peak = Bytes(12);
+  report.peak_by_label[2] = Bytes(13);
+  report.matrix_flops = Flops(1e18);
+  report.losses = {{0, 2.5}, {7, 1.25}};
+  report.operations = 99;
+  report.work = {{"layer", "gemm", WorkClass::attention, 4, Time(8)}};
+  report.native = {{report.work[0], "kernel<128>"}};
+  const std::string bytes = cuda::to_bytes(report);
+  const RankReport back = cuda::report_from_bytes(bytes);
+  REQUIRE(back.steps.size() == 2);
+  CHECK(back.steps[0].at == Time(5));
+  CHECK(back.steps[0].parts.bubble == Time(3));
+  REQUIRE(back.channels.size() == 2);
+  CHECK(back.channels[1].lane == "forward");
+  CHECK(back.channels[1].edge);
+  CHECK(back.channels[1].use.exposed == Time(6));
+  CHECK(back.peak == report.peak);
+  CHECK(back.host_peak == report.host_peak);
+  CHECK(back.peak_by_label == report.peak_by_label);
+  CHECK(back.matrix_flops == report.matrix_flops);
+  CHECK(back.losses == report.losses);
+  CHECK(back.operations == report.operations);
+  CHECK(back.work == report.work);
+  REQUIRE(back.native.size() == 1);
+  CHECK(back.native[0].of == report.work[0]);
+  CHECK(back.native[0].function == "kernel<128>");
+  for (const std::string& wrong : {bytes.substr(0, bytes.size() - 1), bytes + "x", std::string()})
+    CHECK(error_of([&] { cuda::report_from_bytes(wrong); })->category() == Category::mismatch);
 }
 
 TEST_CASE("a value that one process sets comes to all, also to one that connects later") {
@@ -294,8 +420,22 @@ TEST_CASE("who a process is comes from the environment, and what is wrong with i
   };
   CHECK(wrong({{"RANK", "0"}})->message() == "WORLD_SIZE is not set, though RANK is");
   CHECK(wrong({{"RANK", "x"}, {"WORLD_SIZE", "2"}})->message() == "RANK is not a number: x");
-  CHECK(wrong({{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "1"}})->category() ==
-        Category::usage);
+  CHECK(wrong({{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "1"}})->message() ==
+        "RANK is 2, WORLD_SIZE only 2");
+  CHECK(wrong({{"WORLD_SIZE", "2"}})->message() == "RANK is not set, though WORLD_SIZE is");
+  CHECK(wrong({{"RANK", "0"}, {"WORLD_SIZE", "2"}})->message() ==
+        "MASTER_PORT is not set, though RANK is");
+  CHECK(wrong({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "65535"}})->message() ==
+        "MASTER_PORT is more than 65534: 65535");
+  {
+    const Environment torchrun({{"RANK", "0"},
+                                {"WORLD_SIZE", "2"},
+                                {"MASTER_PORT", "1234"},
+                                {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
+    CHECK(transport::bootstrap_from_environment()->port == 1235);  // its own store has the other
+  }
+  const Environment one({{"RANK", "0"}, {"WORLD_SIZE", "1"}});
+  CHECK(transport::bootstrap_from_environment()->processes == 1);  // which needs no port
   const Environment none({});
 }
 

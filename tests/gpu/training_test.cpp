@@ -32,14 +32,16 @@ TrainingCase llama_of(int data, int pipeline) {
   return c;
 }
 
-void check_losses(const TrainingCase& c, double error, bool one_gpu = false) {
+void check_losses(const TrainingCase& c, double error, bool one_gpu = false, bool graphs = false) {
   if (!gpu_here()) return;
   if (!one_gpu && cuda::gpu_count() < c.ranks()) {
     MESSAGE("skipped: " << c.ranks() << " GPUs are needed, " << cuda::gpu_count() << " are here");
     return;
   }
   std::vector<Checkpoint> state;
-  RunReport report = cuda::make_cuda_world(training_options(c), one_gpu ? on_one_gpu() : on_gpus())
+  cuda::CudaOptions options = one_gpu ? on_one_gpu() : on_gpus();
+  options.graphs = graphs;
+  RunReport report = cuda::make_cuda_world(training_options(c), std::move(options))
                          ->run(training(c, state, nullptr));
   const Trained gpu = finish(std::move(state), std::move(report));
   const Trained cpu = train_on_cpu(c);
@@ -84,6 +86,10 @@ AlgorithmCase on_replicas(const std::string& algorithm, int replicas) {
 TEST_CASE("GPU: one rank trains as on the CPU, with NCCL for a group of one") {
   check_losses(case_of(1, 1, Dtype::fp32), 1e-4);
   check_losses(case_of(1, 1, Dtype::bf16), 1e-2);
+}
+TEST_CASE("GPU: one rank trains as on the CPU with its sequences as graphs") {
+  check_losses(case_of(1, 1, Dtype::fp32), 1e-4, false, true);
+  check_losses(llama_of(1, 1), 1e-2, false, true);
 }
 TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU by DDP") {
   for (const int ranks : {2, 4}) check_losses(case_of(ranks, 1, Dtype::fp32), 1e-4, true);

@@ -88,12 +88,13 @@ TEST_CASE("a worker of several replicas is trained by DDP inside it") {
   CHECK(weights_after(all) == weights_after(ddp));
 }
 
-TEST_CASE("workers that divide their parameters learn what workers that hold them whole learn") {
+TEST_CASE("workers that divide parameters or optimizer state learn what others learn") {
   for (const std::string outer :
        {"local-sgd", "slowmo", "diloco",
         "streaming-diloco, fragment_layers: 1, overlap: 1, codec: {name: fp32}"})
-    for (const std::string inner : {"fsdp", "fsdp, reshard_after_forward: false", "fsdp, shard: 1",
-                                    "zero, stage: 3, reduce: last"}) {
+    for (const std::string inner :
+         {"fsdp", "fsdp, reshard_after_forward: false", "fsdp, shard: 1",
+          "zero, stage: 3, reduce: last", "zero, bucket: 3kB", "zero, stage: 2, bucket: 3kB"}) {
       CAPTURE(outer);
       CAPTURE(inner);
       const auto losses = [&](const std::string& name) {

@@ -65,8 +65,8 @@ inline TrainingCase case_of(TransformerShape shape, const Plan& plan) {
 inline void check_follows_one_rank(const TransformerShape& shape,
                                    std::initializer_list<Plan> plans) {
   const Trained one = train_on_cpu(case_of(shape, {}));
-  CHECK(one.losses.size() == 50);
-  CHECK(one.losses.back() < one.losses.front());
+  CHECK(one.losses.size() == usual_steps);
+  CHECK((under_sanitizer || one.losses.back() < one.losses.front()));
   for (const Plan& plan : plans) {
     CAPTURE(plan.tensor);
     CAPTURE(plan.context);

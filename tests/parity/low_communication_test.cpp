@@ -28,6 +28,8 @@ const std::vector<Named> cases{
     {"fsdp", "{name: fsdp, reshard_after_forward: false, reshard_after_backward: false}"},
     {"local-sgd", "{name: local-sgd, inner_steps: 3}"},
     {"local-sgd", "{name: local-sgd, inner_steps: 2, workers: 2, inner: {name: fsdp}}"},
+    {"local-sgd",
+     "{name: local-sgd, inner_steps: 2, workers: 2, inner: {name: zero, bucket: 3kB}}"},
     {"slowmo", "{name: slowmo, inner_steps: 3, workers: 2, inner: {optimizer: {warmup: 5}}}"},
     {"diloco", "{name: diloco, inner_steps: 4, codec: {name: bf16}}"},
     {"diloco",

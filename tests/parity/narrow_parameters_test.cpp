@@ -65,4 +65,50 @@ TEST_CASE("after a meeting, workers with parameters in bf16 compute with their r
   }
 }
 
+// Each of two ranks of a worker steps, and takes to a meeting, its half of the weights; after it
+// both have all of them.
+TEST_CASE(
+    "workers that divide optimizer state compute with the rounded weights of all their ranks") {
+  for (const std::string outer : {"local-sgd", "slowmo", "diloco",
+                                  "streaming-diloco, fragment_layers: 0, overlap: 0, mixing: 0"})
+    for (const std::string stage : {"1", "2"}) {
+      AlgorithmCase c;
+      c.algorithm = "{name: " + outer +
+                    ", inner_steps: 4, workers: 2, inner: {name: zero, stage: " + stage +
+                    ", optimizer: {name: adamw, lr: 0.05}}}";
+      c.model = small_bf16_mlp;
+      c.steps = 8;
+      CAPTURE(c.algorithm);
+      for (const WorldResult& result :
+           {run_in_sim(setup_of(c), training_of(c)), run_in_cpu(setup_of(c), training_of(c))}) {
+        REQUIRE_MESSAGE(!result.error, why(result));
+        std::vector<std::uint16_t> rounded;
+        for (const std::size_t rank : {0U, 1U})
+          for (const float weight : state_of(result, rank, "replica.optimizer.master"))
+            rounded.push_back(to_bf16(weight));
+        for (std::size_t rank = 0; rank < 4; ++rank) {
+          CHECK(computed_with(result, rank) == rounded);
+          CHECK(sent_by_cost_block(result, rank) == sent(result, rank));
+        }
+      }
+    }
+}
+
+TEST_CASE("fragments of workers that divide optimizer state are gathered group by group") {
+  AlgorithmCase c;
+  // A group each; workers agree on what they met for last, and on nothing else.
+  c.algorithm =
+      "{name: streaming-diloco, inner_steps: 6, fragment_layers: 1, overlap: 1, workers: 2, "
+      "mixing: 0, codec: {name: fp32}, inner: {name: zero, bucket: 0B}}";
+  c.model = small_bf16_mlp;
+  c.steps = 13;
+  const WorldResult result = run_in_sim(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!result.error, why(result));
+  for (std::size_t rank = 0; rank < 4; ++rank)
+    CHECK(sent_by_cost_block(result, rank) == sent(result, rank));
+  CHECK(computed_with(result, 0) == computed_with(result, 1));
+  CHECK(computed_with(result, 2) == computed_with(result, 3));
+  CHECK(computed_with(result, 0) != computed_with(result, 2));
+}
+
 }  // namespace orrery

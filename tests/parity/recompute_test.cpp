@@ -122,7 +122,7 @@ TEST_CASE("selective recomputation changes no bit where sequences or the backwar
 TEST_CASE("selective recomputation agrees in sim and on cpu") {
   TrainingCase c = transformer_case();
   c.transformer->recompute_attention = true;
-  c.steps = 50;
+  c.steps = usual_steps;
   check_worlds_agree(c);
 }
 
@@ -253,7 +253,7 @@ TEST_CASE("recomputation of some micro-batches agrees in sim and on cpu") {
   c.pipeline = 2;
   c.replica.recompute = Recompute::full;
   c.replica.stored_micro_batches = 1;
-  c.steps = 50;
+  c.steps = usual_steps;
   check_worlds_agree(c);
 }
 

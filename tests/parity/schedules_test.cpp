@@ -92,7 +92,7 @@ TEST_CASE("an MLP trained by any synchronous schedule is one trained without pip
     CAPTURE(plan.devices);
     CAPTURE(plan.chunks);
     TrainingCase c = mlp_case(plan);
-    c.steps = 50;
+    c.steps = usual_steps;
     const TrainingCase plain = without_pipeline(c);
     const Trained trained = train_on_cpu(c), expected = train_on_cpu(plain);
     if (plan.one_pipe) {  // the same sums in the same order
@@ -113,7 +113,7 @@ TEST_CASE("a tied transformer trained by any synchronous schedule has the losses
     CAPTURE(plan.devices);
     CAPTURE(plan.chunks);
     TrainingCase c = transformer_case(plan);
-    c.steps = 25;
+    c.steps = usual_steps;
     const TrainingCase plain = without_pipeline(c);
     const Trained trained = train_on_cpu(c), expected = train_on_cpu(plain);
     CHECK(largest_difference(trained.losses, expected.losses) < 6e-6);

@@ -16,6 +16,7 @@
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
 #include "sim/world.hpp"
+#include "tests/support/effort.hpp"
 
 namespace orrery {
 
@@ -29,7 +30,7 @@ struct TrainingCase {
   DdpOptions ddp{
       .optimizer = {}, .clip_norm = {}, .bucket = Bytes(6000), .first_bucket = Bytes(1000)};
   std::optional<ZeroOptions> zero;  // in place of DDP
-  std::int64_t steps = 50;
+  std::int64_t steps = usual_steps;
   int tensor = 1, context = 1;  // of the transformer
   int expert = 1;               // of its experts; divides `data`
 

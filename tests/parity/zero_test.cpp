@@ -67,12 +67,12 @@ TrainingCase transformer_on(int data, int shard, int pipeline, const ZeroOptions
   c.transformer->tied = pipeline == 1;
   c.replica.micro_batches = 8 / data;
   c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
-  c.steps = 50;
+  c.steps = usual_steps;
   return c;
 }
 
 void check_agree(TrainingCase c) {
-  c.steps = 50;  // enough for the loss to fall
+  c.steps = usual_steps;
   check_worlds_agree(c);
 }
 

@@ -51,10 +51,11 @@ std::string text_of(const std::string& path) {
 }
 
 // What is wrong with it.
-std::string refusal(const std::string& data, const std::string& run = "values: real") {
+std::string refusal(const std::string& data, const std::string& run = "values: real",
+                    const std::string& model = "mlp-bytes") {
   try {
     read_scenario(
-        Document::parse_text("model: mlp-bytes\ndata: {" + data +
+        Document::parse_text("model: " + model + "\ndata: {" + data +
                              "}\nplatform: {cluster: two-dgx-a100, gpus: 4}\nrun: {" + run + "}\n"),
         root);
   } catch (const ConfigError& e) {
@@ -186,6 +187,14 @@ TEST_CASE("data without labels, or with too few records, is not divided by them"
   CHECK(refusal(data + "{concentration: 0.1, labels: 3000}") ==
         "2067 records of 17 bytes do not divide into 3000 parts; use more data, or fewer GPUs or "
         "labels");
+  // Fewer records than replicas, whatever the number of labels.
+  CHECK(refusal("global_batch: 16, micro_batch: 4, text: gpl-3, held_out: 0.9999, label_skew: "
+                "{concentration: 0.1, labels: 1}")
+            .ends_with("do not divide into 4 parts; use more data, or fewer GPUs or labels"));
+  CHECK(refusal(data + "{concentration: 0.1, labels: 4}", "values: real", "revnet-18-cifar") ==
+        "pictures have labels of their own; leave it out");
+  CHECK(refusal(data + "{concentration: 0.1, labels: 0}")
+            .starts_with("data.label_skew.labels: 0 is out of range"));
   CHECK(refusal(data + "{concentration: 0}")
             .starts_with("data.label_skew.concentration: 0 is out of range"));
   CHECK(refusal(data + "{}").starts_with("missing key 'concentration'"));

@@ -51,7 +51,8 @@ struct AlgorithmCase {
   int replicas = 4;
   std::int64_t steps = 12;
   int micro_batches = 2;
-  int expert = 1;  // divides replicas
+  int expert = 1;               // divides replicas
+  int tensor = 1, context = 1;  // ranks of a replica; `model` says the same
   std::function<Model(Rank&, int micro_batches)> model = small_mlp;
   std::int64_t stop = -1;  // saves the state after this step instead of the last, and ends
   const WorldResult* resume = nullptr;  // goes on from its state
@@ -64,6 +65,8 @@ inline WorldSetup setup_of(const AlgorithmCase& c) {
   setup.options.grid.set(Axis::shard, axes.shard)
       .set(Axis::replicate, axes.replicate)
       .set(Axis::expert, axes.expert)
+      .set(Axis::tensor, c.tensor)
+      .set(Axis::context, c.context)
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
   for (const auto& service : plan.services)

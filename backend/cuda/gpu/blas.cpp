@@ -56,7 +56,8 @@ constexpr float timing_ms = 1;
 constexpr float repeats_max = 20;
 // Times of the fastest that are worth another round: after the first, of one run each, and later.
 constexpr float close_at_first = 1.5F, close = 1.2F;
-constexpr std::size_t proposals_min = 4;  // that a first look takes in, however long it takes
+// How many proposals a first look takes in, however long it takes; and where any will do.
+constexpr std::size_t proposals_min = 4, proposals_any = 1;
 
 bool type_of(Dtype dtype, cudaDataType_t& type) {
   switch (dtype) {
@@ -74,11 +75,11 @@ bool type_of(Dtype dtype, cudaDataType_t& type) {
   }
 }
 
-std::size_t alignment_of(const void* data) {
-  const auto address = reinterpret_cast<std::uintptr_t>(data);
-  for (const std::size_t alignment : {16U, 8U, 4U})  // no algorithm profits from more
-    if (address % alignment == 0) return alignment;
-  return 2;
+// No algorithm profits from more than 16 bytes; what lies elsewhere is taken to lie anywhere.
+std::size_t alignment_of(const View& view) {
+  constexpr std::size_t best = 16;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(view.data) % best == 0;
+  return aligned ? best : static_cast<std::size_t>(size_of(view.dtype));
 }
 
 // Row-major C = op(A) op(B) is column-major C' = op(B)' op(A)': the first operand of cuBLASLt is B.
@@ -307,11 +308,12 @@ struct Blas::State {
     return algorithms;
   }
 
-  // The fastest, on a stream and on operands of its own: those of the program may not be there yet.
+  // The fastest of so many that run, on a stream and on operands of its own: those of the program
+  // may not be there yet. A single one runs as well, so that it is loaded.
   cublasLtMatmulAlgo_t fastest(const Lane& lane, const Plan& plan, bool accumulate,
                                std::span<const View> views,
-                               const std::vector<cublasLtMatmulAlgo_t>& algorithms) {
-    if (algorithms.size() == 1) return algorithms[0];
+                               const std::vector<cublasLtMatmulAlgo_t>& algorithms,
+                               std::size_t most) {
     Bench bench(lane, views.first(plan.with_bias ? 4 : 3), search.fill);
     set_bias(plan, bench.views);
     const TakenMemory workspace(workspace_bytes, bench.stream);
@@ -331,6 +333,7 @@ struct Blas::State {
       candidates.push_back({&algorithm, ms});
       least = std::min(least, ms);
       spent += 2 * ms;
+      if (candidates.size() >= most) break;
       if (candidates.size() >= proposals_min && spent > search.first_look_ms) break;
     }
     const auto drop = [&](float close_by) {
@@ -354,9 +357,11 @@ struct Blas::State {
                 ->algorithm;
   }
 
-  const Plan& plan_of(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
+  // The plan with the address of its bias, where it has one; made of the fastest of so many.
+  const Plan& plan_of(CUstream_st* stream, const Kernel& kernel, std::span<const View> views,
+                      std::size_t most);
   cublasLtMatmulAlgo_t choose(CUstream_st* stream, const Plan& plan, const Key& key,
-                              const Kernel& kernel, std::span<const View> views) {
+                              const Kernel& kernel, std::span<const View> views, std::size_t most) {
     Choices& choices = choices_of_this_gpu(search.proposals);
     if (const auto known = choices.of(key)) return *known;
     if (stream != nullptr)
@@ -369,7 +374,8 @@ struct Blas::State {
       throw Error(Category::unavailable, "cuBLASLt has no algorithm for this product")
           .with("kernel", kernel.label);
     if (!choices.lane) choices.lane.emplace();
-    return choices.found[key] = fastest(*choices.lane, plan, kernel.accumulate, views, algorithms);
+    return choices.found[key] =
+               fastest(*choices.lane, plan, kernel.accumulate, views, algorithms, most);
   }
 };
 
@@ -391,19 +397,18 @@ Key key_of(const Kernel& kernel, std::span<const View> views) {
       {static_cast<int>(kernel.op), static_cast<int>(views[0].dtype),
        static_cast<int>(views[2].dtype), with_bias(kernel) ? static_cast<int>(views[3].dtype) : -1},
       {kernel.transpose_a, kernel.transpose_b, kernel.accumulate},
-      {alignment_of(views[0].data), alignment_of(views[1].data), alignment_of(views[2].data)}};
+      {alignment_of(views[0]), alignment_of(views[1]), alignment_of(views[2])}};
 }
 
 }  // namespace
 
-// With the address of its bias, where it has one.
 const Plan& Blas::State::plan_of(CUstream_st* stream, const Kernel& kernel,
-                                 std::span<const View> views) {
+                                 std::span<const View> views, std::size_t most) {
   const Key key = key_of(kernel, views);
   auto found = plans.find(key);
   if (found == plans.end()) {
     Plan plan = describe(kernel, views);
-    plan.algorithm = choose(stream, plan, key, kernel, views);
+    plan.algorithm = choose(stream, plan, key, kernel, views, most);
     found = plans.emplace(key, plan).first;
   }
   set_bias(found->second, views);
@@ -417,7 +422,7 @@ bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const V
   if (views[0].dtype != views[1].dtype) return false;
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
   State& s = *state_;
-  const Plan& plan = s.plan_of(stream, kernel, views);
+  const Plan& plan = s.plan_of(stream, kernel, views, static_cast<std::size_t>(s.search.proposals));
   check_blas(s.run(stream, plan, plan.algorithm, kernel.accumulate, views, views[2].data,
                    s.workspace_of(stream)),
              "cublasLtMatmul");
@@ -432,11 +437,19 @@ void Blas::prepare(const Kernel& kernel) {
   std::array<View, 4> views{
       View{nullptr, groups * m * k, kernel.dtype}, View{nullptr, groups * k * n, kernel.dtype},
       View{nullptr, groups * m * n, kernel.dtype}, View{nullptr, n, kernel.dtype}};
-  state_->plan_of(nullptr, kernel, views);
-  const bool gradient_of_weights = kernel.accumulate || kernel.transpose_a;  // may be kept in fp32
+  const bool gradient_of_weights = kernel.accumulate || kernel.transpose_a;
+  View& weights = views[gradient_of_weights ? 2 : 1];  // or their gradient
+  alignas(16) std::array<char, 2> bytes{};
+  const auto prepare = [&] {
+    weights.data = nullptr;
+    state_->plan_of(nullptr, kernel, views, static_cast<std::size_t>(state_->search.proposals));
+    weights.data = &bytes[1];  // as the flat buffer of a model's may have it
+    state_->plan_of(nullptr, kernel, views, proposals_any);
+  };
+  prepare();
   if (!gradient_of_weights || kernel.dtype == Dtype::fp32) return;
-  views[2].dtype = Dtype::fp32;
-  state_->plan_of(nullptr, kernel, views);
+  views[2].dtype = Dtype::fp32;  // as it may be kept
+  prepare();
 }
 
 }  // namespace orrery::cuda

@@ -38,7 +38,8 @@ class Blas {
   // product of.
   bool multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
   // Finds the algorithm of a product that will be wanted, of operands of its type at multiples of
-  // 16 bytes, and loads it; where it adds up, also for a result in fp32.
+  // 16 bytes, and loads it; where it adds up, also for a result in fp32. For weights or gradients
+  // elsewhere, which few models have, the first of cuBLASLt's proposals that runs.
   void prepare(const Kernel& kernel);
 
  private:

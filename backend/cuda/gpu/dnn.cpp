@@ -106,7 +106,7 @@ std::int64_t rows_of(const AttentionShape& s) { return s.batch * s.heads * s.que
 }  // namespace
 
 struct Dnn::State {
-  enum class Pass : std::uint8_t { forward, forward_with_statistics, backward };
+  enum class Pass : std::uint8_t { forward, backward };
 
   dnn::Functions functions;
   cudnnHandle_t handle = nullptr;
@@ -126,8 +126,7 @@ struct Dnn::State {
     if (is_new)
       found->second = pass == Pass::backward
                           ? dnn::plan_attention_backward(functions, shape, handle)
-                          : dnn::plan_attention(functions, shape,
-                                                pass == Pass::forward_with_statistics, handle);
+                          : dnn::plan_attention(functions, shape, handle);
     return found->second.get();
   }
 
@@ -161,17 +160,18 @@ bool Dnn::attention(CUstream_st* stream, const Kernel& kernel, std::span<const V
   shape->q_per_token = in.q_per_token;
   shape->kv_per_token = in.kv_per_token;
   void* const pairs = views.size() > 4 ? views[4].data : nullptr;
-  const dnn::Plan* plan = state_->plan(
-      pairs != nullptr ? State::Pass::forward_with_statistics : State::Pass::forward, *shape);
+  const dnn::Plan* plan = state_->plan(State::Pass::forward, *shape);
   if (plan == nullptr) return false;
 
   const std::int64_t rows = rows_of(*shape), of_rows = 4 * rows;
   Scratch scratch(Scratch::room(plan->workspace_bytes()) + Scratch::room(of_rows), stream);
   auto* statistics = static_cast<float*>(scratch.take(of_rows));
   void* workspace = scratch.take(plan->workspace_bytes());
-  dnn::Tensors tensors{
-      {dnn::uid_q, in.q}, {dnn::uid_k, in.k}, {dnn::uid_v, in.v}, {dnn::uid_o, out}};
-  if (pairs != nullptr) tensors.emplace_back(dnn::uid_statistics, statistics);
+  const dnn::Tensors tensors{{dnn::uid_q, in.q},
+                             {dnn::uid_k, in.k},
+                             {dnn::uid_v, in.v},
+                             {dnn::uid_o, out},
+                             {dnn::uid_statistics, statistics}};
   state_->run(stream, *plan, tensors, workspace);
   if (pairs != nullptr) split_statistics(stream, kernel.dtype, rows, statistics, pairs);
   return true;
@@ -215,6 +215,22 @@ bool Dnn::attention_backward(CUstream_st* stream, const Kernel& kernel,
   if (!shape->repeatable) tensors.emplace_back(dnn::uid_d_q_sums, d_q_sums);
   state_->run(stream, *plan, tensors, workspace);
   return true;
+}
+
+void Dnn::rehearse(CUstream_st* stream, const Kernel& kernel,
+                   std::span<const std::int64_t> elements) {
+  if (!state_ || !shape_of(kernel, {})) return;
+  const auto bytes = [&kernel](std::int64_t count) { return bytes_of(count, kernel.dtype).value; };
+  std::int64_t all = 0;
+  for (const std::int64_t count : elements) all += Scratch::room(bytes(count));
+  Scratch memory(all, stream);
+  std::vector<View> views;
+  for (const std::int64_t count : elements)
+    views.push_back(count == 0 ? View{} : View{memory.take(bytes(count)), count, kernel.dtype});
+  if (kernel.op == Op::attention)
+    attention(stream, kernel, views);
+  else
+    attention_backward(stream, kernel, views);
 }
 
 }  // namespace orrery::cuda

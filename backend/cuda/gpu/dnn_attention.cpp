@@ -97,8 +97,7 @@ struct Builder {
 }  // namespace
 
 std::unique_ptr<Plan> plan_attention(const Functions& functions, const AttentionShape& shape,
-                                     bool with_statistics, cudnnHandle_t handle,
-                                     const Descriptor* gpu) {
+                                     cudnnHandle_t handle, const Descriptor* gpu) {
   Builder b(functions, shape);
   const Tensor q = b.of_queries(uid_q), k = b.of_keys_transposed(uid_k), v = b.of_keys(uid_v),
                o = b.of_outputs(uid_o);
@@ -107,9 +106,8 @@ std::unique_ptr<Plan> plan_attention(const Functions& functions, const Attention
   const Tensor exponentials =
       b.apply(CUDNN_POINTWISE_EXP, b.apply(CUDNN_POINTWISE_SUB, scores, largest));
   const Tensor sum = b.over_rows(CUDNN_REDUCE_TENSOR_ADD, exponentials);
-  if (with_statistics)
-    b.graph.apply(CUDNN_POINTWISE_ADD, largest, b.apply(CUDNN_POINTWISE_LOG, sum),
-                  b.row_numbers(uid_statistics));
+  b.graph.apply(CUDNN_POINTWISE_ADD, largest, b.apply(CUDNN_POINTWISE_LOG, sum),
+                b.row_numbers(uid_statistics));
   const Tensor p = b.graph.between(b.s.type, b.scores);  // as tensor cores take it
   b.graph.apply(CUDNN_POINTWISE_DIV, exponentials, sum, p);
   b.graph.multiply(p, v, o);

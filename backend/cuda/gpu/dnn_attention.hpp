@@ -42,8 +42,7 @@ enum Uid : std::int64_t {
 
 // For the GPU of a handle, or a described one. Null where cuDNN has no plan for such a shape.
 std::unique_ptr<Plan> plan_attention(const Functions& functions, const AttentionShape& shape,
-                                     bool with_statistics, cudnnHandle_t handle,
-                                     const Descriptor* gpu = nullptr);
+                                     cudnnHandle_t handle, const Descriptor* gpu = nullptr);
 std::unique_ptr<Plan> plan_attention_backward(const Functions& functions,
                                               const AttentionShape& shape, cudnnHandle_t handle,
                                               const Descriptor* gpu = nullptr);

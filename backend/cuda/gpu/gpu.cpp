@@ -32,6 +32,11 @@ class GpuLauncher final : public Launcher {
   void prepare(const Kernel& kernel) override {
     if (kernel.op == Op::gemm || kernel.op == Op::grouped_gemm) blas_.prepare(kernel);
   }
+  void rehearse(CUstream_st* stream, const Kernel& kernel,
+                std::span<const std::int64_t> elements) override {
+    if (kernel.op == Op::attention || kernel.op == Op::attention_backward)
+      dnn_.rehearse(stream, kernel, elements);
+  }
   void launch(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) override {
     if (kernel.op == Op::timed || run(stream, kernel, views)) return;
     others_->launch(stream, kernel, views);

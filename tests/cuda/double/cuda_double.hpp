@@ -35,6 +35,11 @@ void set_queue_depth(std::size_t depth);
 // Whether copies of all streams of a GPU wait for each other in the order in which they were
 // enqueued, as on one copy engine, for the next call on; not at first.
 void queue_copies(bool queue);
+// Whether what a stream gives back may come again when the same stream next asks for as much, as
+// from CUDA's pools, for the next call on; not at first, so that a late use is one of freed memory.
+void reuse_memory(bool reuse);
+// Graphs that were launched since the last call.
+int graphs_launched();
 // Streams so far that were destroyed with something still on them.
 int streams_destroyed_busy();
 // The most streams that there were at once since the last call.
@@ -45,6 +50,12 @@ void append(CUstream_st* stream, std::function<void()> function);
 int gpu_of(CUstream_st* stream);
 // A word that streams write and wait for.
 std::uint64_t word(const std::uint64_t* address);
+
+// Plans of cuDNN that the calling thread has made, and how often it ran any.
+struct Plans {
+  int made = 0, run = 0;
+};
+Plans& plans_of_this_thread();
 
 // Of communicators whose other members are in other processes: these take part in the first
 // `operations` operations, in which nothing changes, and in none after. As NCCL behaves towards a

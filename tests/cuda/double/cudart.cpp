@@ -31,6 +31,8 @@ std::atomic<int> gpus{8};
 std::atomic<std::size_t> queue_depth{~std::size_t{0}};
 std::atomic<int> destroyed_busy{0};
 std::atomic<bool> copies_queue{false};
+std::atomic<int> launched_graphs{0};
+std::atomic<bool> pools_reuse{false};
 std::size_t most_at_once = 0;  // streams; guarded by streams_mutex
 thread_local int current_gpu = 0;
 
@@ -117,6 +119,13 @@ struct CUevent_st {
   std::shared_ptr<Recording> last;  // null: never recorded
 };
 
+struct CUgraph_st {
+  std::vector<std::function<void()>> functions;
+};
+struct CUgraphExec_st {
+  std::shared_ptr<const CUgraph_st> graph;
+};
+
 struct CUstream_st {
   explicit CUstream_st(int g) : gpu(g), thread([this] { run(); }) {}
   ~CUstream_st() {
@@ -126,8 +135,10 @@ struct CUstream_st {
       changed.notify_all();
     }
     thread.join();
+    for (const auto& [bytes, data] : given_back) release(data);
   }
   void append(std::function<void()> function) {
+    if (recording != nullptr) return recording->functions.push_back(std::move(function));
     std::unique_lock lock(mutex);
     changed.wait(lock, [this] { return queue.size() < queue_depth; });
     queue.push_back(std::move(function));
@@ -163,6 +174,9 @@ struct CUstream_st {
   std::condition_variable changed;
   std::deque<std::function<void()>> queue;
   bool closing = false, busy = false;
+  std::unique_ptr<CUgraph_st> recording;         // of the thread that enqueues, as what follows
+  std::multimap<std::size_t, void*> given_back;  // where pools reuse memory
+  std::map<void*, std::size_t> sizes;
   std::thread thread;
 };
 
@@ -222,9 +236,15 @@ void set_gpus(int count) { gpus = count; }
 void set_queue_depth(std::size_t depth) { queue_depth = depth; }
 int streams_destroyed_busy() { return destroyed_busy; }
 void queue_copies(bool queue) { copies_queue = queue; }
+void reuse_memory(bool reuse) { pools_reuse = reuse; }
+int graphs_launched() { return launched_graphs.exchange(0); }
 std::size_t most_streams() {
   const std::lock_guard lock(streams_mutex);
   return std::exchange(most_at_once, streams.size());
+}
+Plans& plans_of_this_thread() {
+  thread_local Plans plans;
+  return plans;
 }
 void append(CUstream_st* stream, std::function<void()> function) {
   stream->append(std::move(function));
@@ -334,6 +354,42 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return stream->idle() ? cudaSuccess : cudaErrorNotReady;
 }
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream->recording != nullptr) return cudaErrorIllegalState;
+  stream->recording = std::make_unique<CUgraph_st>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (stream->recording == nullptr) return cudaErrorIllegalState;
+  *graph = stream->recording.release();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status =
+      stream->recording != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CUgraphExec_st{std::make_shared<const CUgraph_st>(*graph)};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  ++launched_graphs;
+  stream->append([graph = exec->graph] {
+    for (const auto& function : graph->functions) function();
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int) {
   *event = new CUevent_st;
   return cudaSuccess;
@@ -374,15 +430,28 @@ cudaError_t cudaFree(void* data) {
   release(data);
   return cudaSuccess;
 }
+// Memory of a graph's own is more than this double has.
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
-  void* fresh = *data = take(bytes);
+  if (stream->recording != nullptr) return cudaErrorStreamCaptureUnsupported;
+  void* fresh = nullptr;
+  if (const auto known = stream->given_back.find(bytes); known != stream->given_back.end()) {
+    fresh = known->second;
+    stream->given_back.erase(known);
+  } else {
+    fresh = take(bytes);
+    if (pools_reuse) stream->sizes[fresh] = bytes;
+  }
+  *data = fresh;
   pools.take(stream->gpu, fresh, bytes);
   stream->append([fresh, bytes] { std::memset(fresh, poison, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   pools.give_back(data);
-  stream->append([data] { release(data); });
+  if (const auto known = stream->sizes.find(data); known != stream->sizes.end())
+    stream->given_back.emplace(known->second, data);
+  else
+    stream->append([data] { release(data); });
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
