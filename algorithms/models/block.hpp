@@ -82,8 +82,6 @@ class Block {
   // Builds (or finds) its sequences. Called once per rank before the first pass.
   virtual void prepare(Rank& rank) = 0;
   virtual void forward(const BlockPass& pass) const = 0;
-  // What a forward needs besides its workspace, and has before what it saves and keeps.
-  virtual std::vector<Tensor> early_workspace(Stream&) const { return {}; }
   virtual void backward(const BlockPass& pass) const = 0;  // adds to gradients
   // The same in two parts with the same bits: the gradient of the input, then, at any time later,
   // those of the parameters (some may be ready with the first part). A block that does not divide

@@ -127,6 +127,11 @@ class LanguageHead : public TransformerBlock {
     kept_elements_ =
         own + rows_ * vocabulary_ * (s.loss == LossMemory::eager ? 4 / size_of(s.dtype) : 1);
     if (tensor_.sequence()) forward_workspace_ = all;
+    if (s.loss == LossMemory::eager) {
+      const std::int64_t wide = 4 / size_of(s.dtype);  // of an fp32 number, in elements
+      forward_workspace_ +=
+          rows_ * vocabulary_ * (1 + (wide > 1 ? wide : 0) + (tensor_.alone() ? 0 : wide));
+    }
     backward_workspace_ = all + (tensor_.sequence() ? own + all : 0);
     computes_loss_ = true;
   }
@@ -144,14 +149,6 @@ class LanguageHead : public TransformerBlock {
     };
     forward_.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters, p.parameters, p.input,
                             p.kept, p.targets, p.loss, p.workspace, per_token(1), per_token(2)});
-  }
-  std::vector<Tensor> early_workspace(Stream& stream) const override {
-    std::vector<Tensor> results;
-    if (s_.loss != LossMemory::eager) return results;
-    results.push_back(of_every_logit(stream, s_.dtype));
-    if (s_.dtype != Dtype::fp32) results.push_back(of_every_logit(stream, Dtype::fp32));
-    if (!tensor_.alone()) results.push_back(of_every_logit(stream, Dtype::fp32));
-    return results;
   }
   void backward(const BlockPass& p) const override { run_backward(backward_, p); }
   void backward_input(const BlockPass& p) const override {
