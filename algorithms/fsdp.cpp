@@ -18,6 +18,9 @@
 //   after the forward, and that per step when they stay after the backward; (n-1)/n P + (m-1)/m (P
 //   - P_s) with groups of m memory          P/n, and P_s and at most `limit` groups whole; P/n + P
 //   when all stay; (P - P_s)/m more between the passes with groups of m
+// Per parameter, as PyTorch's FSDP2 (pytorch/pytorch, torch/distributed/fsdp/_fully_shard/
+// _fsdp_collectives.py, foreach_all_gather_copy_out): besides the groups that are whole, buffers of
+// those that are gathered and not yet copied out; P_s has the first group too.
 // Experts that e ranks divide (see zero.cpp) are gathered by n/e ranks; with e = n a group's whole
 // has a copy of them.
 #include "algorithms/fsdp.hpp"
@@ -61,8 +64,23 @@ void GatheredParameters::before(const Unit& unit) {
   flat_.for_used(unit.block, [this](ParameterGroup& group) {
     gather(group);
     replica_.compute().after(state_of(group).gathered);
+    if (state_of(group).buffer) copy_out(group);
   });
   prefetch(unit);
+}
+
+bool GatheredParameters::stays(const ParameterGroup& group) const {
+  return group.shared || (options_.per_parameter && &group == &flat_.groups().front());
+}
+
+// The buffer's memory is free for gathers behind the copy.
+void GatheredParameters::copy_out(ParameterGroup& group) {
+  State& state = state_of(group);
+  Stream& compute = replica_.compute();
+  group.values = replica_.rank().allocate(compute, Label::communication, group.elements,
+                                          flat_.whole_dtype(), {.name = "whole parameters"});
+  copied_ = compute.copy(state.buffer, group.values);
+  state.buffer = {};
 }
 
 void GatheredParameters::prefetch(const Unit& unit) {
@@ -76,7 +94,8 @@ void GatheredParameters::prefetch(const Unit& unit) {
 // Memory is given back in the order of issue: a gather waits for the last uses of as many groups as
 // it takes to stay within the limit.
 void GatheredParameters::gather(ParameterGroup& group) {
-  if (group.values || group.elements == 0) return;
+  if (group.values || state_of(group).buffer || group.elements == 0) return;
+  if (copied_) stream_.after(*copied_);
   const auto limit = static_cast<std::size_t>(options_.limit);
   while (!released_.empty() && static_cast<std::size_t>(whole_) + released_.size() >= limit) {
     stream_.after(released_.front());
@@ -86,18 +105,19 @@ void GatheredParameters::gather(ParameterGroup& group) {
   const std::vector<Tensor> kept = std::move(state.kept);
   state.kept.clear();
   stream_.after(kept.empty() ? updated_ : state.kept_at);
-  group.values = replica_.rank().allocate(stream_, Label::communication, group.elements,
-                                          flat_.whole_dtype(), {.name = "gathered parameters"});
+  Tensor& gathered = options_.per_parameter ? state.buffer : group.values;
+  gathered = replica_.rank().allocate(stream_, Label::communication, group.elements,
+                                      flat_.whole_dtype(), {.name = "gathered parameters"});
   for (std::size_t i = 0; i < group.parts.size(); ++i) {
     const DividedPart& part = group.parts[i];
-    const Tensor whole = part_of(group.values, group, part);
+    const Tensor whole = part_of(gathered, group, part);
     if (kept.empty())
       gather_part(whole, flat_.value_shard(part), channel_.at(kind(part)));
     else
       gather_part(whole, kept[i], group_channel_.at(kind(part)));
   }
   state.gathered = stream_.record();
-  if (!group.shared) ++whole_;
+  if (!stays(group)) ++whole_;
 }
 
 // Without a channel `part` is the whole.
@@ -123,7 +143,7 @@ void GatheredParameters::after(const Unit& unit, Pass pass) {
   const bool used_next =
       next != nullptr && next->block >= group.first_block && next->block < group.last_block;
   if (!group.values || used_next) return;
-  if (pass == Pass::forward && !group.shared && after_forward_ != Reshard::no)
+  if (pass == Pass::forward && !stays(group) && after_forward_ != Reshard::no)
     release(group, after_forward_ == Reshard::to_group);
   if (pass == Pass::backward && (after_backward_ || unit.last_micro_batch)) release(group, false);
 }
@@ -147,14 +167,14 @@ void GatheredParameters::release(ParameterGroup& group, bool keep_part) {
   else
     released_.push_back(compute.record());
   group.values = {};
-  if (!group.shared) --whole_;
+  if (!stays(group)) --whole_;
 }
 
 Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
   const bool first = &group == &flat_.groups().front(), last = &group == &flat_.groups().back();
-  const bool stays = after_forward_ == Reshard::no;
-  int forwards = first || group.shared || (stays && !after_backward_) ? 1 : k;
-  int backwards = last || group.shared || stays ? 0 : k;
+  const bool all_stay = after_forward_ == Reshard::no;
+  int forwards = first || group.shared || (all_stay && !after_backward_) ? 1 : k;
+  int backwards = last || stays(group) || all_stay ? 0 : k;
   if (first && last) forwards = 1, backwards = 0;
   const bool regrouped = after_forward_ == Reshard::to_group;
   Bytes all;

@@ -22,6 +22,9 @@ struct GatherOptions {
   // Absent: yes and true, and under a pipeline no and false.
   std::optional<Reshard> after_forward{};
   std::optional<bool> after_backward{};  // false: groups stay until the step's last micro-batch
+  // As PyTorch's FSDP2 does: groups are gathered into a buffer, from which each parameter is copied
+  // to its own; the first group, of the root unit, stays from its forward to its backward.
+  bool per_parameter = false;
   Axes group{};  // the m ranks of Reshard::to_group; of experts those but for the expert axis
 };
 
@@ -38,11 +41,14 @@ class GatheredParameters {
  private:
   // What belongs to a group of parameters.
   struct State {
+    Tensor buffer;  // of per_parameter, until it is copied out of
     Event gathered;
     std::vector<Tensor> kept;  // this rank's of Reshard::to_group, by part
     Event kept_at;
   };
+  bool stays(const ParameterGroup& group) const;  // from the forward to the backward, in any case
   void gather(ParameterGroup& group);
+  void copy_out(ParameterGroup& group);
   void gather_part(const Tensor& whole, Tensor part, Channel* channel);
   void release(ParameterGroup& group, bool keep_part);
   void prefetch(const Unit& unit);
@@ -62,6 +68,7 @@ class GatheredParameters {
   int whole_ = 0;               // groups gathered now, but for shared ones
   std::deque<Event> released_;  // last uses of groups that no gather has waited for yet
   Event updated_;
+  std::optional<Event> copied_;  // out of the last buffer
 };
 
 }  // namespace orrery

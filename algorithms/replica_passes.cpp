@@ -85,12 +85,14 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
     hooks_->before(here, Pass::forward);
     Kept& kept = state.blocks[static_cast<std::size_t>(b - p.first)];
     kept.input = input;
+    // Before what is kept, so that a pool has the place whole when it is given back.
+    Tensor workspace = activation(block(b).forward_workspace(), "workspace");
     kept.saved = activation(block(b).saved_elements(), "saved");
     kept.kept = activation(block(b).kept_elements(), "kept");
     kept.held = activation(block(b).held_elements(), "held");
     BlockPass pass = pass_of(here, call, state);
     pass.output = activation(block(b).output_elements(), "output");
-    pass.workspace = activation(block(b).forward_workspace(), "workspace");
+    pass.workspace = std::move(workspace);
     pass.state = state_of(b);
     pass.evaluates = evaluates_;
     block(b).forward(pass);

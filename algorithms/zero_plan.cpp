@@ -31,6 +31,7 @@ struct FsdpKeys : ShardingKeys {
   std::int64_t prefetch = 1, limit = 2;
   Node reshard_after_forward;  // true, false or m; absent: see doc
   std::optional<bool> reshard_after_backward;
+  bool per_parameter = false;
 };
 
 template <class Keys>
@@ -94,6 +95,10 @@ void describe(Fields<FsdpKeys>& f) {
       .doc(
           "false: parameters are kept until the step's last micro-batch; absent: true, and false "
           "under a pipeline");
+  f.field("per_parameter", &FsdpKeys::per_parameter)
+      .doc(
+          "as PyTorch's FSDP2: gathers go into a buffer, from which parameters are copied to their "
+          "own; the first block stays whole from its forward to its backward");
 }
 
 ZeroOptions shared_options(const ShardingKeys& k) {
@@ -158,6 +163,7 @@ AlgorithmPlan read_fsdp(const Node& node, Problems& problems) {
   options.gather.prefetch = static_cast<int>(keys.prefetch);
   options.gather.limit = static_cast<int>(keys.limit);
   options.gather.after_backward = keys.reshard_after_backward;
+  options.gather.per_parameter = keys.per_parameter;
   const Node& reshard = keys.reshard_after_forward;
   const std::optional<std::int64_t> m = group_size(reshard, problems);
   if (m && keys.shard)

@@ -245,6 +245,13 @@ void describe(Fields<StackSpec>& f) {
   f.section("host", &StackSpec::host).required();
   f.field("elementwise", &StackSpec::elementwise).required().at_least(0.1).at_most(20);
   f.field("loss_bytes_per_logit", &StackSpec::loss_bytes_per_logit).required();
+  f.field("loss", &StackSpec::loss)
+      .one_of({{"in-place", LossKernels::in_place},
+               {"compiled", LossKernels::compiled},
+               {"eager", LossKernels::eager}})
+      .doc("what it leaves in memory; in-place: the gradient of the logits is where they were");
+  f.field("eager_layers", &StackSpec::eager_layers)
+      .doc("no compiler fuses them: recomputation keeps also what no backward reads");
   f.section("interference", &StackSpec::interference)
       .doc("what communications take from kernels beside them; absent: nothing");
 }

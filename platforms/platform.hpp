@@ -182,6 +182,10 @@ struct InterferenceSpec {
 };
 void describe(Fields<InterferenceSpec>& f);
 
+// What a loss leaves in memory: the gradient of the logits in their place; or both, as a compiled
+// loss has them, which may not write to its input; or what every operation has for a result.
+enum class LossKernels { in_place, compiled, eager };
+
 // The software: constants that belong to no device.
 struct StackSpec {
   std::string name;
@@ -193,6 +197,9 @@ struct StackSpec {
       1};  // memory traffic of norms, activations, residuals; 1 = perfectly fused
   Sourced<Bytes> loss_bytes_per_logit;  // memory traffic of the loss, forward and backward; 0 = the
                                         // kernel's own
+  LossKernels loss = LossKernels::in_place;
+  bool eager_layers = false;  // operation by operation: what a policy of recomputation keeps is
+                              // kept even where no backward reads it
   std::optional<InterferenceSpec>
       interference;  // absent: kernels are as fast beside communications
 };

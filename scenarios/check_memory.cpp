@@ -9,15 +9,37 @@
 
 namespace orrery {
 
+namespace {
+
+// What a layer must be for every second of its products to run again (every_second.hpp).
+void check_every_second(const Scenario& s, Problems& problems) {
+  const TransformerSpec& t = s.model_spec.transformer;
+  const auto refuse_with = [&](bool there, const char* path, const char* what) {
+    if (there)
+      refuse(problems, path, fmt::format("every second product again, with {}", what),
+             "set memory.recompute to none or full");
+  };
+  refuse_with(t.experts > 0, "memory.recompute", "experts");
+  refuse_with(t.latent(), "memory.recompute", "latent attention");
+  refuse_with(t.qk_norm, "memory.recompute", "norms of queries and keys");
+  refuse_with(t.reversible, "memory.recompute", "reversible layers");
+  refuse_with(s.memory.attention == AttentionKind::stored, "memory.attention", "stored scores");
+  refuse_with(s.memory.dropout, "memory.dropout", "dropout");
+}
+
+}  // namespace
+
 void check_memory(Scenario& s, Problems& problems) {
   const Node& r = s.memory.recompute;
   if (r.is_list()) {
     for (const auto layer : read<std::vector<std::int64_t>>(r, problems))
       s.recompute_layers.push_back(static_cast<int>(std::clamp<std::int64_t>(layer, -1, 1 << 20)));
     s.recompute = !s.recompute_layers.empty();
-  } else if (const std::vector<std::string> names{"none", "selective", "full"};
+  } else if (const std::vector<std::string> names{"none", "selective", "every-second-product",
+                                                  "full"};
              r.is_scalar() && std::find(names.begin(), names.end(), r.text) != names.end()) {
-    s.recompute = r.text == "full";
+    s.recompute_every_second = r.text == "every-second-product";
+    s.recompute = r.text == "full" || s.recompute_every_second;
     s.recompute_attention = r.text == "selective";
   } else {
     problems.add("memory.recompute",
@@ -27,7 +49,7 @@ void check_memory(Scenario& s, Problems& problems) {
   }
   if (s.memory.stored_micro_batches && !s.recompute)
     problems.add("memory.stored_micro_batches", "nothing is recomputed that could be kept",
-                 "set memory.recompute to full or a list");
+                 "set memory.recompute to full, every-second-product or a list");
   if (s.algorithm.plan.open_ended && (!s.recompute_layers.empty() || s.memory.stored_micro_batches))
     refuse(problems, "memory", "recomputation in part with steps of as many samples as they like",
            "set memory.recompute to none or full");
@@ -59,8 +81,15 @@ void check_inside_layers(Scenario& s, Problems& problems) {
     if (layer < 0 || layer >= layers)
       problems.add("memory.recompute", fmt::format("{} has layers 0 to {}, none with number {}",
                                                    s.model_spec.name, layers - 1, layer));
-  if (s.model_spec.kind == ModelKind::transformer) return;
   const std::string& name = s.model_spec.name;
+  if (s.model_spec.kind == ModelKind::transformer) {
+    if (s.recompute_every_second) check_every_second(s, problems);
+    return;
+  }
+  if (s.recompute_every_second)
+    problems.add("memory.recompute",
+                 fmt::format("{} has no layers with products of known order", name),
+                 "use none or full");
   if (s.recompute_attention)
     problems.add("memory.recompute", fmt::format("{} has no attention to compute again", name),
                  "use none or full");

@@ -18,6 +18,14 @@ double layer_multiply_adds(const ModelSpec& m) {
   return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
 }
 
+// Keys, the output of attention where the MLP reads it and, where the activation has a gate, what
+// it multiplies.
+double every_second_multiply_adds(const TransformerSpec& t) {
+  const std::int64_t keys = t.kv_heads * t.head_size;
+  const std::int64_t out = t.parallel_blocks ? 0 : t.heads * t.head_size;
+  return d(t.layers * t.hidden) * d(keys + out + (t.gated ? t.ffn : 0));
+}
+
 double head_multiply_adds(const ModelSpec& m) {
   if (m.by_blocks()) return 0;
   return m.kind == ModelKind::transformer ? d(m.transformer.head_multiply_adds())
@@ -85,6 +93,9 @@ Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::in
   if (again == Recomputed::nothing) return once;
   const bool layers = again == Recomputed::layers;
   if (m.by_blocks()) return once + forward_flops(m).again * (layers ? d(global_batch) : 0.0);
+  if (again == Recomputed::every_second_product)
+    return once + Flops(2.0 * every_second_multiply_adds(m.transformer) *
+                        d(tokens_per_step(m, sequence, global_batch)));
   const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
   const double multiply_adds =
       (layers ? layer_multiply_adds(m) : 0.0) + half * attention_multiply_adds(m, sequence);

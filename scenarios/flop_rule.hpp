@@ -37,8 +37,9 @@ std::int64_t tokens_per_step(const ModelSpec& model, std::int64_t sequence,
                              std::int64_t global_batch);
 Flops flops_per_step(const ModelSpec& model, std::int64_t sequence, std::int64_t global_batch,
                      FlopRule rule);
-// What runs a second time: nothing, attention's two products, every layer (not the head).
-enum class Recomputed { nothing, attention, layers };
+// What runs a second time: nothing, attention's two products, every second product of each layer
+// without sequence parallelism (algorithms/models/every_second.hpp), every layer (not the head).
+enum class Recomputed { nothing, attention, every_second_product, layers };
 // With that; megatron-causal halves attention, all other rules count it whole.
 Flops executed_flops_per_step(const ModelSpec& model, std::int64_t sequence,
                               std::int64_t global_batch, FlopRule rule, Recomputed again);

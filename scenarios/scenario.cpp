@@ -394,9 +394,10 @@ Flops Scenario::flops_per_step() const {
   return orrery::flops_per_step(model_spec, *data.sequence, data.global_batch, run.flop_rule);
 }
 Flops Scenario::executed_flops_per_step(FlopRule rule) const {
-  const Recomputed again = recompute_attention ? Recomputed::attention
-                           : recompute         ? Recomputed::layers
-                                               : Recomputed::nothing;
+  const Recomputed again = recompute_attention      ? Recomputed::attention
+                           : recompute_every_second ? Recomputed::every_second_product
+                           : recompute              ? Recomputed::layers
+                                                    : Recomputed::nothing;
   return orrery::executed_flops_per_step(model_spec, *data.sequence, data.global_batch, rule,
                                          again);
 }

@@ -66,7 +66,7 @@ void describe(Fields<ParallelSpec>& f);
 enum class AttentionKind { fused, stored };
 
 struct ActivationMemorySpec {
-  Node recompute = Node::scalar("none");  // none | selective | full | layers
+  Node recompute = Node::scalar("none");  // none | selective | every-second-product | full | layers
   std::optional<std::int64_t> stored_micro_batches;
   AttentionKind attention = AttentionKind::fused;
   bool dropout = false;
@@ -161,9 +161,10 @@ struct Scenario {
   std::string file;
   ModelSpec model_spec;
   Platform machines;
-  bool recompute = false;             // layers run again: all, or
-  std::vector<int> recompute_layers;  // these
-  bool recompute_attention = false;   // the core of attention runs again
+  bool recompute = false;               // layers run again: all, or
+  std::vector<int> recompute_layers;    // these
+  bool recompute_attention = false;     // the core of attention runs again
+  bool recompute_every_second = false;  // of the layers that run again, every second product alone
   std::vector<std::string> warnings;
   // The same training of the value model; null without one.
   std::shared_ptr<const Scenario> twin;

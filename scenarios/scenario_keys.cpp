@@ -84,8 +84,9 @@ void describe(Fields<ParallelSpec>& f) {
 void describe(Fields<ActivationMemorySpec>& f) {
   f.open("recompute", &ActivationMemorySpec::recompute)
       .doc(
-          "in the backward pass: none; selective, the core of attention; full, all layers; or a "
-          "list of layers, counted from 0");
+          "in the backward pass: none; selective, the core of attention; every-second-product of "
+          "each layer and what lies between, not attention; full, all layers; or a list of layers, "
+          "counted from 0");
   f.field("stored_micro_batches", &ActivationMemorySpec::stored_micro_batches)
       .between(0, many)
       .doc("micro-batches under way of which everything is kept, whatever recompute says");

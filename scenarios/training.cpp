@@ -32,8 +32,13 @@ TransformerShape transformer_shape(const Scenario& scenario) {
           .with("model", scenario.model_spec.file);
   };
   refuse(spec.head_bias, "a bias in the output head");
-  refuse(spec.qk_norm, "norms of queries and keys");
-  refuse(spec.latent(), "latent attention");
+  refuse(spec.qk_norm && spec.reversible, "norms of queries and keys in reversible layers");
+  refuse(
+      spec.latent() && (spec.reversible || spec.qk_norm || spec.qkv_bias),
+      "latent attention in reversible layers, with norms of queries and keys of a head's size, or "
+      "with biases of theirs");
+  refuse(spec.latent() && spec.parametrisation == Parametrisation::mu,
+         "latent attention in the mu parametrisation");
   refuse(spec.shared_gate, "shared experts with a gate");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
@@ -53,6 +58,12 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.context_algorithm = scenario.parallel.context_algorithm;
   shape.stored_attention = scenario.memory.attention == AttentionKind::stored;
   shape.recompute_attention = scenario.recompute_attention;
+  shape.recompute_every_second = scenario.recompute_every_second;
+  const StackSpec& stack = scenario.machines.stack;
+  shape.loss = stack.loss == LossKernels::eager      ? LossMemory::eager
+               : stack.loss == LossKernels::compiled ? LossMemory::apart
+                                                     : LossMemory::in_place;
+  shape.keeps_unread = stack.eager_layers;
   shape.dropout = scenario.memory.dropout;
   shape.writes_gradients = scenario.algorithm.plan.fresh_gradients && shape.micro_batches == 1 &&
                            scenario.parallel.pipeline == 1;
@@ -167,6 +178,11 @@ TransformerShape transformer_shape(const TransformerSpec& spec) {
   shape.rope_theta = spec.rope_theta;
   shape.norm_bias = spec.norm == "layer";
   shape.norm_epsilon = spec.norm_epsilon;
+  shape.qk_norm = spec.qk_norm;
+  shape.kv_rank = i(spec.kv_rank);
+  shape.q_rank = i(spec.q_rank);
+  shape.rope_head = i(spec.rope_head);
+  shape.v_head = i(spec.v_head);
   shape.qkv_bias = spec.qkv_bias;
   shape.output_bias = spec.output_bias;
   shape.mlp_bias = spec.mlp_bias;

@@ -18,6 +18,10 @@ enum class ContextAlgorithm : std::uint8_t { ring, ulysses, all_gather };
 // The type in which the products of a layer take their operands (layer_kernels.hpp).
 enum class Products : std::uint8_t { as_stored, fp8_tensor, fp8_block, mxfp8 };
 
+// The gradient of the logits in their place; apart from them; or all that a loss that is computed
+// operation by operation, in fp32, leaves.
+enum class LossMemory : std::uint8_t { in_place, apart, eager };
+
 struct TransformerShape {
   int layers = 1, hidden = 1, heads = 1, kv_heads = 1, head_size = 1, ffn = 1, vocabulary = 1;
   bool gated = true;  // SwiGLU: two matrices up, one down
@@ -65,8 +69,8 @@ struct TransformerShape {
   // (every_second.hpp); with `keeps_unread` those too that no backward reads. Not of a mixture, nor
   // with stored scores, recomputed attention or dropout.
   bool recompute_every_second = false, keeps_unread = false;
-  // The loss is computed operation by operation in fp32 (LanguageHead).
-  bool eager_loss = false;
+  // What the loss leaves in memory (LanguageHead).
+  LossMemory loss = LossMemory::in_place;
   // mu: hidden, heads and ffn grow; vocabulary, positions and the size of a head stay, so that what
   // attention divides by does too (where heads grew in size, it would have to be that size, not its
   // root). Not of a mixture, whose router's width is the experts'.

@@ -23,7 +23,7 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
                        s.dropout ? "D" : "");
   if (s.writes_gradients) key += " W";
   if (s.recompute_every_second) key += s.keeps_unread ? " 2u" : " 2";
-  if (s.eager_loss) key += " E";
+  if (s.loss != LossMemory::in_place) key += fmt::format(" loss {}", static_cast<int>(s.loss));
   if (s.qk_norm) key += " qk";
   if (s.latent()) key += fmt::format(" l{}/{} {}/{}", s.q_rank, s.kv_rank, s.rope_head, s.v_head);
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);

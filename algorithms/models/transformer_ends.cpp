@@ -108,7 +108,8 @@ class TokenEmbedding : public TransformerBlock {
 // and over a tensor group 4 more in either pass: logits less their maximum; exponentials
 // (pytorch/pytorch, torch/distributed/tensor/parallel/loss.py, _log_softmax and
 // _nll_loss_and_log_softmax_backward; pytorch/torchtitan frees the logits before the backward,
-// train.py). The gradient of the logits takes the place of the log softmax here.
+// train.py). The gradient of the logits takes the place of the log softmax here. A loss whose
+// gradient is apart from the logits has 2 b in the backward.
 class LanguageHead : public TransformerBlock {
  public:
   explicit LanguageHead(const TransformerShape& s)
@@ -123,8 +124,14 @@ class LanguageHead : public TransformerBlock {
       parameters_.back().written = s.writes_gradients;
     }
     const std::int64_t own = own_ * s.hidden, all = rows_ * s.hidden;
-    kept_elements_ = own + rows_ * vocabulary_ * (s.eager_loss ? 4 / size_of(s.dtype) : 1);
+    kept_elements_ =
+        own + rows_ * vocabulary_ * (s.loss == LossMemory::eager ? 4 / size_of(s.dtype) : 1);
     if (tensor_.sequence()) forward_workspace_ = all;
+    if (s.loss == LossMemory::eager) {
+      const std::int64_t wide = 4 / size_of(s.dtype);  // of an fp32 number, in elements
+      forward_workspace_ +=
+          rows_ * vocabulary_ * (1 + (wide > 1 ? wide : 0) + (tensor_.alone() ? 0 : wide));
+    }
     backward_workspace_ = all + (tensor_.sequence() ? own + all : 0);
     computes_loss_ = true;
   }
@@ -140,12 +147,6 @@ class LanguageHead : public TransformerBlock {
                              : p.stream.rank().allocate(p.stream, Label::workspace, numbers * rows_,
                                                         Dtype::fp32, {.name = "loss per token"});
     };
-    std::vector<Tensor> results;
-    if (s_.eager_loss) {
-      results.push_back(of_every_logit(p, s_.dtype));
-      if (s_.dtype != Dtype::fp32) results.push_back(of_every_logit(p, Dtype::fp32));
-      if (!tensor_.alone()) results.push_back(of_every_logit(p, Dtype::fp32));
-    }
     forward_.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters, p.parameters, p.input,
                             p.kept, p.targets, p.loss, p.workspace, per_token(1), per_token(2)});
   }
@@ -158,16 +159,19 @@ class LanguageHead : public TransformerBlock {
   }
 
  private:
-  // What an operation of an eager loss leaves behind.
-  Tensor of_every_logit(const BlockPass& p, Dtype dtype) const {
-    return p.stream.rank().allocate(p.stream, Label::workspace, rows_ * vocabulary_, dtype,
-                                    {.name = "eager loss"});
+  // What an operation of the loss leaves behind.
+  Tensor of_every_logit(Stream& stream, Dtype dtype) const {
+    return stream.rank().allocate(stream, Label::workspace, rows_ * vocabulary_, dtype,
+                                  {.name = "result of the loss"});
   }
   void run_backward(const PassProgram& program, const BlockPass& p) const {
     std::vector<Tensor> results;
-    if (s_.eager_loss && &program != &backward_weight_)
-      for (int i = tensor_.alone() ? 2 : 3; i > 0; --i)
-        results.push_back(of_every_logit(p, Dtype::fp32));
+    if (&program != &backward_weight_) {
+      if (s_.loss == LossMemory::apart) results.push_back(of_every_logit(p.stream, s_.dtype));
+      if (s_.loss == LossMemory::eager)
+        for (int i = tensor_.alone() ? 2 : 3; i > 0; --i)
+          results.push_back(of_every_logit(p.stream, Dtype::fp32));
+    }
     program.run(p.stream, {s_.tied ? p.shared_parameters : p.parameters,
                            s_.tied ? p.shared_gradients : p.gradients, p.parameters, p.input,
                            p.kept, p.workspace, p.gradients, p.d_input});

@@ -32,6 +32,7 @@ void print_json(const Scenario& scenario, const std::vector<StageMemory>& stages
     if (s.capacity.value > 0) capacity = s.capacity.value;
     j["stages"].push_back({{"rank", s.rank},
                            {"peak_bytes", s.memory.peak.value},
+                           {"cached_bytes", s.memory.cached.value},
                            {"capacity_bytes", capacity},
                            {"by_label", labels},
                            {"stage", j["stages"].size()},

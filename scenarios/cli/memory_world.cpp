@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <unordered_map>
 
 #include "backend/device.hpp"
 #include "backend/rank.hpp"
+#include "scenarios/cli/caching_allocator.hpp"
 
 namespace orrery::cli {
 
@@ -24,12 +26,31 @@ class IdleDevice final : public Device {
       : launched_(std::move(launched)) {}
   void open_stream(std::uint32_t, const std::string&, Place) override { host_.passed.push_back(0); }
   void may_change(const Channel&) override {}
+  // Every tensor has an address, so that `unmap` is told of it; those without values all the same.
   void* map(const Storage& storage) override {
-    if (storage.values != Values::always) return nullptr;  // small: counts, norms, losses
+    if (storage.place == Place::device)
+      blocks_.emplace(&storage, allocator_.allocate(storage.home, storage.bytes()));
+    if (storage.values != Values::always) return &no_values_;
     const auto bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, storage.bytes().value));
     return std::memset(::operator new(bytes), 0, bytes);
   }
-  void unmap(void* data, const Storage&, Event) override { ::operator delete(data); }
+  void unmap(void* data, const Storage& storage, Event) override {
+    if (const auto block = blocks_.find(&storage); block != blocks_.end()) {
+      allocator_.free(block->second);
+      blocks_.erase(block);
+    }
+    if (data != &no_values_) ::operator delete(data);
+  }
+  void read(const Operand& operand, void* to) override {
+    if (operand.storage->data == &no_values_)
+      throw Error(Category::invalid_program, "the program reads tensor '" + operand.storage->name +
+                                                 "', which has no values here");
+    Device::read(operand, to);
+  }
+  void write(const void* from, const Operand& operand) override {
+    if (operand.storage->data != &no_values_) Device::write(from, operand);
+  }
+  Bytes cached() const { return allocator_.held(); }
 
   void launch(std::uint32_t stream, const PreparedKernel& kernel, std::span<const Operand>,
               std::uint32_t) override {
@@ -70,6 +91,9 @@ class IdleDevice final : public Device {
  private:
   void pass(std::uint32_t stream) { ++host_.passed[stream]; }
   HostState host_;
+  CachingAllocator allocator_;
+  std::unordered_map<const Storage*, CachingAllocator::Block> blocks_;
+  char no_values_ = 0;
   std::function<void(const PreparedKernel&)> launched_;
 };
 
@@ -78,7 +102,7 @@ class IdleDevice final : public Device {
 namespace {
 
 RankMemory issue(const WorldOptions& options, const World::Program& program, int rank,
-                 IdleDevice device) {
+                 IdleDevice&& device) {
   WorldOptions accounting = options;
   accounting.real_values = false;
   WorldState state(std::move(accounting));
@@ -88,7 +112,7 @@ RankMemory issue(const WorldOptions& options, const World::Program& program, int
   Rank handle(state, device, rank);
   program(handle);
   const Ledger& ledger = handle.ledger(Place::device);
-  return {ledger.peak(), ledger.peak_by_label()};
+  return {ledger.peak(), ledger.peak_by_label(), device.cached()};
 }
 
 }  // namespace

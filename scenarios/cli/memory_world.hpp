@@ -15,6 +15,7 @@ namespace orrery::cli {
 struct RankMemory {
   Bytes peak;
   BytesByLabel by_label{};  // at the peak
+  Bytes cached;             // what a caching allocator holds for tensors (caching_allocator.hpp)
 };
 
 // What the rank `rank` of a world with these options holds at its peak. Values are never computed.

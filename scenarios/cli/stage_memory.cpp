@@ -49,13 +49,14 @@ std::vector<Change> changes_of(const Scenario& s) {
     all.push_back({"memory.recompute=selective"});
   for (std::int64_t size = s.data.micro_batch / 2; size >= 1; size /= 2)
     all.push_back({fmt::format("data.micro_batch={}", size)});
-  if (!s.recompute) all.push_back({"memory.recompute=full"});
+  const bool less = !s.recompute || s.recompute_every_second;
+  if (less) all.push_back({"memory.recompute=full"});
   if (repeats) all.push_back({with_algorithm(s, "fsdp")});
   for (int more : {2, 4, 8})
     all.push_back({fmt::format("parallel.pipeline={}", s.parallel.pipeline * more)});
   Change everything;
   if (repeats) everything.push_back(with_algorithm(s, "fsdp"));
-  if (!s.recompute) everything.emplace_back("memory.recompute=full");
+  if (less) everything.emplace_back("memory.recompute=full");
   if (everything.size() > 1) all.push_back(everything);
   if (s.data.micro_batch > 1 && !everything.empty()) {
     everything.emplace_back("data.micro_batch=1");

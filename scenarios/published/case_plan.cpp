@@ -19,7 +19,7 @@ std::optional<std::int64_t> part(std::int64_t whole, std::int64_t parts) {
   return whole / parts;
 }
 
-std::int64_t micro_batch(const MeasuredCase& c, const CasePlan& plan,
+std::int64_t micro_batch(const MeasuredFile& file, const MeasuredCase& c, const CasePlan& plan,
                          std::vector<Assumption>& notes) {
   if (c.micro_batch.value_or(0) > 0) return *c.micro_batch;
   for (const MeasuredCase::Count& count : {c.num_microbatches, c.grad_accum})
@@ -29,13 +29,21 @@ std::int64_t micro_batch(const MeasuredCase& c, const CasePlan& plan,
       note(notes, "micro_batch", std::to_string(*local), "the whole batch of a replica at once");
       return *local;
     }
+  if (file.repo == "pytorch/torchtitan")
+    if (const auto size = part(plan.global_batch, plan.pipeline * plan.data)) {
+      note(notes, "micro_batch", std::to_string(*size),
+           "the source's default, as many micro-batches as stages "
+           "(torchtitan/parallelisms/pipelining_utils.py)");
+      return *size;
+    }
   note(notes, "micro_batch", "1", "the source does not print it");
   return 1;
 }
 
 }  // namespace
 
-CasePlan case_plan(const MeasuredCase& c, std::vector<Assumption>& notes) {
+CasePlan case_plan(const MeasuredFile& file, const MeasuredCase& c,
+                   std::vector<Assumption>& notes) {
   CasePlan plan;
   plan.tensor = degree(c.tp);
   plan.pipeline = degree(c.pp);
@@ -60,7 +68,7 @@ CasePlan case_plan(const MeasuredCase& c, std::vector<Assumption>& notes) {
     for (const MeasuredCase::Count& local : {c.local_batch, c.batch_per_dp})
       if (local.value_or(0) > 0 && plan.global_batch == 0) plan.global_batch = *local * plan.data;
   if (plan.global_batch == 0) throw NotScored("the batch of a step is not stated");
-  plan.micro_batch = micro_batch(c, plan, notes);
+  plan.micro_batch = micro_batch(file, c, plan, notes);
   return plan;
 }
 

@@ -80,7 +80,9 @@ std::string Machines::stack_name(const MeasuredFile& file, const MeasuredCase& c
                                  std::vector<Assumption>& notes) const {
   const std::vector<std::string> known = folder_.names(PlatformKind::stack);
   std::string why = "no software was named";
-  for (const std::string& text : {word(c.stack), word(c.framework), file.repo}) {
+  const bool eager = !c.compile.value_or(true) && !file.repo.empty();
+  for (const std::string& text :
+       {word(c.stack), word(c.framework), eager ? file.repo + " without compile" : "", file.repo}) {
     if (text.empty()) continue;
     if (std::find(known.begin(), known.end(), text) != known.end()) return text;
     const Alias* alias = find_alias(aliases_.stack, text);

@@ -143,6 +143,7 @@ void describe(Fields<MeasuredCase>& f) {
     f.field(name, member).between(0, 1'000'000'000'000);
   f.field("swiglu", &C::swiglu);
   f.field("sequence_parallel", &C::sequence_parallel);
+  f.field("compile", &C::compile);
   f.field("bytes", &C::bytes).between(1, 1e15);
   for (const auto& [name, member] : {std::pair{"peak_tflops", &C::peak_tflops},
                                      {"iter_s", &C::iter_s},
@@ -161,6 +162,7 @@ void describe(Fields<MeasuredCase>& f) {
                                      {"t_bwd_input_s", &C::t_bwd_input_s},
                                      {"t_bwd_weight_s", &C::t_bwd_weight_s},
                                      {"t_comm_s", &C::t_comm_s},
+                                     {"mem_gib_reported", &C::mem_gib_reported},
                                      {"activation_gib", &C::activation_gib},
                                      {"activation_memory_rel", &C::activation_memory_rel}})
     f.field(name, member).at_least(0);

@@ -29,7 +29,7 @@ struct MeasuredCase {
   Node ffn_hidden, kv_heads;  // a number, or a product such as 4*hidden
   Node tokens;                // of an elementwise operation, a number; of a run, any text
   Count layers, hidden, heads, vocab, seq_len, experts;
-  std::optional<bool> swiglu, sequence_parallel;
+  std::optional<bool> swiglu, sequence_parallel, compile;
   Count gpus, gpus_per_node, gpus_per_node_used, nodes;
   Count tp, pp, dp, cp, ep, vpp;
   Count micro_batch, grad_accum, num_microbatches, global_batch, local_batch, batch_per_dp;
@@ -41,6 +41,7 @@ struct MeasuredCase {
   // Measured.
   Figure bandwidth_gbit_s, inner_phase_s, allreduce_median_s;
   Figure iter_s, iter_s_derived, tokens_s, tokens_s_gpu, samples_s_gpu, tflops_gpu, mfu;
+  Figure mem_gib_reported;
   Figure time_s, efficiency, busbw_gb_s, algbw_gb_s;
   Figure bubble_rate, t_fwd_s, t_bwd_input_s, t_bwd_weight_s, t_comm_s;  // of a pipeline, a stage
   // Of the first stage; over that of tensor parallelism alone.

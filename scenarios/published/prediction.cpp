@@ -35,26 +35,29 @@ std::string timed_as(const std::string& precision, std::vector<Assumption>& note
   return "bf16";
 }
 
+bool is_torchtitan(const MeasuredFile& file) { return file.repo == "pytorch/torchtitan"; }
+
 // memory.recompute. Selective is the core of attention, as Megatron-LM has it, but for two sources:
 // fms-fsdp recomputes one layer in N; the policy of torchtitan keeps every second product of a
 // layer.
-Node recompute_of(const MeasuredFile& file, const std::string& means, std::int64_t layers,
+Node recompute_of(const MeasuredFile& file, const std::string& means,
                   std::vector<Assumption>& notes) {
   if (means == "selective" && file.repo == "foundation-model-stack/fms-fsdp")
     throw NotScored("how many layers are recomputed is not stated");
-  if (means != "selective" || file.repo != "pytorch/torchtitan") return Node::scalar(means);
-  note(notes, "recompute", "every second layer",
-       "as much as the source's policy, which recomputes about half of every layer (recalled)");
-  std::vector<Node> listed;
-  for (std::int64_t layer = 0; layer < layers; layer += 2) listed.push_back(count(layer));
-  return Node::list(std::move(listed));
+  if (means != "selective" || !is_torchtitan(file)) return Node::scalar(means);
+  note(notes, "recompute", "every-second-product",
+       "the option `op` of the source's configurations (train_configs/llama3_8b.toml)");
+  return Node::scalar("every-second-product");
 }
 
 // Types of a step. Products in 8 bits are cast from 16: with a scale for each tensor, but for the
-// MX formats.
-Node precision_of(const MeasuredCase& c, const std::string& means, std::vector<Assumption>& notes) {
+// MX formats. The sharded parameters of torchtitan are fp32, and cast as they are gathered
+// (MixedPrecisionPolicy(param_dtype), torchtitan/parallelisms/parallelize_llama.py).
+Node precision_of(const MeasuredFile& file, const MeasuredCase& c, const std::string& means,
+                  bool gathers, std::vector<Assumption>& notes) {
   const std::string stored = means == "fp8" ? "bf16" : means;
-  Node out = section({{"parameters", Node::scalar(stored)}, {"activations", Node::scalar(stored)}});
+  const std::string shards = gathers && is_torchtitan(file) ? "fp32" : stored;
+  Node out = section({{"parameters", Node::scalar(shards)}, {"activations", Node::scalar(stored)}});
   if (means != "fp8") return out;
   const bool scaled = word(c.precision).find("MX") != std::string::npos;
   const char* products = scaled ? "mxfp8" : "fp8-tensor";
@@ -131,7 +134,7 @@ Predictor::Predictor(const std::string& data_root)
 
 void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction& out) const {
   std::vector<Assumption>& notes = out.assumptions;
-  const CasePlan plan = case_plan(c, notes);
+  const CasePlan plan = case_plan(file, c, notes);
   const ModelSpec model = case_model(file, c, aliases_, notes);
   const std::string recompute = meaning(aliases_.recompute, "recompute", word(c.recompute), notes);
   out.unit = "s";
@@ -140,7 +143,9 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
       timed_as(meaning(aliases_.precision, "precision", word(c.precision), notes), notes);
   if (precision == "fp4") throw NotScored("not available yet: fp4");
   const std::string sharding =  // one replica has nothing to shard
-      plan.data == 1 ? "ddp" : meaning(aliases_.sharding, "sharding", word(c.sharding), notes);
+      plan.data * plan.context == 1
+          ? "ddp"
+          : meaning(aliases_.sharding, "sharding", word(c.sharding), notes);
   const auto platform = machines_.platform(file, c, false, notes);
 
   Node root = section({{"model", Node::scalar(model.name, true)},
@@ -159,10 +164,12 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
                {"sequence_parallel", Node::scalar(sequence_parallel ? "true" : "false")}});
   add_pipeline_details(c, plan, model, schedule, parallel, notes);
   root.add("parallel", std::move(parallel));
-  root.add("algorithm", algorithm_of(sharding));
-  root.add("memory",
-           section({{"recompute", recompute_of(file, recompute, model.layers(), notes)}}));
-  root.add("precision", precision_of(c, precision, notes));
+  Node algorithm = algorithm_of(sharding);
+  if (sharding == "zero3" && is_torchtitan(file))
+    algorithm.add("per_parameter", Node::scalar("true"));
+  root.add("algorithm", std::move(algorithm));
+  root.add("memory", section({{"recompute", recompute_of(file, recompute, notes)}}));
+  root.add("precision", precision_of(file, c, precision, sharding == "zero3", notes));
   root.add("platform", section({{"cluster", Node::scalar(platform->cluster.name, true)},
                                 {"gpus", count(plan.gpus)},
                                 {"stack", Node::scalar(platform->stack.name, true)}}));

@@ -57,7 +57,7 @@ struct CasePlan {
   std::int64_t sequence = 0, micro_batch = 1, global_batch = 0;
 };
 // case_plan.cpp
-CasePlan case_plan(const MeasuredCase& c, std::vector<Assumption>& notes);
+CasePlan case_plan(const MeasuredFile& file, const MeasuredCase& c, std::vector<Assumption>& notes);
 
 // measured_time.cpp: seconds per step by the first of these that the case has: iter_s;
 // iter_s_derived; tokens_s, tokens_s_gpu, samples_s_gpu; tflops_gpu by tflops_def (model, or

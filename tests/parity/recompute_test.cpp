@@ -220,24 +220,28 @@ TEST_CASE("recomputation of every second product agrees in sim and on cpu") {
 }
 
 // An eager loss holds three fp32 numbers per logit, a fused one the logits.
-TEST_CASE("an eager loss changes no bit and holds what its operations leave behind") {
+TEST_CASE("an eager or a compiled loss changes no bit and holds what it leaves behind") {
   for (const int tensor : {1, 2}) {
     TrainingCase c = transformer_case();
     c.tensor = tensor;
     const Trained fused = train_on_cpu(c);
-    c.transformer->eager_loss = true;
+    c.transformer->loss = LossMemory::eager;
     const Trained eager = train_on_cpu(c);
     CHECK(eager.losses == fused.losses);
     CHECK(eager.state == fused.state);
     const std::int64_t logits = 2 * sequence * 256 / tensor;
     CHECK((eager.report.ranks[0].peak - fused.report.ranks[0].peak).value ==
           logits * 4 * (tensor == 1 ? 2 : 3));
+    c.transformer->loss = LossMemory::apart;
+    const Trained apart = train_on_cpu(c);
+    CHECK(apart.state == fused.state);
+    CHECK((apart.report.ranks[0].peak - fused.report.ranks[0].peak).value == logits * 4);
   }
 }
 
 TEST_CASE("an eager loss in bf16 over tensor ranks agrees in sim and on cpu") {
   TrainingCase c = transformer_case();
-  c.transformer->eager_loss = true;
+  c.transformer->loss = LossMemory::eager;
   c.transformer->dtype = Dtype::bf16;
   c.tensor = 2;
   c.steps = 50;

@@ -31,6 +31,11 @@ ZeroOptions kept_for_the_step() {
   zero.gather.after_backward = false;
   return zero;
 }
+ZeroOptions per_parameter() {
+  ZeroOptions zero;
+  zero.gather.per_parameter = true;
+  return zero;
+}
 // Over all of 2 x 2 ranks, kept by pairs.
 ZeroOptions kept_by_groups() {
   ZeroOptions zero;
@@ -114,6 +119,15 @@ TEST_CASE("FSDP that computes in bf16 from fp32 shards agrees in sim and on cpu"
   c.replica.parameter_dtype = Dtype::fp32;
   check_agree(c);
 }
+TEST_CASE("FSDP that copies parameters out of a buffer agrees in sim and on cpu") {
+  check_agree(on_ranks(4, per_parameter()));
+}
+TEST_CASE(
+    "FSDP that copies parameters out of a buffer, kept under a pipeline, agrees in both worlds") {
+  TrainingCase c = transformer_on(2, 2, 2, per_parameter());
+  c.replica.schedule = "zb-h1";
+  check_agree(c);
+}
 TEST_CASE("hybrid sharding agrees in sim and on cpu") {
   TrainingCase c = on_ranks(4, stage(3));
   c.shard = 2;
@@ -140,8 +154,8 @@ TEST_CASE("every stage is DDP bit for bit when gradients are reduced once, in th
     TrainingCase ddp = on_ranks(ranks, {});
     ddp.zero.reset();
     const Trained expected = train_on_cpu(ddp);
-    for (const ZeroOptions& zero :
-         {stage(1), stage(2), stage(3), kept_after_forward(), kept_for_the_step()}) {
+    for (const ZeroOptions& zero : {stage(1), stage(2), stage(3), kept_after_forward(),
+                                    kept_for_the_step(), per_parameter()}) {
       CAPTURE(ranks);
       CAPTURE(zero.stage);
       CHECK(train_on_cpu(on_ranks(ranks, zero)).losses == expected.losses);
@@ -267,6 +281,7 @@ TEST_CASE("stages send 2, 2, 3 (n-1)/n of the parameters per step, FSDP less wha
   for (const auto& [zero, gathers] : {std::pair{stage(1), 0},
                                       {stage(2), 0},
                                       {stage(3), micro_batches},
+                                      {per_parameter(), micro_batches},
                                       {kept_after_forward(), micro_batches},
                                       {kept_for_the_step(), 1}}) {
     for (const bool each : {false, true}) {
@@ -288,7 +303,8 @@ TEST_CASE("stages send 2, 2, 3 (n-1)/n of the parameters per step, FSDP less wha
           share(padded(model, n, [&](std::size_t b) { return b == last; }))};
       std::int64_t gathered = all;
       if (zero.stage == 3 && zero.gather.after_forward.value_or(Reshard::yes) == Reshard::yes)
-        gathered = micro_batches * (2 * middle + ends[0] + ends[1]) + ends[0];
+        gathered = micro_batches * (2 * middle + ends[1]) + ends[0] +
+                   (zero.gather.per_parameter ? 0 : micro_batches * ends[0]);
       else if (zero.stage == 3)
         gathered = gathers * all - (gathers - 1) * ends[0];
       const RankReport rank = train_on_cpu(c).report.ranks[1];

@@ -134,10 +134,11 @@ TEST_CASE("selective recomputation and products in fp8 are what a case says") {
     return prediction_of(with(step, "full", "selective") + ", iter_s: 1",
                          "source: {title: t, repo: " + repo + "}\n");
   };
-  const Prediction layers = of_repo("pytorch/torchtitan");
-  REQUIRE_MESSAGE(layers.scenario, layers.skipped);
-  CHECK(layers.scenario->recompute_layers == std::vector<int>{0, 2, 4, 6, 8, 10});
-  CHECK(assumes(layers, "recompute", "every second layer"));
+  const Prediction products = of_repo("pytorch/torchtitan");
+  REQUIRE_MESSAGE(products.scenario, products.skipped);
+  CHECK(products.scenario->recompute_every_second);
+  CHECK(assumes(products, "recompute", "every-second-product"));
+  CHECK(products.scenario->machines.stack.name == "torchtitan-2024");
   CHECK(of_repo("foundation-model-stack/fms-fsdp").skipped ==
         "how many layers are recomputed is not stated");
   const std::string h100 = with(with(step, "A100-80GB-SXM", "H100-SXM"), "bf16", "fp8");

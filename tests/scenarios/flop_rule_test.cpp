@@ -85,3 +85,12 @@ TEST_CASE("rules have the names of scenarios") {
   CHECK(std::string(name(FlopRule::megatron_causal)) == "megatron-causal");
   CHECK(std::string(name(FlopRule::six_n)) == "6n");
 }
+
+TEST_CASE(
+    "every second product of Llama 3 8B is keys, the output of attention and the ungated half") {
+  const ModelSpec m = llama(4096, 32, 32, 8, 14336, 128256);
+  const double again = 2.0 * 32 * 4096 * (1024 + 4096 + 14336);
+  CHECK(
+      executed_flops_per_step(m, 8192, 2, FlopRule::full, Recomputed::every_second_product).value ==
+      flops_per_step(m, 8192, 2, FlopRule::full).value + again * 2 * 8192);
+}

@@ -35,6 +35,7 @@ TEST_CASE("models that people know have exactly the published number of paramete
       {"llama-3.2-1b", 1'235'814'400},  {"mistral-7b", 7'241'732'096},
       {"mixtral-8x7b", 46'702'792'704}, {"pythia-1b", 1'011'781'632},
       {"qwen2.5-7b", 7'615'616'512},    {"qwen3-30b-a3b", 30'532'122'624},
+      {"qwen3-8b", 8'190'735'360},
   };
   for (const auto& [name, parameters] : counts) {
     CAPTURE(name);

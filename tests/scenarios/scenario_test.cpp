@@ -186,17 +186,24 @@ TEST_CASE("what is not available yet is said, not ignored") {
     refused(setting);
 }
 
-TEST_CASE("recomputation is none, full or a list of layers, but for some micro-batches") {
+TEST_CASE("recomputation is a policy or a list of layers, but for some micro-batches") {
   const auto with = [](const std::string& memory) { return quickstart({"memory=" + memory}); };
   CHECK(read_scenario(with("{recompute: [0, 15]}"), ORRERY_SOURCE_DIR).recompute_layers ==
         std::vector<int>{0, 15});
+  const Scenario products =
+      read_scenario(with("{recompute: every-second-product}"), ORRERY_SOURCE_DIR);
+  CHECK(products.recompute);
+  CHECK(products.recompute_every_second);
   CHECK(messages(with("{recompute: full, stored_micro_batches: 1}")).empty());
   CHECK(messages(with("{recompute: selective, attention: stored, dropout: true}")).empty());
   for (const auto& [memory, said] :
-       {std::pair{"{recompute: some}", "is not one of none, selective, full"},
+       {std::pair{"{recompute: some}", "is not one of none, selective, every-second-product, full"},
         {"{recompute: [16]}", "has layers 0 to 15, none with number 16"},
         {"{recompute: [attention]}", "attention"},
-        {"{stored_micro_batches: 1}", "nothing is recomputed"}}) {
+        {"{stored_micro_batches: 1}", "nothing is recomputed"},
+        {"{recompute: every-second-product, attention: stored}",
+         "every second product again, with stored scores"},
+        {"{recompute: every-second-product, dropout: true}", "with dropout"}}) {
     const auto all = messages(with(memory));
     REQUIRE(all.size() == 1);
     CHECK(all[0].text.find(said) != std::string::npos);

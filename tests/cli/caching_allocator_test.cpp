@@ -1,0 +1,53 @@
+// PyTorch's caching allocator, and what torchtitan printed of it.
+#include "scenarios/cli/caching_allocator.hpp"
+
+#include <doctest/doctest.h>
+
+using orrery::Bytes;
+using orrery::cli::CachingAllocator;
+
+namespace {
+constexpr std::int64_t mebibyte = 1 << 20;
+Bytes mebibytes(std::int64_t n) { return Bytes(n * mebibyte); }
+}  // namespace
+
+TEST_CASE("segments grow by pages of 20 MiB, those of small tensors by 2 MiB, and never shrink") {
+  CachingAllocator a;
+  const auto small = a.allocate(0, Bytes(1));
+  CHECK(a.held() == mebibytes(2));
+  a.allocate(0, mebibytes(1));  // of at most 1 MiB: behind it
+  CHECK(a.held() == mebibytes(2));
+  const auto large = a.allocate(0, mebibytes(19));
+  CHECK(a.held() == mebibytes(22));
+  const auto wider = a.allocate(0, mebibytes(2));  // begins in the first page, ends in the second
+  CHECK(wider.begin == 19 * mebibyte);
+  CHECK(a.held() == mebibytes(42));
+  a.free(large);
+  a.free(wider);
+  a.free(small);
+  CHECK(a.held() == mebibytes(42));
+  CHECK(a.allocate(0, mebibytes(40)).begin == 0);  // gaps side by side are one
+  CHECK(a.held() == mebibytes(42));
+}
+
+TEST_CASE("a tensor goes into the smallest gap that holds it, and at the end last") {
+  CachingAllocator a;
+  const auto first = a.allocate(0, mebibytes(8));
+  a.allocate(0, mebibytes(2));
+  const auto second = a.allocate(0, mebibytes(6));
+  a.allocate(0, mebibytes(2));  // 2 MiB are left at the end
+  a.free(first);
+  a.free(second);
+  CHECK(a.allocate(0, mebibytes(5)).begin == second.begin);
+  CHECK(a.allocate(0, mebibytes(2)).begin == first.begin);  // not at the end, which fits exactly
+  CHECK(a.held() == mebibytes(20));
+}
+
+TEST_CASE("what one stream gave back, another does not get") {
+  CachingAllocator a;
+  a.free(a.allocate(0, mebibytes(20)));
+  a.allocate(1, mebibytes(20));
+  CHECK(a.held() == mebibytes(40));
+  a.allocate(0, mebibytes(20));
+  CHECK(a.held() == mebibytes(40));
+}
