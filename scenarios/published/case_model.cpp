@@ -42,7 +42,8 @@ ModelSpec case_model(const MeasuredFile& file, const MeasuredCase& c, const Alia
   if (!missing.empty())
     throw NotScored(fmt::format("the model's {} {} not stated", join(missing, ", "),
                                 missing.size() == 1 ? "is" : "are"));
-  const ModelFamily& family = family_of(word(c.model), aliases);
+  const std::string model = word(c.model);
+  const ModelFamily& family = family_of(model, aliases);
   note(notes, "model", family.means, "what the source does not print is as in this family");
   std::int64_t vocabulary = c.vocab.value_or(0);
   if (vocabulary == 0) {
@@ -50,7 +51,7 @@ ModelSpec case_model(const MeasuredFile& file, const MeasuredCase& c, const Alia
     note(notes, "vocab", std::to_string(vocabulary), "GPT-2's, padded as Megatron-LM does");
   }
   Node spec = Node::map();
-  spec.add("name", Node::scalar(word(c.model).empty() ? family.means : word(c.model), true));
+  spec.add("name", Node::scalar(model.empty() ? family.means : model, true));
   spec.add("kind", Node::scalar("transformer"));
   spec.add("layers", count(*c.layers));
   spec.add("hidden", count(*c.hidden));
