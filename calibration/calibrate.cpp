@@ -35,8 +35,6 @@ Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts&
   world.progress = [&](double share) { options.progress("collectives", share); };
   measure_world(world, measurements);
   KernelBenchOptions bench;
-  // On fewer cores than ranks, those that work take longer from one more than there are cores on.
-  if (machine.cores > 1 && machine.cores < options.ranks) bench.busy.push_back(machine.cores);
   if (options.ranks > 1) bench.busy.push_back(options.ranks);
   if (options.quick) bench.max_rounds = 2, bench.shortest_s = 20e-6;
   bench.budget_s = options.budget_s - seconds_since(start);

@@ -33,8 +33,7 @@ struct Calibration {
   std::vector<ClassError> classes;
 };
 
-// Measures kernels with one and with `ranks` busy threads, and with as many as there are cores
-// where those are fewer, what the CPU world costs, and
+// Measures kernels with one and with `ranks` busy threads, what the CPU world costs, and
 // collectives of up to `ranks` ranks. Kernels come last and are measured again and again while the
 // budget lasts; every one is measured at least twice. It sees no training step. Error{config} for
 // ranks below 1 or above 64.

@@ -2,8 +2,7 @@
 //
 // Where a GPU has a measured table for a kernel's class, or the cluster one for a collective on a
 // group inside a node, the table answers; formulas answer the rest. Tables are those measured with
-// as many busy devices as the fullest node has GPUs in use; those of several numbers tell a
-// simulation how long kernels take when some of the devices do not work.
+// as many busy devices as the fullest node has GPUs in use.
 //
 // Links: every GPU has a scale-up port (out, in), every socket of several (out, in), and every NIC
 // a port (out, in). A transfer inside a node takes [scale-up out, scale-up in], with the sockets'
@@ -53,8 +52,6 @@ class Cluster : public Machine {
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int gpu) const override;
   bool interferes() const override { return platform_.stack.interference.has_value(); }
-  // Those of a node whose devices were measured with several numbers of them at work.
-  std::vector<int> sharing_cores(int gpu) const override;
   Taken waiting(Collective kind, const std::vector<int>& members) const override;
   Taken transferring(Collective kind, Bytes volume, Time total) const override;
   // At least one multiprocessor, and of the memory's bandwidth a fair share, is left to a kernel.
@@ -120,17 +117,13 @@ class Cluster : public Machine {
   void note_head(const GpuSpec& spec, const AttentionSpec& row, std::int64_t head) const;
   void note_outside(const std::string& path, double value) const;
   void choose_tables();
-  // `working`: of the node's devices; 0: as many as are in use.
-  std::optional<Time> measured_time(const Kernel& kernel, int kind, int working = 0) const;
-  Time read_for(const MeasuredTableSpec& table, const KernelPlace& place, int kind) const;
+  std::optional<Time> measured_time(const Kernel& kernel, int kind) const;
   std::optional<Time> measured_time(Collective operation, Bytes size,
                                     const std::vector<int>& members) const;
 
   Platform platform_;
   std::vector<GpuSpec> kinds_;
   std::vector<std::map<std::string, const MeasuredTableSpec*>> tables_;  // by kind; by class
-  // Where a node uses several: of all numbers of busy devices, ascending. Empty: there is but one.
-  std::vector<std::map<std::string, std::vector<const MeasuredTableSpec*>>> tables_by_busy_;
   std::vector<Place> places_;
   std::vector<std::uint32_t> nic_base_;  // by node: index of its first NIC link
   std::vector<std::int64_t> numa_base_;  // by node: its first socket link; -1: one socket

@@ -34,31 +34,28 @@ GpuSpec left_of(GpuSpec gpu, const Taken& taken) {
 }  // namespace
 
 Taken Cluster::waiting(Collective kind, const std::vector<int>& members) const {
-  if (!interferes()) return {};
   const InterferenceSpec& spec = *platform_.stack.interference;
   used(platform_.stack.name, "interference");
   const InsideAndNetwork& its = is_pair(kind) ? spec.point_to_point : spec.collective;
   const bool inside = std::all_of(members.begin(), members.end(),
                                   [&](int m) { return node(m) == node(members.front()); });
-  return {.multiprocessors = static_cast<std::int32_t>((inside ? its.inside : its.network).value)};
+  return {static_cast<std::int32_t>((inside ? its.inside : its.network).value), 0, 0};
 }
 
 Taken Cluster::transferring(Collective kind, Bytes volume, Time total) const {
-  if (!interferes() || total == Time{} || volume.value == 0) return {};
+  if (total == Time{} || volume.value == 0) return {};
   const InterferenceSpec& spec = *platform_.stack.interference;
   const double copied = spec.memory_copied.value;  // read here and written there, or one of them
   const double each = reduces(kind)   ? spec.memory_reduced.value
                       : one_way(kind) ? copied / 2
                                       : copied;
   const double rate = each * static_cast<double>(volume.value) / total.seconds().value;
-  return {.transfers = 1, .memory = static_cast<std::int64_t>(rate)};
+  return {0, 1, static_cast<std::int64_t>(rate)};
 }
 
 Time Cluster::kernel_time_beside(const Kernel& kernel, const Cost& cost, int kind,
                                  const Taken& taken) const {
-  const auto shared = taken.working > 0 ? measured_time(kernel, kind, taken.working) : std::nullopt;
-  const Time alone = shared ? *shared : kernel_time(kernel, cost, kind);
-  if (taken.multiprocessors == 0 && taken.transfers == 0 && taken.memory == 0) return alone;
+  const Time alone = kernel_time(kernel, cost, kind);
   if (kernel.op == Op::timed || (kernel.op == Op::custom && kernel.scalars[1] > 0)) return alone;
   const GpuSpec& gpu = kinds_.at(static_cast<std::size_t>(kind));
   const Time whole = to_time(orrery::kernel_time(kernel, cost, gpu, platform_.stack));

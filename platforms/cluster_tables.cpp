@@ -17,14 +17,6 @@ void Cluster::choose_tables() {
     auto& by_class = tables_.emplace_back();
     for (const MeasuredTableSpec* table : tables_for(spec.measured, busy))
       by_class.emplace(table->kernels, table);
-    auto& by_busy = tables_by_busy_.emplace_back();
-    for (const MeasuredTableSpec& table : spec.measured) by_busy[table.kernels].push_back(&table);
-    for (auto& [kernels, tables] : by_busy)
-      std::ranges::sort(tables, {}, [](const MeasuredTableSpec* table) { return table->busy; });
-    const bool several = busy > 1 && std::ranges::any_of(by_busy, [](const auto& of_class) {
-                           return of_class.second.size() > 1;
-                         });
-    if (!several) by_busy.clear();
   }
 }
 
@@ -36,40 +28,16 @@ void Cluster::note_outside(const std::string& path, double value) const {
       {path, number_text(value), "outside the measured range; the rate at its edge was used"});
 }
 
-std::vector<int> Cluster::sharing_cores(int gpu) const {
-  std::vector<int> all;
-  if (tables_by_busy_.at(static_cast<std::size_t>(kind(gpu))).empty()) return all;
-  for (int other = 0; other < gpus(); ++other)
-    if (node(other) == node(gpu)) all.push_back(other);
-  return all;
-}
-
-// Between two numbers of busy devices, and beyond the largest, time is linear in their number: it
-// is on a host whose threads take turns on its cores.
-std::optional<Time> Cluster::measured_time(const Kernel& kernel, int kind, int working) const {
+std::optional<Time> Cluster::measured_time(const Kernel& kernel, int kind) const {
   const auto& tables = tables_.at(static_cast<std::size_t>(kind));
   if (tables.empty()) return std::nullopt;
   const std::optional<KernelPlace> place = place_of(kernel);
   if (!place) return std::nullopt;
   const auto found = tables.find(place->kernels);
   if (found == tables.end()) return std::nullopt;
-  const auto& several = tables_by_busy_.at(static_cast<std::size_t>(kind));
-  if (working == 0 || several.empty()) return read_for(*found->second, *place, kind);
-  const std::vector<const MeasuredTableSpec*>& by_busy = several.at(place->kernels);
-  std::size_t above = 0;
-  while (above + 1 < by_busy.size() && by_busy[above]->busy < working) ++above;
-  const Time its = read_for(*by_busy[above], *place, kind);
-  if (above == 0 || by_busy[above]->busy == working) return its;
-  const Time less = read_for(*by_busy[above - 1], *place, kind);
-  const double step = static_cast<double>(by_busy[above]->busy - by_busy[above - 1]->busy);
-  const double slope = std::max(0.0, (its.seconds().value - less.seconds().value) / step);
-  return to_time(
-      Seconds(its.seconds().value + slope * static_cast<double>(working - by_busy[above]->busy)));
-}
-
-Time Cluster::read_for(const MeasuredTableSpec& table, const KernelPlace& place, int kind) const {
+  const MeasuredTableSpec& table = *found->second;
   const bool fits =
-      std::equal(table.axes.begin(), table.axes.end(), place.axes.begin(), place.axes.end(),
+      std::equal(table.axes.begin(), table.axes.end(), place->axes.begin(), place->axes.end(),
                  [](const MeasuredAxisSpec& a, const char* b) { return a.name == b; });
   const std::string& gpu = kinds_[static_cast<std::size_t>(kind)].name;
   if (!fits)
@@ -77,7 +45,7 @@ Time Cluster::read_for(const MeasuredTableSpec& table, const KernelPlace& place,
                                               "its kernels",
                                               table.kernels, gpu))
         .with("hint", "platforms/measured.hpp lists the axes of every class");
-  const TableAnswer answer = read_table(table, place.at, place.work);
+  const TableAnswer answer = read_table(table, place->at, place->work);
   if (answer.outside != nullptr)
     note_outside(
         fmt::format("gpus/{}.yaml: measured '{}', {}", gpu, table.kernels, *answer.outside),

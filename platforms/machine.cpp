@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "backend/core/error.hpp"
@@ -90,12 +89,6 @@ Time UniformMachine::kernel_time(const Kernel& kernel, const Cost& cost, int) co
   if (states_time && (kernel.scalars[1] > 0 || !spec_.kernel_time))
     return to_time(Seconds(kernel.scalars[1]));
   return spec_.kernel_time ? spec_.kernel_time(kernel, cost) : Time{};
-}
-
-std::vector<int> UniformMachine::sharing_cores(int) const {
-  std::vector<int> all(spec_.shares_cores ? static_cast<std::size_t>(spec_.gpus) : 0);
-  std::iota(all.begin(), all.end(), 0);
-  return all;
 }
 
 CollectivePlan UniformMachine::plan(Collective kind, Bytes size,

@@ -64,18 +64,16 @@ struct HostCosts {
   Time control_latency;  // of a control message
 };
 
-// What is kept of a GPU from a kernel: by communications, and by what else runs on shared cores.
+// What communications keep of a GPU from its kernels.
 struct Taken {
   std::int32_t multiprocessors = 0;
   std::int32_t transfers = 0;  // that move what `memory` counts
   std::int64_t memory = 0;     // bytes per second
-  std::int32_t working = 0;    // streams with a kernel on the same cores, its own among them
   // `sign` times the other.
   void add(const Taken& other, int sign) {
     multiprocessors += sign * other.multiprocessors;
     transfers += sign * other.transfers;
     memory += sign * other.memory;
-    working += sign * other.working;
   }
   bool operator==(const Taken&) const = default;
 };
@@ -99,9 +97,6 @@ class Machine {
   virtual Taken transferring(Collective /*kind*/, Bytes /*volume*/, Time /*total*/) const {
     return {};
   }
-  // The GPUs, this one among them, that are no devices of their own but share the cores of a host:
-  // how long a kernel takes depends on how many streams of theirs work (Taken::working). Else none.
-  virtual std::vector<int> sharing_cores(int /*gpu*/) const { return {}; }
   // kernel_time on a GPU of which that is taken.
   virtual Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int kind,
                                   const Taken& /*taken*/) const {
@@ -150,7 +145,6 @@ struct UniformSpec {
   // Of any communication; set: kernels beside communications take this long.
   Taken waiting{}, transferring{};
   std::function<Time(const Kernel&, const Cost&, const Taken&)> kernel_time_beside{};
-  bool shares_cores = false;  // of one host, by all
 };
 
 class UniformMachine : public Machine {
@@ -162,7 +156,6 @@ class UniformMachine : public Machine {
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int) const override { return spec_.host; }
   bool interferes() const override { return spec_.kernel_time_beside != nullptr; }
-  std::vector<int> sharing_cores(int gpu) const override;
   Taken waiting(Collective, const std::vector<int>&) const override { return spec_.waiting; }
   Taken transferring(Collective, Bytes, Time) const override { return spec_.transferring; }
   Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int,

@@ -234,10 +234,6 @@ std::optional<Partition> fold(const SharedProgram& program, Core& core, Refusal&
     refusal = {"the load of every link is counted (run.explain_bottleneck)", {}};
     return std::nullopt;
   }
-  if (!core.machine.sharing_cores(0).empty()) {
-    refusal = {"its ranks share the cores of a host, and are faster where others wait", {}};
-    return std::nullopt;
-  }
   Partition folded = Refinement(program, core).run();
   if (folded.classes() < ranks || ranks == 1) return folded;
   if (program.classes.classes() < ranks || refusal.why.empty())

@@ -8,23 +8,6 @@
 
 namespace orrery::sim {
 
-Interference::Interference(Core& core) : core_(core) {
-  bool some = false;
-  for (std::uint32_t rank = 0; rank < core.rank_count(); ++rank) {
-    std::vector<int> sharing = core.machine.sharing_cores(static_cast<int>(rank));
-    std::erase_if(sharing, [&](int other) { return other >= core.state.options.grid.size(); });
-    some = some || !sharing.empty();
-    sharing_cores_.push_back(std::move(sharing));
-  }
-  if (!some) sharing_cores_.clear();
-}
-
-void Interference::works(const SimRank& rank, int sign, Time from) {
-  if (sharing_cores_.empty()) return;
-  for (const int other : sharing_cores_[rank.id()])
-    change(*core_.ranks[static_cast<std::size_t>(other)], {.working = 1}, sign, from);
-}
-
 void Interference::change(SimRank& rank, const Taken& by, int sign, Time from) {
   if (by == Taken{}) return;
   for (StreamState* const stream : rank.streams()) core_.streams->settle(*stream);
@@ -77,8 +60,8 @@ Time Interference::duration(const SimRank& rank, const PreparedKernel& kernel,
   Time& found = known[level];
   if (found == Time{}) {
     const int kind = core_.machine.kind(static_cast<int>(rank.id()));
-    found = core_.machine.kernel_time_beside(kernel.kernel, kernel.cost, kind, levels_[level]);
-    if (levels_[level].working == 0) found = std::max(found, kernel.duration);
+    found = std::max(kernel.duration, core_.machine.kernel_time_beside(kernel.kernel, kernel.cost,
+                                                                       kind, levels_[level]));
   }
   return found;
 }

@@ -7,9 +7,6 @@
 // operation runs that began before them; so the end of an operation is a function of its start, and
 // equal for ranks that are alike. Communications themselves do not slow down for kernels or for
 // each other here.
-//
-// Where devices share the cores of a host (Machine::sharing_cores), each stream that works is taken
-// of all of them in the same way.
 #pragma once
 
 #include <cstdint>
@@ -43,17 +40,12 @@ class Presence {
 
 class Interference {
  public:
-  explicit Interference(Core& core);
+  explicit Interference(Core& core) : core_(core) {}
 
   // From `from` on, which is not before now, so much more (or less) is taken of the rank's GPU.
   // What runs there ends later (or earlier). Streams::run_ready() must follow.
   void take(SimRank& rank, const Taken& more, Time from) { change(rank, more, 1, from); }
   void give_back(SimRank& rank, const Taken& less, Time from) { change(rank, less, -1, from); }
-
-  // A stream of the rank begins, or has ended, an operation of its device, or a run of them. The
-  // same holds; on the way it may begin or end others.
-  void works(const SimRank& rank, Time from) { works(rank, 1, from); }
-  void rests(const SimRank& rank, Time from) { works(rank, -1, from); }
 
   // What is taken of a rank's GPU; null: nothing ever was.
   const Presence* presence(std::uint32_t rank) const {
@@ -64,13 +56,11 @@ class Interference {
 
  private:
   void change(SimRank& rank, const Taken& by, int sign, Time from);
-  void works(const SimRank& rank, int sign, Time from);
   void forget(Presence& presence, const SimRank& rank) const;
   std::uint32_t level_of(const Taken& taken);
   Time duration(const SimRank& rank, const PreparedKernel& kernel, std::uint32_t level);
 
   Core& core_;
-  std::vector<std::vector<int>> sharing_cores_;       // by rank; empty: no ranks do
   std::vector<std::unique_ptr<Presence>> presences_;  // by rank
   std::vector<Taken> levels_{{}};
   std::unordered_map<const PreparedKernel*, std::vector<Time>> durations_;  // by level; 0: unknown

@@ -189,7 +189,6 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
 }
 
 bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time start) {
-  if (core_.interference != nullptr) core_.interference->works(*stream.device, start);
   stream.began = start;
   if (stream.is_compute) stream.device->account().starved(start);
   stream.phase = StreamPhase::running;
@@ -392,7 +391,6 @@ void Streams::end_operation(StreamState& stream) {
     stream.values->pop_front();
   }
   pass(stream, core_.now);
-  if (core_.interference != nullptr) core_.interference->rests(*stream.device, core_.now);
 }
 
 void Streams::end_fence(StreamState& stream) {

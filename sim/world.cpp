@@ -107,8 +107,7 @@ class SimWorld : public World, public EngineClient {
     core.streams = std::make_unique<Streams>(core);
     core.collectives = std::make_unique<Collectives>(core);
     core.mail = std::make_unique<Mail>(core, ranks);
-    if (core.machine.interferes() || !core.machine.sharing_cores(0).empty())
-      core.interference = std::make_unique<Interference>(core);
+    if (core.machine.interferes()) core.interference = std::make_unique<Interference>(core);
     core.state.catalogue = catalogue_;
     if (options_.trace != nullptr) core.trace = std::make_unique<TraceWriter>(*options_.trace);
     if (options_.link_bytes != nullptr)

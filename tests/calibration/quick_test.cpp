@@ -8,24 +8,19 @@
 
 using namespace orrery;
 
-TEST_CASE("a quick calibration measures every class, alone and with all cores and ranks busy") {
+TEST_CASE("a quick calibration measures every class, alone and with all ranks busy") {
   CalibrationOptions options;
   options.quick = true;
   options.ranks = 3;
   options.name = "quick";
   double share = 0;
   options.progress = [&share](const std::string&, double now) { share = now; };
-  MachineFacts two_cores = machine_facts();
-  two_cores.cores = 2;
-  const Calibration made = calibrate_cpu(options, two_cores);
+  const Calibration made = calibrate_cpu(options, machine_facts());
   CHECK(share == 1);
   for (const MeasuredTableSpec& table : made.platform.gpus[0].measured) {
-    CHECK((table.busy >= 1 && table.busy <= 3));
+    CHECK((table.busy == 1 || table.busy == 3));
     for (const Seconds time : table.times) CHECK(time > Seconds(0));
   }
-  for (const int busy : {1, 2, 3})
-    CHECK(std::any_of(made.platform.gpus[0].measured.begin(), made.platform.gpus[0].measured.end(),
-                      [&](const auto& table) { return table.busy == busy; }));
   for (const int members : {2, 3})
     CHECK(std::any_of(made.platform.collectives.measured.begin(),
                       made.platform.collectives.measured.end(), [&](const auto& table) {

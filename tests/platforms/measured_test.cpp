@@ -159,32 +159,6 @@ TEST_CASE("a cluster answers from its tables, and from formulas where it has non
   CHECK(flagged);
 }
 
-TEST_CASE("devices measured with several of them at work are as slow as those that do make them") {
-  const auto slower = [](std::int64_t busy, double factor) {
-    MeasuredTableSpec table = gemms;
-    table.busy = busy;
-    for (Seconds& time : table.times) time.value *= factor;
-    return table;
-  };
-  const Cluster several(with_tables({slower(4, 2.2), slower(1, 1), slower(2, 1.1)}), 2);
-  CHECK(several.sharing_cores(1) == std::vector<int>{0, 1});
-  CHECK(Cluster(with_tables({gemms}), 2).sharing_cores(1).empty());
-  CHECK(Cluster(with_tables({slower(1, 1), slower(2, 1.1)}), 1).sharing_cores(0).empty());
-  const Kernel known = Kernel::gemm(64, 32, 8, Dtype::fp32);
-  const auto factor = [&](int working) {
-    Taken taken;
-    taken.working = working;
-    return several.kernel_time_beside(known, cost(known), 0, taken).seconds().value / 2.000001e-6;
-  };
-  const double expected[] = {1, 1.1, 1.65, 2.2, 2.75};
-  for (int working = 1; working <= 5; ++working)
-    CHECK(factor(working) == near(expected[working - 1], 1e-6));
-  CHECK(factor(0) == near(1.1, 1e-6));  // as many as are in use
-  const Kernel other = Kernel::gemm(64, 32, 8, Dtype::fp32, false, true);
-  CHECK(several.kernel_time_beside(other, cost(other), 0, {.working = 2}) ==
-        time_on(several, other));
-}
-
 TEST_CASE("measured collectives answer for groups of their size inside a node, messages too") {
   const Cluster cluster(
       with_tables({}, {{"all_reduce", 2, {Bytes(8)}, {Seconds(5e-6)}, std::nullopt},

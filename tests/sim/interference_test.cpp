@@ -2,9 +2,6 @@
 // rates, which are constant between the starts and ends of communications.
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <sstream>
-
 #include "sim/trace.hpp"
 #include "tests/sim/hybrid_program.hpp"
 
@@ -148,95 +145,6 @@ TEST_CASE("ranks beside communications fold and share programs to the picosecond
       CHECK(figures(c.text(Execution::shared)) == actors);
       CHECK(figures(c.text(Execution::folded)) == actors);
     }
-}
-
-// Ranks that are threads of a host of two cores, on which all that work take turns.
-struct TwoCores : Simulation {
-  explicit TwoCores(int ranks) : Simulation(ranks) {
-    machine.alpha = Time{};
-    machine.shares_cores = true;
-    machine.kernel_time_beside = [](const Kernel& kernel, const Cost&, const Taken& taken) {
-      return to_time(Seconds(kernel.scalars[1] * std::max(1.0, taken.working / 2.0)));
-    };
-  }
-  // Ranks 0 and 1 compute 150 us from the start, the others 50 us from 100 us on.
-  std::vector<double> ends(std::vector<bool> works, int kernels) {
-    std::vector<double> at(works.size());
-    run([&](Rank& rank) {
-      const auto id = static_cast<std::size_t>(rank.id());
-      if (!works[id]) return;
-      Stream& compute = rank.stream("compute");
-      if (id > 1) rank.sleep(us(100));
-      const Prepared work = timed(rank, "work", (id > 1 ? 50.0 : 150.0) / kernels);
-      for (int i = 0; i < kernels; ++i) compute.launch(work);
-      rank.wait(compute.record());
-      at[id] = rank.now().value * 1e6;
-    });
-    return at;
-  }
-};
-
-TEST_CASE("ranks that share cores are as fast as those that work at the same time let them be") {
-  for (const int kernels : {1, 10}) {
-    const auto all_end = [&](const std::vector<bool>& works, double expected) {
-      const std::string text = in_child([&] {
-        std::string ends;
-        for (const double end : TwoCores(static_cast<int>(works.size())).ends(works, kernels))
-          ends += std::to_string(end) + " ";
-        return ends;
-      });
-      std::istringstream ends(text);
-      double end = 0;
-      for (const bool one : works) {
-        ends >> end;
-        CHECK(end == doctest::Approx(one ? expected : 0).epsilon(1e-6));
-      }
-    };
-    all_end({true, true}, 150);
-    all_end({true, true, true}, 175);        // from 100 on three work on two: 50 us each take 75
-    all_end({true, true, true, true}, 200);  // four: 100
-    all_end({true, true, false, true}, 175);
-  }
-}
-
-TEST_CASE("streams of one rank that work at the same time take turns on its host's cores too") {
-  const RunReport report = TwoCores(1).run([](Rank& rank) {
-    for (const char* name : {"compute", "a", "b", "c"}) {
-      Stream& stream = rank.stream(name);
-      stream.launch(timed(rank, "work", 40));
-    }
-  });
-  CHECK(report.end == 80_us);
-}
-
-TEST_CASE("ranks that share cores follow one program to the picosecond, and do not fold") {
-  const auto text = [](Execution execution) {
-    return in_child([execution] {
-      TwoCores simulation(4);
-      simulation.options.execution = execution;
-      try {
-        const RunReport report = simulation.run([](Rank& rank) {
-          Channel& channel = rank.channel(Axis::replicate, "all");
-          Stream &compute = rank.stream("compute"), &comm = rank.stream("comm");
-          const Tensor x = rank.allocate(comm, Label::parameters, 1000, Dtype::fp32);
-          for (int i = 0; i < 5; ++i) {
-            compute.launch(timed(rank, "work", 7));
-            compute.launch(timed(rank, "work", 3));
-            comm.launch(timed(rank, "work", 4));
-            comm.all_reduce(x, Reduce::sum, channel);
-            compute.after(comm.record());
-          }
-        });
-        return std::to_string(report.end.picoseconds);
-      } catch (const Error& error) {
-        return std::string(error.what());
-      }
-    });
-  };
-  const std::string actors = text(Execution::actors);
-  CHECK(actors == text(Execution::shared));
-  CHECK(actors == text(Execution::automatic));
-  CHECK(text(Execution::folded).find("share the cores of a host") != std::string::npos);
 }
 
 }  // namespace
