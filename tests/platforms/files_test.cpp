@@ -18,8 +18,9 @@ const std::string root = ORRERY_SOURCE_DIR;
 void unsourced(const Node& node, const std::string& path, std::vector<std::string>& out) {
   if (node.key == "measured" && node.is_list()) return;
   if (node.is_map() && node.find("value") != nullptr && node.find("source") != nullptr) return;
-  if (node.is_scalar() && !node.quoted && node.text != "true" && node.text != "false")
-    out.push_back(path);
+  const bool number = node.is_scalar() && !node.quoted &&
+                      node.text.find_first_of("0123456789") == (node.text[0] == '-' ? 1U : 0U);
+  if (number) out.push_back(path);
   for (const Node& child : node.children) unsourced(child, path + "." + child.key, out);
 }
 
