@@ -40,6 +40,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   refuse(spec.latent() && spec.parametrisation == Parametrisation::mu,
          "latent attention in the mu parametrisation");
   refuse(spec.shared_gate, "shared experts with a gate");
+  refuse(spec.router == "sigmoid", "routing by sigmoids with a bias that balances");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };

@@ -37,12 +37,20 @@ std::string hugging_face(const std::string& keys) {
   return file;
 }
 
+// Counted, but not simulated yet: DeepSeek-V3's routing.
+bool counted_only(const std::string& model) {
+  return read_model(model, root).transformer.router == "sigmoid";
+}
+
 }  // namespace
 
 TEST_CASE("every committed model has as many parameters as its file says") {
   for (const std::string& name : model_names(root)) {
     CAPTURE(name);
-    CHECK(parameters(name) == read_model(name, root).parameters());
+    if (counted_only(name))
+      CHECK_THROWS_AS(parameters(name), Error);
+    else
+      CHECK(parameters(name) == read_model(name, root).parameters());
   }
 }
 
@@ -72,6 +80,7 @@ TEST_CASE("the FLOPs of every committed model's kernels are those of the rule `f
   make_sim_world(options, sim)->run([&](Rank& rank) {
     for (const std::string& name : model_names(root)) {
       CAPTURE(name);
+      if (counted_only(name)) continue;
       const Scenario scenario = scenario_of(name);
       const Model model = make_model(scenario, nullptr);
       for (const auto& block : model.blocks) block->prepare(rank);
