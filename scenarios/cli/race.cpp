@@ -207,14 +207,14 @@ std::string table_of(const std::vector<Json>& curves, double target) {
   return table.text();
 }
 
-Json to_json(const std::vector<Json>& curves, double target) {
+Json json_of(const std::vector<Json>& curves, double target) {
   return {{"schema", "orrery.race/1"}, {"target_loss", target}, {"algorithms", curves}};
 }
 
 void write_race(const std::string& folder, const std::vector<Json>& curves, double target) {
   make_result_folder(folder);
   const std::filesystem::path out(folder);
-  write_file_atomically((out / "race.json").string(), to_json(curves, target).dump(2) + "\n");
+  write_file_atomically((out / "race.json").string(), json_of(curves, target).dump(2) + "\n");
   LineChart chart{"simulated seconds", "loss", {}, target};
   for (const Json& c : curves)
     chart.lines.push_back(
@@ -256,7 +256,7 @@ int race(const Arguments& arguments) {
   line.clear();
   if (!arguments.out.empty()) write_race(arguments.out, curves, *arguments.target_loss);
   if (arguments.json)
-    fmt::print("{}\n", to_json(curves, *arguments.target_loss).dump(2));
+    fmt::print("{}\n", json_of(curves, *arguments.target_loss).dump(2));
   else
     fmt::print("{}\n{}", heading(subject_of(scenario), false),
                table_of(curves, *arguments.target_loss));
