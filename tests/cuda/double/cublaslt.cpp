@@ -2,6 +2,7 @@
 // host: column-major D = alpha op(A) op(B) + beta C, with a bias along the rows, by groups.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -99,16 +100,16 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
   return CUBLAS_STATUS_SUCCESS;
 }
 
-// Two algorithms, so that one has to be chosen.
+// Two algorithms where more than one is wanted, so that one has to be chosen.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t, int,
+                                              cublasLtMatmulPreference_t, int wanted,
                                               cublasLtMatmulHeuristicResult_t found[], int* count) {
   *count = 0;
   if (matrix_of(a).type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-  *count = 2;
-  for (int i = 0; i < 2; ++i) found[i].state = CUBLAS_STATUS_SUCCESS;
+  *count = std::min(wanted, 2);
+  for (int i = 0; i < *count; ++i) found[i].state = CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;
 }
 
