@@ -141,15 +141,29 @@ class Parts {
 
 }  // namespace
 
+LatentAttention::Places LatentAttention::places(const SlotView& all_kept,
+                                                const SlotView& workspace) const {
+  const std::int64_t n = rows_;
+  Parts kept(all_kept), work(workspace);
+  const std::int64_t latent = n * std::max(q_rank_, kv_rank_);
+  return {.q_before = kept.next(n * q_rank_),
+          .q_normed = kept.next(n * q_rank_),
+          .before = kept.next(n * kv_rank_),
+          .normed = kept.next(n * kv_rank_),
+          .queries = work.next(n * q()),
+          .down = work.next(n * (kv_rank_ + rope_)),
+          .shared = work.next(n * rope_),
+          .both = work.next(n * up()),
+          .between = work.next(n * heads_ * std::max(size_, v_)),
+          .latent = work.next(latent),
+          .latent_before = work.next(latent)};
+}
+
 void LatentAttention::forward(Rank& rank, PassProgram& pass, const SequencePart& part, int p,
                               const Forward& v) const {
   const std::int64_t n = rows_, h = s_.hidden, d = size_, r = rope_;
-  Parts kept(v.kept), work(v.workspace);
-  const SlotView q_before = kept.next(n * q_rank_), q_normed = kept.next(n * q_rank_);
-  const SlotView before = kept.next(n * kv_rank_), normed = kept.next(n * kv_rank_);
-  const SlotView queries = work.next(n * q()), down = work.next(n * (kv_rank_ + r));
-  const SlotView shared = work.next(n * r), both = work.next(n * up());
-  const SlotView between = work.next(n * heads_ * std::max(d, v_));
+  const auto& [q_before, q_normed, before, normed, queries, down, shared, both, between, latent,
+               latent_before] = places(v.kept, v.workspace);
   if (q_rank_ > 0) {
     product(rank, pass, "query_down", q_rank_, h, v.x, q_down_, p, q_before);
     norm(rank, pass, q_rank_, q_before, q_gain_, p, q_normed);
@@ -178,14 +192,8 @@ void LatentAttention::forward(Rank& rank, PassProgram& pass, const SequencePart&
 void LatentAttention::backward(Rank& rank, PassProgram& pass, const SequencePart& part, int p,
                                int g, const Backward& v) const {
   const std::int64_t n = rows_, h = s_.hidden, d = size_, r = rope_;
-  Parts kept(v.kept), work(v.workspace);
-  const SlotView q_before = kept.next(n * q_rank_), q_normed = kept.next(n * q_rank_);
-  const SlotView before = kept.next(n * kv_rank_), normed = kept.next(n * kv_rank_);
-  const SlotView queries = work.next(n * q()), down = work.next(n * (kv_rank_ + r));
-  const SlotView shared = work.next(n * r), both = work.next(n * up());
-  const SlotView between = work.next(n * heads_ * std::max(d, v_));
-  const SlotView latent = work.next(n * std::max(q_rank_, kv_rank_));
-  const SlotView latent_before = work.next(n * std::max(q_rank_, kv_rank_));
+  const auto& [q_before, q_normed, before, normed, queries, down, shared, both, between, latent,
+               latent_before] = places(v.kept, v.workspace);
 
   copy_columns(rank, pass, {n, q(), 0, 3 * q()}, s_.dtype, v.d_qkv, queries);
   copy_heads(rank, pass, turned(), queries, between, false);

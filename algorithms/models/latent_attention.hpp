@@ -61,6 +61,12 @@ class LatentAttention {
   struct Heads {
     std::int64_t first, size, head, stride;
   };
+  // What is kept, and the workspace; `latent` and what follows is the backward's alone.
+  struct Places {
+    SlotView q_before, q_normed, before, normed;
+    SlotView queries, down, shared, both, between, latent, latent_before;
+  };
+  Places places(const SlotView& all_kept, const SlotView& workspace) const;
   void copy_heads(Rank& rank, PassProgram& pass, const Heads& h, const SlotView& wide,
                   const SlotView& narrow, bool back) const;
   void move_heads(Rank& rank, PassProgram& pass, const Heads& from, const SlotView& source,

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "tests/parity/both_worlds.hpp"
 #include "tests/support/quadratic.hpp"
 
 namespace orrery {
@@ -18,17 +19,7 @@ WorldResult trained(const std::string& drop, std::int64_t steps, int workers, co
   c.steps = steps;
   c.micro_batches = 1;
   c.model = quadratic(q);
-  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!sim.error, why(sim));
-  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!cpu.error, why(cpu));
-  CHECK(sim.noted() == cpu.noted());
-  CHECK(sim.peaks == cpu.peaks);
-  for (std::size_t i = 0; i < sim.notes.size(); ++i) {
-    CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
-    CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
-  }
-  return sim;
+  return in_both_worlds(c);
 }
 
 }  // namespace

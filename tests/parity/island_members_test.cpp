@@ -4,6 +4,7 @@
 
 #include "backend/core/philox.hpp"
 #include "sim/simgrid/engine.hpp"
+#include "tests/parity/both_worlds.hpp"
 #include "tests/support/errors.hpp"
 #include "tests/support/quadratic.hpp"
 
@@ -24,21 +25,6 @@ AlgorithmCase drawn(const std::string& name, const std::string& options, int rep
   c.micro_batches = 1;
   c.model = quadratic(q);
   return c;
-}
-
-WorldResult in_both(const AlgorithmCase& c) {
-  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!sim.error, why(sim));
-  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!cpu.error, why(cpu));
-  CHECK(sim.noted() == cpu.noted());
-  CHECK(sim.peaks == cpu.peaks);
-  CHECK(sim.channels == cpu.channels);
-  for (std::size_t i = 0; i < sim.notes.size(); ++i) {
-    CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
-    CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
-  }
-  return sim;
 }
 
 float x_of(const WorldResult& result, std::size_t worker) {
@@ -65,7 +51,7 @@ TEST_CASE("when a worker of DiLoCo dies the others meet without it, a deadline l
   const AlgorithmCase c = drawn(
       "diloco", std::string(averaging) + "deadline: 20ms, members: [{worker: 3, dies_after: 3}], ",
       4, 6);
-  const WorldResult result = in_both(c);
+  const WorldResult result = in_both_worlds(c);
   double theta = 1;
   for (const int workers : {4, 3, 3}) {
     double sum = 0;
@@ -96,7 +82,7 @@ TEST_CASE("loss falls on when workers die one after the other, down to the last"
                           "{worker: 2, dies_after: 7}, {worker: 3, dies_after: 9}], ",
                           4, 60);
   c.model = quadratic(q);
-  const WorldResult result = in_both(c);
+  const WorldResult result = in_both_worlds(c);
   CHECK(steps_of(result, 1) == 60);
   CHECK(std::fabs(x_of(result, 1)) < 1e-3F);
 }
@@ -107,7 +93,7 @@ TEST_CASE(
   for (const int joiner : {2, 0}) {
     const std::string members =
         "inner_steps: 2, members: [{worker: " + std::to_string(joiner) + ", joins_after: 3}], ";
-    const WorldResult result = in_both(drawn("diloco", members, 3, 8));
+    const WorldResult result = in_both_worlds(drawn("diloco", members, 3, 8));
     for (std::size_t i = 1; i < 3; ++i)
       for (const char* const field :
            {"replica.parameters", "outer.parameters", "outer.optimizer.momentum"})
@@ -126,7 +112,7 @@ TEST_CASE("what a worker that has joined brings in counts, and its outer step is
                                 "inner_steps: 2, outer_lr: 0.5, outer_momentum: 0.5, members: "
                                 "[{worker: 1, joins_after: 1}], ",
                                 2, 6);
-  const WorldResult result = in_both(c);
+  const WorldResult result = in_both_worlds(c);
   double theta = 1, v = 0;
   for (const int workers : {1, 2, 2}) {
     double delta = 0;
@@ -140,7 +126,7 @@ TEST_CASE("what a worker that has joined brings in counts, and its outer step is
 
 TEST_CASE(
     "a worker that leaves takes part in the meeting behind its last step, and is not missed") {
-  const WorldResult result = in_both(
+  const WorldResult result = in_both_worlds(
       drawn("local-sgd", "inner_steps: 2, members: [{worker: 1, leaves_after: 3}], ", 3, 8));
   double x = 1;
   for (const int workers : {3, 3, 2, 2}) {
@@ -159,7 +145,7 @@ TEST_CASE("a worker of several ranks dies and joins as one") {
                           "workers: 3, inner_steps: 2, deadline: 5ms, members: [{worker: 0, "
                           "dies_after: 3}, {worker: 1, joins_after: 2}], ",
                           6, 8);
-  const WorldResult result = in_both(c);
+  const WorldResult result = in_both_worlds(c);
   for (std::size_t i = 2; i < 6; ++i) CHECK(x_of(result, i) == x_of(result, 2));
   CHECK(steps_of(result, 1) == 3);
   CHECK(steps_of(result, 3) == 6);
@@ -185,7 +171,7 @@ TEST_CASE("whoever comes and goes, and when, islands end, the same in bits, in b
         to_the_end[static_cast<std::size_t>(i)] = false;
         members += "}";
       }
-      const WorldResult result = in_both(drawn(
+      const WorldResult result = in_both_worlds(drawn(
           "diloco", "inner_steps: 3, deadline: 1ms, members: [" + members + "], ", workers, 12));
       const std::size_t one = seed % static_cast<std::size_t>(workers);
       for (std::size_t i = 0; i < result.notes.size(); ++i)

@@ -1,0 +1,26 @@
+// A training by an algorithm of the table in sim and on cpu: the same values, peaks, traffic and
+// states, and bytes as its cost block says.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include "tests/support/algorithm_run.hpp"
+
+namespace orrery {
+
+inline WorldResult in_both_worlds(const AlgorithmCase& c) {
+  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!sim.error, why(sim));
+  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
+  REQUIRE_MESSAGE(!cpu.error, why(cpu));
+  CHECK(sim.noted() == cpu.noted());
+  CHECK(sim.peaks == cpu.peaks);
+  CHECK(sim.channels == cpu.channels);
+  for (std::size_t i = 0; i < sim.notes.size(); ++i) {
+    CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
+    CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
+  }
+  return sim;
+}
+
+}  // namespace orrery
