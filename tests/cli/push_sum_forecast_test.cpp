@@ -46,10 +46,9 @@ TEST_CASE("over 10 Gb/s overlap-SGP hides the message that SGP waits for, and DD
   MESSAGE("90 epochs: " << hours(ddp) << " h by DDP, " << hours(overlap) << " h by overlap-SGP");
 }
 
-// One assumption gives both published figures: that a node got a fifth of its line's rate, 2 Gb/s,
-// as NCCL or Gloo of those days over one TCP connection may have. The source tells no rate, so the
-// platform keeps that of an idle link; the message alone, and all-reduce's two, then take longer
-// than computing and decide both.
+// What it would take: one number, chosen to meet both published figures, a fifth of the line's rate
+// for each node. The source tells no rate, so this explains nothing yet, and the platform keeps
+// that of an idle link. The message alone, and all-reduce's two, then take longer than computing.
 TEST_CASE("had nodes got 2 of their 10 Gb/s, both published times of ResNet-50 would be forecast") {
   const double rate = 0.2 / 0.9;  // of what the platform says that TCP reaches
   CHECK(hours(step_of("ddp", rate)) == near(5, 0.1));

@@ -332,6 +332,29 @@ TEST_CASE("experts divide over GPUs that train their own samples, and other mode
         "llama-3.2-1b has no experts to divide");
 }
 
+TEST_CASE("workers that take micro-batches one by one share layers and samples, but no tokens") {
+  for (const std::string name : {"acco", "dpu", "weight-prediction", "sgp", "overlap-sgp"}) {
+    CAPTURE(name);
+    const std::string algorithm = "algorithm={name: " + name + "}";
+    const auto shared = [&](const char* setting, bool tokens) {
+      Document d = Document::parse_text(
+          "model: llama-3.2-1b\ndata: {sequence: 4096, global_batch: 64}\n"
+          "parallel: {tensor: 2, context: 2}\nplatform: {cluster: two-dgx-a100}\n",
+          "s.yaml");
+      d.set(algorithm);
+      d.set(setting);
+      if (tokens) d.set("parallel.sequence_parallel=true");
+      return messages(d);
+    };
+    CHECK(shared("run.steps=2", false).empty());
+    const auto tokens = shared("run.steps=2", true), stages = shared("parallel.pipeline=2", false);
+    REQUIRE(tokens.size() == 1);
+    CHECK(tokens[0].text.find(name + " does not compose with sequence parallelism: ") == 0);
+    REQUIRE(stages.size() == 1);
+    CHECK(stages[0].text.find(name + " does not compose with pipeline: ") == 0);
+  }
+}
+
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {
   CHECK(messages(quickstart({"parallel.pipeline=2"})).empty());
   CHECK(small("platform", "platform: {cluster: this-cpu, stack: cpu-world, gpus: 4}").empty());
