@@ -30,7 +30,15 @@ class GpuLauncher final : public Launcher {
   }
 
   void prepare(const Kernel& kernel) override {
-    if (kernel.op == Op::gemm || kernel.op == Op::grouped_gemm) blas_.prepare(kernel);
+    if (kernel.op != Op::gemm && kernel.op != Op::grouped_gemm) return;
+    const Fp8Scaling scaling = fp8_of(kernel).scaling;
+    if (scaling == Fp8Scaling::block || scaling == Fp8Scaling::mx)
+      throw Error(Category::unavailable,
+                  "products in fp8 with scales per block have no kernels for GPUs: use "
+                  "precision.products: fp8-tensor, or another world")
+          .with("kernel", kernel.label);
+    if (scaling == Fp8Scaling::tensor) return fp8_products_.prepare(kernel);
+    blas_.prepare(kernel);
   }
   void rehearse(CUstream_st* stream, const Kernel& kernel,
                 std::span<const std::int64_t> elements) override {
@@ -47,7 +55,11 @@ class GpuLauncher final : public Launcher {
     switch (kernel.op) {
       case Op::gemm:
       case Op::grouped_gemm:
+        if (fp8_of(kernel).scaling != Fp8Scaling::none)
+          return fp8_products_.multiply(stream, kernel, views);
         return blas_.multiply(stream, kernel, views);
+      case Op::streaming:
+        return fp8_cast(stream, kernel, views);
       case Op::fill:
         return fill(stream, kernel, views);
       case Op::cast:
@@ -111,6 +123,7 @@ class GpuLauncher final : public Launcher {
   }
 
   Blas blas_{search()};
+  Fp8Products fp8_products_{blas_, round_to_fp8};
   Dnn dnn_;
   std::unique_ptr<Launcher> others_;
 };
