@@ -447,6 +447,7 @@ bool has_fp8(const Kernel& kernel, std::span<const View> views) {
 }  // namespace
 
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
+  if (fp8_of(kernel).scaling != Fp8Scaling::none) return false;  // fp8_products.hpp
   cudaDataType_t unused{};
   for (std::size_t i = 0; i < 3; ++i)
     if (!type_of(views[i].dtype, unused)) return false;
