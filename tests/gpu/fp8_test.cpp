@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdint>
 
-#include "backend/cuda/gpu/kernels.hpp"
+#include "backend/cuda/gpu/fp8_products.hpp"
 #include "backend/cuda/runtime.hpp"
 #include "tests/gpu/gpu_run.hpp"
 

@@ -9,7 +9,6 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -127,9 +126,6 @@ struct Any {
         return static_cast<const std::int32_t*>(data)[i];
       case Dtype::int64:
         return static_cast<double>(static_cast<const std::int64_t*>(data)[i]);
-      case Dtype::fp8:
-        return __half2float(
-            __nv_cvt_fp8_to_halfraw(static_cast<const std::uint8_t*>(data)[i], __NV_E4M3));
       default:
         return static_cast<const std::uint8_t*>(data)[i];
     }
@@ -153,10 +149,6 @@ struct Any {
         return;
       case Dtype::int64:
         static_cast<std::int64_t*>(data)[i] = llrint(x);
-        return;
-      case Dtype::fp8:
-        static_cast<std::uint8_t*>(data)[i] =
-            __nv_cvt_float_to_fp8(static_cast<float>(x), __NV_SATFINITE, __NV_E4M3);
         return;
       default:
         static_cast<std::uint8_t*>(data)[i] = static_cast<std::uint8_t>(llrint(x));

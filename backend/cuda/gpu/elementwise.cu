@@ -3,7 +3,6 @@
 
 #include "backend/cuda/gpu/device.cuh"
 #include "backend/cuda/gpu/kernels.hpp"
-#include "backend/fp8.hpp"
 
 namespace orrery::cuda {
 
@@ -83,7 +82,7 @@ struct RandomNumbers {
       // Steele, Lea and Flood 2014 (splitmix64), one number for each index.
       std::uint64_t mixed = static_cast<std::uint64_t>(i + j) * 0x9E3779B97F4A7C15U;
       mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9U;
-      pack.at[j] = static_cast<std::uint16_t>(((mixed >> 40) & 0x87BFU) | 0x3800U);
+      pack.at[j] = static_cast<std::uint16_t>(((mixed >> 40) & 0x87FFU) | 0x3800U);
     }
     put_bits(y + i, pack);
   }
@@ -281,9 +280,6 @@ std::uint64_t bits_of(double value, Dtype dtype) {
       break;
     case Dtype::fp64:
       put(value);
-      break;
-    case Dtype::fp8:
-      put(to_fp8(static_cast<float>(value)));
       break;
     default:
       put(std::llrint(value));

@@ -1,8 +1,9 @@
 // Operands of products in 8 bits (backend/fp8.hpp): their largest magnitudes, and rounded copies in
 // which the depth is contiguous, as cuBLASLt takes them.
+#include <cuda_fp8.h>
+
 #include "backend/cuda/gpu/device.cuh"
-#include "backend/cuda/gpu/kernels.hpp"
-#include "backend/fp8.hpp"
+#include "backend/cuda/gpu/fp8_products.hpp"
 
 namespace orrery::cuda {
 
@@ -158,14 +159,44 @@ void round_as(cudaStream_t stream, const Fp8Operand& o, std::uint8_t* y, const A
   });
 }
 
+template <class T>
+struct ToFp8 {
+  const T* x;
+  std::uint8_t* y;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    y[i] = __nv_cvt_float_to_fp8(widen(x[i]), __NV_SATFINITE, __NV_E4M3);
+  }
+};
+template <class T>
+struct FromFp8 {
+  const std::uint8_t* x;
+  T* y;
+  template <int width>
+  __device__ void run(std::int64_t i) const {
+    store(y + i, __half2float(__half(__nv_cvt_fp8_to_halfraw(x[i], __NV_E4M3))));
+  }
+};
+
 }  // namespace
 
-bool fp8_cast(cudaStream_t stream, const Kernel& kernel, Views views) {
+bool fp8_cast(cudaStream_t stream, const Kernel& kernel, std::span<const View> views) {
   if (!is_fp8_cast(kernel)) return false;
   if (views.size() < 2 || views[1].data == nullptr) return true;
   return with_type(views[0].dtype, [&]<class T>(T) {
     find_largest(stream, data<T>(views[0]), views[0].elements, Any(views[1]));
   });
+}
+
+bool cast_in_fp8(cudaStream_t stream, const Kernel& kernel, std::span<const View> views) {
+  const std::int64_t n = kernel.dims[0];
+  if (views[1].dtype == Dtype::fp8)
+    return with_type(views[0].dtype, [&]<class T>(T) {
+      each<1>(stream, "cast", n, ToFp8<T>{data<T>(views[0]), data<std::uint8_t>(views[1])});
+    });
+  return views[0].dtype == Dtype::fp8 && with_type(views[1].dtype, [&]<class T>(T) {
+           each<1>(stream, "cast", n, FromFp8<T>{data<std::uint8_t>(views[0]), data<T>(views[1])});
+         });
 }
 
 bool round_to_fp8(cudaStream_t stream, const Fp8Operand& o, void* rounded, float* inverse) {

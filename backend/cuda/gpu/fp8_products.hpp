@@ -23,6 +23,13 @@ struct Fp8Operand {
 using RoundToFp8 = std::function<bool(CUstream_st* stream, const Fp8Operand& operand, void* rounded,
                                       float* inverse_scale)>;
 
+// fp8.cu: as the kernels of kernels.hpp.
+bool fp8_cast(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
+bool round_to_fp8(CUstream_st* stream, const Fp8Operand& operand, void* rounded,
+                  float* inverse_scale);
+// Casts to and from storage in fp8, without a scale.
+bool cast_in_fp8(CUstream_st* stream, const Kernel& kernel, std::span<const View> views);
+
 class Fp8Products {
  public:
   Fp8Products(Blas& blas, RoundToFp8 round) : blas_(blas), round_(std::move(round)) {}

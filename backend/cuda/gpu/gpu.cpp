@@ -5,6 +5,7 @@
 #include "backend/cuda/gpu/blas.hpp"
 #include "backend/cuda/gpu/dnn.hpp"
 #include "backend/cuda/gpu/dnn_graph.hpp"
+#include "backend/cuda/gpu/fp8_products.hpp"
 #include "backend/cuda/gpu/kernels.hpp"
 #include "backend/cuda/runtime.hpp"
 
@@ -61,8 +62,10 @@ class GpuLauncher final : public Launcher {
       case Op::streaming:
         return fp8_cast(stream, kernel, views);
       case Op::fill:
-        return fill(stream, kernel, views);
+        return views[0].dtype != Dtype::fp8 && fill(stream, kernel, views);
       case Op::cast:
+        if (views[0].dtype == Dtype::fp8 || views[1].dtype == Dtype::fp8)
+          return cast_in_fp8(stream, kernel, views);
         return cast(stream, kernel, views);
       case Op::linear_combination:
         return linear_combination(stream, kernel, views);

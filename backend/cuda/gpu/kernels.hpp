@@ -6,7 +6,6 @@
 
 #include <span>
 
-#include "backend/cuda/gpu/fp8_products.hpp"
 #include "backend/kernel.hpp"
 
 namespace orrery::cuda {
@@ -23,7 +22,7 @@ bool gated_activation(cudaStream_t, const Kernel&, Views);
 bool gated_activation_backward(cudaStream_t, const Kernel&, Views);
 bool residual_add(cudaStream_t, const Kernel&, Views);
 // Bits that are random numbers in every type that is multiplied, of either sign: from 2^-15 to 2 in
-// bf16, from 1/2 to 2 in fp16, below 2 in fp8, and, two of them together, as in bf16 in fp32.
+// bf16, from 1/2 to 2 in fp16, and, two of them together, as in bf16 in fp32.
 void fill_with_random_numbers(cudaStream_t, void* data, std::size_t bytes);
 // positions.cu
 bool rotary(cudaStream_t, const Kernel&, Views);
@@ -43,9 +42,6 @@ bool clip_scale(cudaStream_t, const Kernel&, Views);
 // optimizers.cu
 bool sgd(cudaStream_t, const Kernel&, Views);
 bool adamw(cudaStream_t, const Kernel&, Views);
-// fp8.cu
-bool fp8_cast(cudaStream_t, const Kernel&, Views);
-bool round_to_fp8(cudaStream_t, const Fp8Operand& operand, void* rounded, float* inverse);
 // attention.cu
 bool attention(cudaStream_t, const Kernel&, Views);
 bool attention_backward(cudaStream_t, const Kernel&, Views);
