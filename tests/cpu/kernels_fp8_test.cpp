@@ -180,6 +180,7 @@ TEST_CASE("the products of a group share a scale per tensor, and have blocks of 
   for (const Blocks& blocks : all_blocks) {
     Floats a = uneven(groups * m * k, 1), b = uneven(groups * k * n, 2),
            all(static_cast<std::size_t>(groups * m * n)), one(m * n);
+    a.back() = b.back() = 100;  // of the last group
     Floats of_a{static_cast<float>(largest(wide(a)))}, of_b{static_cast<float>(largest(wide(b)))};
     cpu_bodies().run(in_fp8(Kernel::grouped_gemm(groups, m, n, k, Dtype::fp8), blocks.how),
                      with_largest({view(a), view(b), view(all)}, blocks.how));

@@ -1,6 +1,4 @@
 // Products in fp8 on a GPU: the rounding of their operands, bit by bit, and the products.
-#include <cuda_runtime_api.h>
-
 #include <array>
 #include <cstdint>
 

@@ -1,8 +1,11 @@
 // Training with products in fp8: the same bits in both worlds, and losses near those of bf16.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 
+#include "backend/fp8.hpp"
 #include "tests/parity/inside_replica.hpp"
 #include "tests/parity/small_transformers.hpp"
 
@@ -38,6 +41,30 @@ TrainingCase case_of(const TransformerShape& shape, int data = 1, int pipeline =
   c.ddp.clip_norm = 1;
   return c;
 }
+
+// Looks whether the largest magnitudes that products are given are those of their operands.
+class CheckedBodies final : public KernelBodies {
+ public:
+  void run(const Kernel& kernel, std::span<const View> views) const override {
+    if (kernel.op == Op::gemm && fp8_of(kernel).scaling == Fp8Scaling::tensor)
+      for (const std::size_t i : {0, 1}) {
+        const View& largest = views[fp8_largest_a + i];
+        if (largest.data == nullptr) continue;
+        ++looked;
+        float most = 0;
+        for (std::int64_t j = 0; j < views[i].elements; ++j)
+          most = std::max(most, std::fabs(number(views[i], j)));
+        if (most != number(largest, 0)) ++wrong;
+      }
+    cpu_bodies().run(kernel, views);
+  }
+  mutable std::atomic<int> looked{0}, wrong{0};
+
+ private:
+  static float number(const View& view, std::int64_t i) {
+    return from_bf16(static_cast<const std::uint16_t*>(view.data)[i]);
+  }
+};
 
 double mean_of_last(const std::vector<double>& losses) {
   const std::size_t count = std::min<std::size_t>(10, losses.size());
@@ -98,6 +125,21 @@ TEST_CASE("experts and latent attention in fp8 train as in bf16, nearly") {
       CHECK(fp8.losses != bf16.losses);
       CHECK(std::fabs(mean_of_last(fp8.losses) - expected) < 0.1 * (first - expected));
     }
+  }
+}
+
+TEST_CASE("products in fp8 take the largest magnitudes of their own operands") {
+  for (const char* schedule : {"1f1b", "zb-h1"}) {
+    TrainingCase c = case_of(llama(Products::fp8_tensor), 1, 2, schedule);
+    c.steps = 2;
+    const CheckedBodies bodies;
+    WorldOptions options = training_options(c);
+    options.bodies = &bodies;
+    std::vector<Checkpoint> state;
+    make_cpu_world(options)->run(training(c, state, nullptr));
+    // Two of each of three products of four matrices, in each layer and micro-batch.
+    CHECK(bodies.looked == 2 * 3 * 4 * c.transformer->layers * c.replica.micro_batches * c.steps);
+    CHECK(bodies.wrong == 0);
   }
 }
 
