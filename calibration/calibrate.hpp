@@ -39,7 +39,7 @@ struct Calibration {
 // ranks below 1 or above 64.
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine);
 
-// The slowdown of a GEMM by what runs beside it: with it / alone.
+// The slowdown of kernels by what runs beside them: with it / alone.
 struct Interference {
   std::string kernels, beside;
   double slowdown = 1;

@@ -50,8 +50,9 @@ std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options
 // Of groups of 2, 4, 8 … and all devices. None for one device.
 std::vector<CollectiveSamples> measure_device_collectives(const DeviceBenchOptions& options);
 
-// A GEMM alone, beside copies, and beside additions of one buffer to another, which go on for three
-// times as long as the GEMMs take alone.
+// Products, large and short, and norms: alone, beside copies on the device, beside additions of one
+// buffer to another, and beside copies from and to the host, each of which go on for three times as
+// long as the kernels take alone.
 std::vector<InterferenceSamples> measure_interference(const DeviceBenchOptions& options);
 
 }  // namespace orrery

@@ -48,10 +48,11 @@ struct CopySamples {
   std::vector<double> seconds;
 };
 
-// A GEMM while another stream copies or adds up device memory, as communication does.
+// Kernels while another stream copies or adds up device memory, as communication does, or copies
+// from or to the host, as offloading does.
 struct InterferenceSamples {
-  std::string kernels;                   // class of the GEMM
-  const char* beside = "";               // "copy", "reduction"
+  std::string kernels;                   // class and sizes
+  const char* beside = "";               // "copy", "reduction", "copy from the host", …
   std::vector<double> alone, beside_it;  // seconds
 };
 

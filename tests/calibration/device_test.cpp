@@ -89,9 +89,10 @@ TEST_CASE("copies and collectives of planted devices are measured as they are") 
         }) == 3);
 }
 
-TEST_CASE("what runs beside a GEMM makes it as much slower as it was made") {
+TEST_CASE("what runs beside a kernel makes it as much slower as it was made") {
   DeviceBenchOptions options = planted_bench();
-  // Runs: the GEMMs alone; then, of copies and of additions, one of them and the GEMMs beside many.
+  // Runs: the GEMMs alone; then, of each kind of work beside them, one of it and the GEMMs beside
+  // many.
   int runs = 0;
   options.run = [&](int ranks, const World::Program& program) {
     RunReport report = run_on_planted(ranks, program);
@@ -102,12 +103,15 @@ TEST_CASE("what runs beside a GEMM makes it as much slower as it was made") {
     return report;
   };
   const auto all = measure_interference(options);
-  REQUIRE(all.size() == 2);
+  std::vector<std::string> beside;
   for (const InterferenceSamples& s : all) {
-    CHECK(s.kernels == "gemm nn bf16");
+    beside.emplace_back(s.beside);
+    CHECK(s.kernels == "gemm nn bf16, m 32, n 32, k 32");
     CHECK(median(s.alone) == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
     CHECK(median(s.beside_it) == near(1.5 * median(s.alone), 1e-6));
   }
+  CHECK(beside == std::vector<std::string>{"copy", "reduction", "copy from the host",
+                                           "copy to the host"});
 }
 
 TEST_CASE("the least kernel of a planted device takes what one element does, issued or not") {
