@@ -372,8 +372,8 @@ struct InterferenceBench {
       TensorOptions pinned;
       pinned.place = Place::host;
       const auto place = [&](Beside host) { return beside == host ? pinned : TensorOptions{}; };
-      from = rank.allocate(stream, Label::workspace, n, Dtype::fp32,
-                           place(Beside::copies_from_host));
+      from =
+          rank.allocate(stream, Label::workspace, n, Dtype::fp32, place(Beside::copies_from_host));
       to = rank.allocate(stream, Label::workspace, n, Dtype::fp32, place(Beside::copies_to_host));
       const Prepared fill = rank.prepare(Kernel::fill(n, 1, Dtype::fp32));
       if (beside == Beside::copies_from_host) {
@@ -436,12 +436,12 @@ std::vector<InterferenceSamples> measure_interference(const DeviceBenchOptions& 
   for (const Kernel& kernel : kernels_beside_others(options.quick)) {
     const InterferenceBench bench{options, kernel, options.quick ? 2 : 10, options.quick ? 2 : 5};
     const std::vector<double> alone = bench.kernels_beside(Beside::nothing, 0);
-    for (const Beside beside : {Beside::copies, Beside::reductions, Beside::copies_from_host,
-                                Beside::copies_to_host}) {
+    for (const Beside beside :
+         {Beside::copies, Beside::reductions, Beside::copies_from_host, Beside::copies_to_host}) {
       const double enough = std::ceil(3 * median(alone) / std::max(bench.one(beside), 1e-9));
       const int count = static_cast<int>(std::clamp(enough, 1.0, 400.0));
-      samples.push_back({with_sizes(kernel), name(beside), alone,
-                         bench.kernels_beside(beside, count)});
+      samples.push_back(
+          {with_sizes(kernel), name(beside), alone, bench.kernels_beside(beside, count)});
     }
   }
   return samples;

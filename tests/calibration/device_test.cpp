@@ -110,8 +110,8 @@ TEST_CASE("what runs beside a kernel makes it as much slower as it was made") {
     CHECK(median(s.alone) == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
     CHECK(median(s.beside_it) == near(1.5 * median(s.alone), 1e-6));
   }
-  CHECK(beside == std::vector<std::string>{"copy", "reduction", "copy from the host",
-                                           "copy to the host"});
+  CHECK(beside ==
+        std::vector<std::string>{"copy", "reduction", "copy from the host", "copy to the host"});
 }
 
 TEST_CASE("the least kernel of a planted device takes what one element does, issued or not") {

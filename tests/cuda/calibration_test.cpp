@@ -38,7 +38,7 @@ TEST_CASE("a quick calibration of two GPUs measures every class and makes a plat
   CHECK(made.platform.collectives.measured.size() == 7);
   CHECK(gpu.link.host->bandwidth_per_direction.value > BytesPerSecond(0));
   CHECK_FALSE(gpu.power);
-  REQUIRE(made.interference.size() == 2);
+  REQUIRE(made.interference.size() == 4);
   for (const Interference& i : made.interference) CHECK(i.slowdown > 0);
   CHECK(made.classes.size() == gpu.measured.size() + 7);
 
