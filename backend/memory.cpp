@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/device.hpp"
+#include "backend/fp8.hpp"
 #include "backend/rank.hpp"
 #include "backend/world.hpp"
 
@@ -163,6 +164,8 @@ std::vector<double> Rank::read(const Tensor& tensor, Site site) {
         values[i] = static_cast<double>(*reinterpret_cast<const std::int64_t*>(at));
         break;
       case Dtype::fp8:
+        values[i] = from_fp8(static_cast<std::uint8_t>(*at));
+        break;
       case Dtype::uint8:
         values[i] = static_cast<double>(static_cast<std::uint8_t>(*at));
         break;

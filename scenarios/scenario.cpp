@@ -214,8 +214,9 @@ void check_values(const Scenario& s, Problems& problems) {
     refuse(problems, "memory.attention", "real values of attention that stores its scores",
            "use fused, whose values are the same");
   if (s.memory.dropout) refuse(problems, "memory.dropout", "real values of dropout", "use false");
-  if (s.precision.products != Products::as_stored)
-    refuse(problems, "precision.products", "real values of fp8 products", "use as-stored");
+  if (s.precision.products != Products::as_stored && s.recompute_every_second)
+    refuse(problems, "memory.recompute",
+           "real values of fp8 products of which every second runs again", "use none or full");
   if (m.kind == ModelKind::resnet) return check_pictures(s, problems);
   const std::int64_t vocabulary =
       m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;

@@ -130,7 +130,7 @@ void describe(Fields<PrecisionSpec>& f) {
                {"mxfp8", Products::mxfp8}})
       .doc(
           "operands of the products of a transformer's layers: cast to fp8, with a scale per "
-          "tensor, per 128 numbers or per 32; timing only");
+          "tensor, per 128 numbers or per 32; in real runs on GPUs only per tensor");
 }
 
 void describe(Fields<Throttle>& f) {

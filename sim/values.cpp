@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backend/core/error.hpp"
+#include "backend/fp8.hpp"
 #include "backend/reference_collectives.hpp"
 
 namespace orrery::sim {
@@ -41,6 +42,8 @@ void store(const View& to, std::int64_t i, double value) {
       static_cast<std::int64_t*>(to.data)[i] = static_cast<std::int64_t>(value);
       return;
     case Dtype::fp8:
+      static_cast<std::uint8_t*>(to.data)[i] = to_fp8(static_cast<float>(value));
+      return;
     case Dtype::uint8:
       static_cast<std::uint8_t*>(to.data)[i] = static_cast<std::uint8_t>(value);
       return;
@@ -54,7 +57,7 @@ void make_unknown(const View& view) {
   if (view.dtype == Dtype::int32) unknown = std::numeric_limits<std::int32_t>::min();
   if (view.dtype == Dtype::int64)
     unknown = static_cast<double>(std::numeric_limits<std::int64_t>::min());
-  if (view.dtype == Dtype::uint8 || view.dtype == Dtype::fp8) unknown = 0;
+  if (view.dtype == Dtype::uint8) unknown = 0;
   for (std::int64_t i = 0; i < view.elements; ++i) store(view, i, unknown);
 }
 

@@ -1,35 +1,29 @@
-// Narrow numbers under a scale per block: int8, the fp8 types of Micikevicius et al. 2022 (arXiv
-// 2209.05433), and E3M0, the 4-bit type that Streaming DiLoCo sends (arXiv 2501.18512).
+// Narrow numbers under a scale per block: int8, the fp8 types of backend/fp8.hpp, and E3M0, the
+// 4-bit type that Streaming DiLoCo sends (arXiv 2501.18512).
 //
-// A type is the list of the magnitudes that it has, ascending from 0; a number is rounded to the
-// nearest of them, ties to the even place in the list, which is the even mantissa.
+// Any other type than fp8 is the list of the magnitudes that it has, ascending from 0; a number is
+// rounded to the nearest of them, ties to the even place in the list, which is the even mantissa.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "algorithms/codecs/codec.hpp"
 #include "algorithms/codecs/message.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 
 namespace {
 
-// Sign, `exponent` bits, `mantissa` bits, with subnormal numbers; at most `largest`.
-std::vector<float> small_floats(int exponent, int mantissa, int bias, float largest) {
-  std::vector<float> all;
-  for (int e = 0; e < 1 << exponent; ++e)
-    for (int m = 0; m < 1 << mantissa; ++m) {
-      const float fraction = std::ldexp(static_cast<float>(m), -mantissa);
-      const float value =
-          e == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, e - bias);
-      if (value <= largest) all.push_back(value);
-    }
-  return all;
+std::optional<Float8> float8_of(const std::string& name) {
+  if (name == "fp8-e4m3") return Float8::e4m3;
+  if (name == "fp8-e5m2") return Float8::e5m2;
+  return std::nullopt;
 }
 
 std::vector<float> magnitudes_of(const std::string& name) {
-  if (name == "fp8-e4m3") return small_floats(4, 3, 7, 448);
-  if (name == "fp8-e5m2") return small_floats(5, 2, 15, 57344);
+  if (float8_of(name)) return {};
   std::vector<float> all{0};
   if (name == "fp4")
     for (int e = -6; e <= 0; ++e) all.push_back(std::ldexp(1.0F, e));
@@ -41,7 +35,10 @@ std::vector<float> magnitudes_of(const std::string& name) {
 class ScaledCodec : public Codec {
  public:
   ScaledCodec(const std::string& name, std::int64_t block)
-      : magnitudes_(magnitudes_of(name)), block_(block), four_bits_(name == "fp4") {}
+      : float8_(float8_of(name)),
+        magnitudes_(magnitudes_of(name)),
+        block_(block),
+        four_bits_(name == "fp4") {}
 
   std::int64_t bytes(std::int64_t elements) const override {
     return payload(elements) + ceil_div(elements, block_) * scale_bytes();
@@ -63,10 +60,8 @@ class ScaledCodec : public Codec {
   void decode(std::span<const std::byte> message, std::span<float> y) const override {
     const auto n = static_cast<std::int64_t>(y.size());
     for (std::int64_t i = 0; i < n; ++i) {
-      const unsigned code = get_code(message, i), place = code & (sign_bit() - 1);
       const float scale = get_scale(message, scale_place(n, i / block_));
-      const float value = magnitudes_[place] * scale;
-      y[static_cast<std::size_t>(i)] = (code & sign_bit()) != 0 ? -value : value;
+      y[static_cast<std::size_t>(i)] = value_of(get_code(message, i)) * scale;
     }
   }
 
@@ -81,7 +76,7 @@ class ScaledCodec : public Codec {
   // four bits, the power of two nearest to it.
   float put_scale(std::span<std::byte> message, std::size_t at, float largest) const {
     if (!four_bits_) {
-      const float scale = largest / magnitudes_.back();
+      const float scale = largest / (float8_ ? largest_of(*float8_) : magnitudes_.back());
       put(message, at, scale);
       return scale;
     }
@@ -97,6 +92,7 @@ class ScaledCodec : public Codec {
   }
   unsigned code_of(float x, float scale) const {
     if (scale == 0) return 0;
+    if (float8_) return to_fp8(x / scale, *float8_);
     const float wanted = std::fabs(x) / scale;
     auto above = static_cast<std::size_t>(
         std::lower_bound(magnitudes_.begin(), magnitudes_.end(), wanted) - magnitudes_.begin());
@@ -107,6 +103,11 @@ class ScaledCodec : public Codec {
       if (down < up || (down == up && above % 2 == 1)) nearest = above - 1;
     }
     return static_cast<unsigned>(nearest) | (std::signbit(x) ? sign_bit() : 0U);
+  }
+  float value_of(unsigned code) const {
+    if (float8_) return from_fp8(static_cast<std::uint8_t>(code), *float8_);
+    const float value = magnitudes_[code & (sign_bit() - 1)];
+    return (code & sign_bit()) != 0 ? -value : value;
   }
   void put_code(std::span<std::byte> message, std::int64_t i, unsigned code) const {
     if (four_bits_)
@@ -119,7 +120,8 @@ class ScaledCodec : public Codec {
     return (static_cast<unsigned>(message[static_cast<std::size_t>(i / 2)]) >> (4 * (i % 2))) & 15U;
   }
 
-  std::vector<float> magnitudes_;
+  std::optional<Float8> float8_;
+  std::vector<float> magnitudes_;  // of other types
   std::int64_t block_;
   bool four_bits_;
 };

@@ -101,10 +101,10 @@ void LatentAttention::gradients_of(Rank& rank, PassProgram& pass, const char* la
                                    const SlotView& x, const Range& matrix, int parameters,
                                    int gradients, const SlotView& dy, const SlotView& dx,
                                    bool adds) const {
-  const ProductSizes sizes{rows_, inputs, outputs, product_dtype(s_)};
+  const ProductSizes sizes{rows_, inputs, outputs, s_.dtype, s_.products};
   cast_operand(rank, pass, s_, dy);
   input_gradient(rank, pass, of_input, sizes, matrix.in(parameters), dy, dx, adds);
-  weight_gradient(rank, pass, s_.dtype, label, sizes, x, matrix, gradients, dy, rows_, dy,
+  weight_gradient(rank, pass, label, sizes, x, matrix, gradients, dy, rows_, dy,
                   s_.writes_gradients);
 }
 

@@ -1,80 +1,112 @@
 // Kernels that several parts of a transformer layer add to their passes.
 //
-// Products in 8 bits: Micikevicius et al. 2022, "FP8 Formats for Deep Learning" (arXiv 2209.05433);
-// a scale for each tensor, from its largest number, which a pass of its own finds; or for each 128
-// numbers (DeepSeek-AI 2024, arXiv 2412.19437, section 3.3); or for each 32, of 8 bits (Open
-// Compute Project, "OCP Microscaling Formats (MX)", v1.0). Operands are cast once, from activations
-// and parameters in the forward, from gradients in the backward, as they are and transposed, which
-// the gradient of the matrix needs (NVIDIA/TransformerEngine, cast_transpose).
+// Products in 8 bits (backend/fp8.hpp): a scale for each tensor, from its largest number, which a
+// pass of its own finds; or for each 128 numbers; or for each 32, of 8 bits. Operands are cast
+// once, from activations and parameters in the forward, from gradients in the backward, as they are
+// and transposed, which the gradient of the matrix needs (NVIDIA/TransformerEngine,
+// cast_transpose).
 //
 // Cost, per operand of n elements of B bytes: read B n, twice with a scale per tensor; written 2 n,
 // and the scales: 4 bytes for each 128 or one for each 32 elements, twice. What is kept for the
-// backward is counted in the type of the activations, as if the casts came to nothing.
+// backward are the operands in the type of the activations (as pytorch/ao keeps them) and, where a
+// layer has a place for it, each one's largest magnitude, so that nobody looks for it again.
 #pragma once
 
 #include "algorithms/models/transformer_blocks.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 
-inline Dtype product_dtype(const TransformerShape& s) {
-  return s.products == Products::as_stored ? s.dtype : Dtype::fp8;
+inline Fp8Scaling scaling_of(Products products) {
+  switch (products) {
+    case Products::fp8_tensor:
+      return Fp8Scaling::tensor;
+    case Products::fp8_block:
+      return Fp8Scaling::block;
+    case Products::mxfp8:
+      return Fp8Scaling::mx;
+    default:
+      return Fp8Scaling::none;
+  }
 }
+
+// Places for the largest magnitudes of what goes into the products of a matrix; none: not kept.
+struct Largest {
+  SlotView x{}, matrix{}, dy{};
+};
 
 // Where products are not taken as stored, the cast of an operand.
 inline void cast_operand(Rank& rank, PassProgram& pass, const TransformerShape& s,
-                         const SlotView& x) {
+                         const SlotView& x, const SlotView& largest = {}) {
   if (s.products == Products::as_stored) return;
-  const std::int64_t n = x.elements;
-  std::int64_t scales = 0;  // bytes
-  if (s.products == Products::fp8_block) scales = 4 * ((n + 127) / 128);
-  if (s.products == Products::mxfp8) scales = (n + 31) / 32;
-  const std::int64_t written = 2 * (n + scales) / size_of(s.dtype);
-  const std::int64_t read = s.products == Products::fp8_tensor ? 2 * n : n;
-  pass.add(rank.prepare(Kernel::streaming("fp8.cast", read, written, s.dtype, {Role::read})), {x});
+  pass.add(rank.prepare(fp8_cast(x.elements, scaling_of(s.products), s.dtype)), {x, largest});
+}
+
+// Which of the three products of a matrix: the gradients of outputs, dY, are A of d X = d Y A^T,
+// and B of X^T d Y.
+enum class ProductPass : std::uint8_t { forward, input_gradient, weight_gradient };
+
+// Adds a product of {A, B, C (, bias)} in the type that a layer's products have.
+inline void add_product(Rank& rank, PassProgram& pass, Products products, ProductPass which,
+                        const Kernel& kernel, std::vector<SlotView> operands,
+                        const SlotView& largest_a = {}, const SlotView& largest_b = {}) {
+  const Fp8Scaling scaling = scaling_of(products);
+  if (scaling == Fp8Scaling::none) return pass.add(rank.prepare(kernel), std::move(operands));
+  Fp8Product how{.scaling = scaling};
+  how.b_in_squares = scaling == Fp8Scaling::block && which != ProductPass::weight_gradient;
+  if (scaling == Fp8Scaling::tensor) {
+    if (which == ProductPass::input_gradient) how.a = Float8::e5m2;
+    if (which == ProductPass::weight_gradient) how.b = Float8::e5m2;
+    operands.resize(fp8_largest_a);
+    operands.insert(operands.end(), {largest_a, largest_b});
+  }
+  pass.add(rank.prepare(in_fp8(kernel, how)), std::move(operands));
 }
 
 // Y[rows, outputs] = X[rows, depth] A, + a bias where there is one.
 inline void product(Rank& rank, PassProgram& pass, const TransformerShape& s, std::int64_t rows,
                     const char* label, std::int64_t outputs, std::int64_t depth, const SlotView& x,
-                    const SlotView& matrix, const SlotView& y, const SlotView& bias = {}) {
-  cast_operand(rank, pass, s, x);
-  cast_operand(rank, pass, s, matrix);
-  const Dtype dtype = product_dtype(s);
-  if (bias.slot < 0)
-    pass.add(rank.prepare(Kernel::gemm(rows, outputs, depth, dtype, false, false, false, label)),
-             {x, matrix, y});
-  else
-    pass.add(rank.prepare(Kernel::gemm_bias(rows, outputs, depth, dtype, label)),
-             {x, matrix, y, bias});
+                    const SlotView& matrix, const SlotView& y, const SlotView& bias = {},
+                    const Largest& largest = {}) {
+  cast_operand(rank, pass, s, x, largest.x);
+  cast_operand(rank, pass, s, matrix, largest.matrix);
+  std::vector<SlotView> operands{x, matrix, y};
+  if (bias.slot >= 0) operands.push_back(bias);
+  add_product(rank, pass, s.products, ProductPass::forward,
+              bias.slot < 0
+                  ? Kernel::gemm(rows, outputs, depth, s.dtype, false, false, false, label)
+                  : Kernel::gemm_bias(rows, outputs, depth, s.dtype, label),
+              std::move(operands), largest.x, largest.matrix);
 }
 
-// Of Y[rows, outputs] = X[rows, inputs] A, with operands of a type.
+// Of Y[rows, outputs] = X[rows, inputs] A.
 struct ProductSizes {
   std::int64_t rows, inputs, outputs;
   Dtype dtype;
+  Products products = Products::as_stored;
 };
 
 // d X = d Y A^T.
 inline void input_gradient(Rank& rank, PassProgram& pass, const char* label, const ProductSizes& s,
                            const SlotView& matrix, const SlotView& dy, const SlotView& dx,
-                           bool accumulate = false) {
-  pass.add(rank.prepare(
-               Kernel::gemm(s.rows, s.inputs, s.outputs, s.dtype, false, true, accumulate, label)),
-           {dy, matrix, dx});
+                           bool accumulate = false, const Largest& largest = {}) {
+  add_product(rank, pass, s.products, ProductPass::input_gradient,
+              Kernel::gemm(s.rows, s.inputs, s.outputs, s.dtype, false, true, accumulate, label),
+              {dy, matrix, dx}, largest.dy, largest.matrix);
 }
 
-// The gradients X^T d Y of A and, over the rows, of its bias, of type `stored`, added to what is
-// there; or, where it `writes`, that of A in its place. A bias behind the sum over a tensor group
-// has the gradient of this rank's own tokens.
-inline void weight_gradient(Rank& rank, PassProgram& pass, Dtype stored, const char* label,
-                            const ProductSizes& s, const SlotView& x, const Range& parameter,
-                            int gradients, const SlotView& dy, std::int64_t bias_rows,
-                            const SlotView& bias_dy, bool writes = false) {
-  pass.add(
-      rank.prepare(Kernel::gemm(s.inputs, s.outputs, s.rows, s.dtype, true, false, !writes, label)),
-      {x, dy, parameter.in(gradients)});
+// The gradients X^T d Y of A and, over the rows, of its bias, added to what is there; or, where it
+// `writes`, that of A in its place. A bias behind the sum over a tensor group has the gradient of
+// this rank's own tokens.
+inline void weight_gradient(Rank& rank, PassProgram& pass, const char* label, const ProductSizes& s,
+                            const SlotView& x, const Range& parameter, int gradients,
+                            const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy,
+                            bool writes = false, const Largest& largest = {}) {
+  add_product(rank, pass, s.products, ProductPass::weight_gradient,
+              Kernel::gemm(s.inputs, s.outputs, s.rows, s.dtype, true, false, !writes, label),
+              {x, dy, parameter.in(gradients)}, largest.x, largest.dy);
   if (parameter.bias > 0)
-    pass.add(rank.prepare(Kernel::column_sum(bias_rows, s.outputs, stored)),
+    pass.add(rank.prepare(Kernel::column_sum(bias_rows, s.outputs, s.dtype)),
              {bias_dy, parameter.bias_in(gradients)});
 }
 

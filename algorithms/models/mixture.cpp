@@ -116,18 +116,18 @@ class ExpertMixture : public Mixture {
     const ProductSizes router{rows_, h, s_.experts, s_.dtype};
     input_gradient(rank, s, "router.dgrad", router, router_.in(t.parameters), d.logits, v.d_input,
                    true);
-    const ProductSizes up{rows_, h, shared_up_, product_dtype(s_)};
+    const ProductSizes up{rows_, h, shared_up_, s_.dtype, s_.products};
     if (shared_ > 0) {
       cast_operand(rank, s, s_, d.shared_up);
       input_gradient(rank, s, "shared.up.dgrad", up, shared_up_matrix_.in(t.parameters),
                      d.shared_up, v.d_input, true);
     }
     v.sum();
-    weight_gradient(rank, s, s_.dtype, "router.wgrad", router, v.input, router_, t.gradients,
-                    d.logits, rows_, d.logits);
+    weight_gradient(rank, s, "router.wgrad", router, v.input, router_, t.gradients, d.logits, rows_,
+                    d.logits);
     if (shared_ > 0)
-      weight_gradient(rank, s, s_.dtype, "shared.up.wgrad", up, v.input, shared_up_matrix_,
-                      t.gradients, d.shared_up, rows_, d.shared_up);
+      weight_gradient(rank, s, "shared.up.wgrad", up, v.input, shared_up_matrix_, t.gradients,
+                      d.shared_up, rows_, d.shared_up);
   }
 
  private:
@@ -236,20 +236,20 @@ class ExpertMixture : public Mixture {
                bool transpose = false) const {
     cast_operand(rank, s, s_, x);
     if (!transpose) cast_operand(rank, s, s_, weights);
-    Kernel kernel =
-        Kernel::grouped_gemm(local_, s_.expert * capacity_, matrix.outputs, matrix.inputs,
-                             product_dtype(s_), false, transpose, false, label);
+    Kernel kernel = Kernel::grouped_gemm(local_, s_.expert * capacity_, matrix.outputs,
+                                         matrix.inputs, s_.dtype, false, transpose, false, label);
     kernel.scalars[grouped_load] = load();
-    s.add(rank.prepare(kernel), {x, weights, y});
+    add_product(rank, s, s_.products,
+                transpose ? ProductPass::input_gradient : ProductPass::forward, kernel,
+                {x, weights, y});
   }
   // Of each expert here: + X^T d Y, [rows, columns].
   void grouped(Rank& rank, PassProgram& s, const char* label, const SlotView& x, const SlotView& dy,
                const Matrix& matrix, const SlotView& gradient) const {
-    Kernel kernel =
-        Kernel::grouped_gemm(local_, matrix.outputs, matrix.inputs, s_.expert * capacity_,
-                             product_dtype(s_), true, false, true, label);
+    Kernel kernel = Kernel::grouped_gemm(local_, matrix.outputs, matrix.inputs,
+                                         s_.expert * capacity_, s_.dtype, true, false, true, label);
     kernel.scalars[grouped_load] = load();
-    s.add(rank.prepare(kernel), {x, dy, gradient});
+    add_product(rank, s, s_.products, ProductPass::weight_gradient, kernel, {x, dy, gradient});
   }
 
   void shared_forward(Rank& rank, PassProgram& s, const Tensors& t, const Forward& v) const {
@@ -259,11 +259,7 @@ class ExpertMixture : public Mixture {
     }
     const auto product = [&](const char* label, std::int64_t outputs, std::int64_t inputs,
                              const SlotView& x, const SlotView& matrix, const SlotView& y) {
-      cast_operand(rank, s, s_, x);
-      cast_operand(rank, s, s_, matrix);
-      s.add(rank.prepare(Kernel::gemm(rows_, outputs, inputs, product_dtype(s_), false, false,
-                                      false, label)),
-            {x, matrix, y});
+      orrery::product(rank, s, s_, rows_, label, outputs, inputs, x, matrix, y);
     };
     product("shared.up", shared_up_, s_.hidden, v.input, shared_up_matrix_.in(t.parameters),
             in(v.kept, shared_before_));
@@ -275,12 +271,12 @@ class ExpertMixture : public Mixture {
   void shared_inner_gradients(Rank& rank, PassProgram& s, const Tensors& t, const Backward& v,
                               const Inner& d) const {
     if (shared_ == 0) return;
-    const ProductSizes down{rows_, shared_, s_.hidden, product_dtype(s_)};
+    const ProductSizes down{rows_, shared_, s_.hidden, s_.dtype, s_.products};
     cast_operand(rank, s, s_, v.d_out);
     input_gradient(rank, s, "shared.down.dgrad", down, shared_down_.in(t.parameters), v.d_out,
                    d.shared_activated);
-    weight_gradient(rank, s, s_.dtype, "shared.down.wgrad", down, in(v.kept, shared_activated_),
-                    shared_down_, t.gradients, v.d_out, rows_, v.d_out);
+    weight_gradient(rank, s, "shared.down.wgrad", down, in(v.kept, shared_activated_), shared_down_,
+                    t.gradients, v.d_out, rows_, v.d_out);
     s.add(rank.prepare(activation_backward(s_, rows_, shared_, false)),
           {d.shared_activated, in(v.kept, shared_before_), {}, d.shared_up});
   }

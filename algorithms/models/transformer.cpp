@@ -62,10 +62,13 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   if (text != nullptr && shape.vocabulary < 256)
     throw Error(Category::config, "a text has 256 different bytes; the model's vocabulary has " +
                                       std::to_string(shape.vocabulary));
-  if (text != nullptr &&
-      (shape.stored_attention || shape.dropout || shape.products != Products::as_stored))
+  if (text != nullptr && (shape.stored_attention || shape.dropout))
     throw Error(Category::config,
-                "not available yet: values of stored attention scores, dropout and fp8 products");
+                "not available yet: values of stored attention scores and dropout");
+  if (text != nullptr && shape.recompute_every_second && shape.products != Products::as_stored)
+    throw Error(Category::config,
+                "not available yet: values of fp8 products of which every second runs again, by "
+                "columns, whose scales would be others");
   if (!shape.rotary && shape.learned_positions > 0 && shape.learned_positions < shape.sequence)
     throw Error(Category::config, "a sequence of " + std::to_string(shape.sequence) +
                                       " tokens needs as many learned positions; there are " +

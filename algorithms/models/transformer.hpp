@@ -42,9 +42,9 @@ struct TransformerShape {
   bool reversible = false;  // layers in two streams, which begin alike and are averaged at the end
   int sequence = 1, micro_batch = 1, micro_batches = 1;
   Dtype dtype = Dtype::bf16;
-  Products products = Products::as_stored;  // all but as_stored are timing models
-  int tensor = 1;                           // ranks that share each layer (tensor_parallel.hpp)
-  bool sequence_parallel = false;           // and divide the tokens between its matrices
+  Products products = Products::as_stored;
+  int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
+  bool sequence_parallel = false;  // and divide the tokens between its matrices
   // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`
   // (mixture.hpp).
   int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;

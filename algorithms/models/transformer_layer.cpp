@@ -39,7 +39,8 @@ TransformerLayer::TransformerLayer(const TransformerShape& s) : TransformerBlock
   lay_out_workspace();
   if (!splits()) return;
   weights_read_d_output_ = true;
-  deferred_elements_ = own_ * s.hidden + rows_ * (up_ + q_ + 2 * kv_) + 2 * dropped_;
+  deferred_elements_ =
+      own_ * s.hidden + rows_ * (up_ + q_ + 2 * kv_) + 2 * dropped_ + gradients_largest();
   backward_input_workspace_ =
       rows_ * s.hidden +
       std::max(rows_ * ffn_, rows_ * q_ + attention_->backward_workspace() + more_);
@@ -93,6 +94,7 @@ void TransformerLayer::lay_out_saved() {
       hold(rows_ * s_.hidden);
     if (s_.keeps_unread && tensor_.sequence()) hold(own_ * s_.hidden);
   }
+  if (keeps_largest()) largest_ = keep(largest_kept);
   if (dropped_ == 0) return;
   attention_mask_ = keep(mask_elements(dropped_, s_.dtype));
   mlp_mask_ = keep(mask_elements(dropped_, s_.dtype));
@@ -116,9 +118,10 @@ void TransformerLayer::lay_out_workspace() {
     forward_workspace_ = std::max(
         forward_workspace_, projected_ + (s_.hidden + rows_) * std::max(kv_, s_.gated ? ffn_ : 0));
   inner_ = own + dropped_ + all + (divided ? own + 2 * all : 0);
-  backward_workspace_ =
-      inner_ + std::max(mixture_ ? mixture_->backward_workspace() : rows_ * (ffn_ + up_),
-                        rows_ * q_ + packed + attention_->backward_workspace() + more_);
+  backward_workspace_ = inner_ +
+                        std::max(mixture_ ? mixture_->backward_workspace() : rows_ * (ffn_ + up_),
+                                 rows_ * q_ + packed + attention_->backward_workspace() + more_) +
+                        gradients_largest();
 }
 
 void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
@@ -150,7 +153,8 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
         rank, s, part_, p,
         {attention_input, qkv, latent_kept_.in(k), {t, forward_workspace_ - work, work}});
   } else {
-    product(rank, s, s_, rows_, "qkv", n, h, attention_input, qkv_.in(p), qkv, qkv_.bias_in(p));
+    product(rank, s, s_, rows_, "qkv", n, h, attention_input, qkv_.in(p), qkv, qkv_.bias_in(p),
+            largest(ProductOf::qkv, k));
   }
   if (s_.recompute_every_second) {
     copy_columns(rank, s, query_columns(), s_.dtype, qkv, queries_.in(k));
@@ -163,7 +167,7 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
   attention_->forward(rank, s, {qkv, attended_.in(k), kept_.in(k), core});
   if (latent_) latent_->strip(rank, s, attended_.in(k), stripped_.in(k));
   product(rank, s, s_, rows_, "out", h, values_width(), (latent_ ? stripped_ : attended_).in(k),
-          out_.in(p), everything);
+          out_.in(p), everything, {}, largest(ProductOf::out, k));
   residual(rank, s, input, summed(attention_sum_.elements > 0 ? attention_sum_.in(k) : mine),
            out_.bias_in(p), attention_added, attention_mask_.in(k));
   norm(rank, s, s_.parallel_blocks ? input : attention_added, mlp_norm_, p, normed_again_.in(k));
@@ -175,13 +179,14 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
                        everything,
                        {t, projected_, mixture_->forward_workspace()}});
   } else {
-    product(rank, s, s_, rows_, "up", up_, h, mlp_input, up_matrix_.in(p),
-            before_activation_.in(k));
+    product(rank, s, s_, rows_, "up", up_, h, mlp_input, up_matrix_.in(p), before_activation_.in(k),
+            {}, largest(ProductOf::up, k));
     if (gate_.elements > 0)
       copy_columns(rank, s, gate_columns(), s_.dtype, before_activation_.in(k), gate_.in(k));
     s.add(rank.prepare(activation(s_, rows_, ffn_, s_.mlp_bias)),
           {before_activation_.in(k), up_matrix_.bias_in(p), activated_.in(k)});
-    product(rank, s, s_, rows_, "down", h, ffn_, activated_.in(k), down_.in(p), everything);
+    product(rank, s, s_, rows_, "down", h, ffn_, activated_.in(k), down_.in(p), everything, {},
+            largest(ProductOf::down, k));
   }
   residual(rank, s, attention_added, summed(mine), down_.bias_in(p), {y, 0, own}, mlp_mask_.in(k));
 }

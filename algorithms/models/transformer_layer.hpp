@@ -159,16 +159,36 @@ class TransformerLayer : public TransformerBlock {
   // For y = x A + b: d x = d y A^T.
   void input_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
                       std::int64_t outputs, const Range& parameter, int p, const SlotView& dy,
-                      const SlotView& dx) const {
-    cast_operand(rank, s, s_, dy);
-    orrery::input_gradient(rank, s, label, {rows_, inputs, outputs, product_dtype(s_)},
-                           parameter.in(p), dy, dx);
+                      const SlotView& dx, const Largest& largest) const {
+    cast_operand(rank, s, s_, dy, largest.dy);
+    orrery::input_gradient(rank, s, label, {rows_, inputs, outputs, s_.dtype, s_.products},
+                           parameter.in(p), dy, dx, false, largest);
   }
   void weight_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
                        std::int64_t outputs, const SlotView& x, const Range& parameter, int g,
-                       const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy) const {
-    orrery::weight_gradient(rank, s, s_.dtype, label, {rows_, inputs, outputs, product_dtype(s_)},
-                            x, parameter, g, dy, bias_rows, bias_dy, s_.writes_gradients);
+                       const SlotView& dy, std::int64_t bias_rows, const SlotView& bias_dy,
+                       const Largest& largest) const {
+    orrery::weight_gradient(rank, s, label, {rows_, inputs, outputs, s_.dtype, s_.products}, x,
+                            parameter, g, dy, bias_rows, bias_dy, s_.writes_gradients, largest);
+  }
+
+  // Places for the largest magnitudes of what a product's scales are for: of inputs and matrices
+  // they are kept, of gradients they are beside these, at `of_gradients`.
+  enum class ProductOf : std::uint8_t { qkv, out, up, down };
+  static constexpr std::int64_t largest_kept = 16, largest_of_gradients = 8;  // with what aligns
+  bool keeps_largest() const {
+    return s_.products == Products::fp8_tensor && !s_.recompute_every_second;
+  }
+  std::int64_t gradients_largest() const { return keeps_largest() ? largest_of_gradients : 0; }
+  Largest largest(ProductOf product, const Activations& k,
+                  const SlotView& of_gradients = {}) const {
+    if (!keeps_largest()) return {};
+    const auto i = static_cast<std::int64_t>(product);
+    const SlotView kept = largest_.in(k);
+    return {{kept.slot, kept.begin + 2 * i, 1},
+            {kept.slot, kept.begin + 2 * i + 1, 1},
+            of_gradients.slot < 0 ? SlotView{}
+                                  : SlotView{of_gradients.slot, of_gradients.begin + i, 1}};
   }
 
   // Where the gradients of the backward are.
@@ -176,6 +196,7 @@ class TransformerLayer : public TransformerBlock {
     SlotView residual, norm, my_norm, all_output, all_normed, activated, up, attended, qkv, core;
     SlotView mlp, attention;  // of their outputs, before dropout
     SlotView more;            // for the norms of queries and keys, or latent attention
+    SlotView largest;         // of gradients, see there
   };
   Gradients lay_out_gradients(Part part, int t, int deferred) const;
 
@@ -205,6 +226,7 @@ class TransformerLayer : public TransformerBlock {
   Range attention_norm_, qkv_, out_, mlp_norm_, up_matrix_, down_;
   Range normed_, qkv_out_, attended_, kept_, residual_, normed_again_, before_activation_,
       activated_, attention_mask_, mlp_mask_;
+  Range largest_;
   Range queries_, values_, gate_, attention_sum_;  // held where every second product runs again
   PassProgram again_;
 };

@@ -8,6 +8,7 @@ TransformerLayer::Gradients TransformerLayer::lay_out_gradients(Part part, int t
   const std::int64_t own = own_ * s_.hidden, all = rows_ * s_.hidden,
                      packed = rows_ * (q_ + 2 * kv_);
   const std::int64_t more = attention_->backward_workspace();
+  const std::int64_t places = gradients_largest(), end = deferred_elements_ - places;
   if (part != Part::both) {
     const SlotView none{};
     return {{deferred, 0, own},
@@ -20,9 +21,10 @@ TransformerLayer::Gradients TransformerLayer::lay_out_gradients(Part part, int t
             {t, all, rows_ * q_},
             {deferred, own + rows_ * up_, packed},
             {t, all + rows_ * q_, more},
-            {deferred, deferred_elements_ - 2 * dropped_, dropped_},
-            {deferred, deferred_elements_ - dropped_, dropped_},
-            {t, all + rows_ * q_ + more, more_}};
+            {deferred, end - 2 * dropped_, dropped_},
+            {deferred, end - dropped_, dropped_},
+            {t, all + rows_ * q_ + more, more_},
+            {deferred, end, places}};
   }
   const std::int64_t norm = own + dropped_;
   return {{t, 0, own},
@@ -37,20 +39,24 @@ TransformerLayer::Gradients TransformerLayer::lay_out_gradients(Part part, int t
           {t, inner_ + rows_ * q_ + packed, more},
           {t, own, dropped_},
           {t, own, dropped_},
-          {t, inner_ + rows_ * q_ + packed + more, more_}};
+          {t, inner_ + rows_ * q_ + packed + more, more_},
+          {t, backward_workspace_ - places, places}};
 }
 
 void TransformerLayer::mlp_backward(Rank& rank, PassProgram& s, int p, int g, const Activations& k,
                                     const Gradients& d, const SlotView& d_sum, bool inputs,
                                     bool weights, const SlotView& d_mlp) const {
   const std::int64_t h = s_.hidden;
-  if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated);
+  const Largest in_down = largest(ProductOf::down, k, d.largest);
+  if (inputs) input_gradient(rank, s, "down.dgrad", ffn_, h, down_, p, d_sum, d.activated, in_down);
   if (weights)
-    weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_, d_mlp);
+    weight_gradient(rank, s, "down.wgrad", ffn_, h, activated_.in(k), down_, g, d_sum, own_, d_mlp,
+                    in_down);
   if (!inputs) return;
   s.add(rank.prepare(activation_backward(s_, rows_, ffn_, s_.mlp_bias)),
         {d.activated, before_activation_.in(k), up_matrix_.bias_in(p), d.up});
-  input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm);
+  input_gradient(rank, s, "up.dgrad", h, up_, up_matrix_, p, d.up, d.norm,
+                 largest(ProductOf::up, k, d.largest));
 }
 
 // From the gradient of what heads attended to, to that of the norm's output; of latent attention
@@ -74,7 +80,8 @@ void TransformerLayer::projection_backward(Rank& rank, PassProgram& s, int p, in
   if (head_norms_)
     head_norms_->backward(rank, s, d.qkv, head_gains_.in(p), head_gains_.in(g), before_norm_.in(k),
                           d.attended, d.more);
-  input_gradient(rank, s, "qkv.dgrad", s_.hidden, q_ + 2 * kv_, qkv_, p, d.qkv, d.norm);
+  input_gradient(rank, s, "qkv.dgrad", s_.hidden, q_ + 2 * kv_, qkv_, p, d.qkv, d.norm,
+                 largest(ProductOf::qkv, k, d.largest));
 }
 
 void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) const {
@@ -129,7 +136,8 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
   } else {
     mlp_backward(rank, s, p, g, k, d, d_sum, inputs, weights, d_mlp);
     d_mlp_norm = summed_beside([&] {
-      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up);
+      weight_gradient(rank, s, "up.wgrad", h, up_, mlp_input, up_matrix_, g, d.up, rows_, d.up,
+                      largest(ProductOf::up, k, d.largest));
     });
   }
   // Side by side, attention's output gets d output alone; d residual is what reaches the input
@@ -144,14 +152,17 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
   const Range& summed_up = latent_ ? stripped_ : attended_;
   const SlotView d_values =
       latent_ ? SlotView{d.more.slot, d.more.begin, rows_ * values_width()} : d.attended;
-  if (inputs) input_gradient(rank, s, "out.dgrad", values_width(), h, out_, p, d_sum, d_values);
+  const Largest in_out = largest(ProductOf::out, k, d.largest);
+  if (inputs)
+    input_gradient(rank, s, "out.dgrad", values_width(), h, out_, p, d_sum, d_values, in_out);
   if (weights)
     weight_gradient(rank, s, "out.wgrad", values_width(), h, summed_up.in(k), out_, g, d_sum, own_,
-                    d_added);
+                    d_added, in_out);
   if (inputs) projection_backward(rank, s, p, g, k, d, attention_input);
   const SlotView d_attention_norm = summed_beside([&] {
     if (!latent_)
-      weight_gradient(rank, s, "qkv.wgrad", h, n, attention_input, qkv_, g, d.qkv, rows_, d.qkv);
+      weight_gradient(rank, s, "qkv.wgrad", h, n, attention_input, qkv_, g, d.qkv, rows_, d.qkv,
+                      largest(ProductOf::qkv, k, d.largest));
   });
   if (inputs)
     norm_backward(rank, s, d_attention_norm, input, attention_norm_, p, g, d.residual,

@@ -6,7 +6,8 @@
 #include <new>
 
 #include "backend/core/error.hpp"
-#include "backend/cpu/operands.hpp"
+#include "backend/cpu/products.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 
@@ -67,9 +68,9 @@ double load(const View& view, std::int64_t i) {
     case Dtype::fp16:
       return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
     case Dtype::fp8:
-      break;
+      return from_fp8(static_cast<const std::uint8_t*>(view.data)[i]);
   }
-  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
+  return 0;
 }
 
 void store(const View& view, std::int64_t i, double value) {
@@ -96,9 +97,9 @@ void store(const View& view, std::int64_t i, double value) {
       static_cast<std::uint16_t*>(view.data)[i] = to_fp16(static_cast<float>(value));
       return;
     case Dtype::fp8:
-      break;
+      static_cast<std::uint8_t*>(view.data)[i] = to_fp8(static_cast<float>(value));
+      return;
   }
-  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
 }
 
 namespace {
@@ -107,8 +108,8 @@ namespace {
 // kept for the next kernel.
 class Expansion {
  public:
-  // The views with every bf16, fp16 and fp64 operand replaced by an fp32 copy (not filled where the
-  // kernel only writes).
+  // The views with every bf16, fp16, fp8 and fp64 operand replaced by an fp32 copy (not filled
+  // where the kernel only writes).
   std::span<const View> expand(const Kernel& kernel, std::span<const View> views) {
     count_ = views.size();
     for (std::size_t i = 0; i < count_; ++i) {
@@ -126,8 +127,8 @@ class Expansion {
         round_from_fp32(static_cast<const float*>(expanded_[i].data), views[i]);
   }
   static bool stored(const View& view) {
-    return view.data != nullptr &&
-           (view.dtype == Dtype::bf16 || view.dtype == Dtype::fp16 || view.dtype == Dtype::fp64);
+    return view.data != nullptr && (view.dtype == Dtype::bf16 || view.dtype == Dtype::fp16 ||
+                                    view.dtype == Dtype::fp8 || view.dtype == Dtype::fp64);
   }
 
  private:
@@ -182,6 +183,8 @@ void compute(const Kernel& kernel, const Operands& operands) {
   switch (kernel.op) {
     case Op::gemm:
       return gemm(kernel, operands);
+    case Op::streaming:
+      return is_fp8_cast(kernel) ? fp8_cast(operands) : compute_picture(kernel, operands);
     case Op::bias_activation:
       return bias_activation(kernel, operands);
     case Op::bias_activation_backward:

@@ -1,6 +1,6 @@
 // The arithmetic of every kernel that has values, on this machine's CPU.
 //
-// Arithmetic is fp32 whatever the storage: bf16, fp16 and fp64 operands are expanded to fp32,
+// Arithmetic is fp32 whatever the storage: bf16, fp16, fp8 and fp64 operands are expanded to fp32,
 // worked on and rounded back. Scalar results (sum_squares, the loss) are summed in double and
 // rounded once. The same inputs give the same bits always: every sum has an order that depends on
 // its length only, never on where a buffer lies in memory.
@@ -11,7 +11,7 @@
 namespace orrery {
 
 // Thread-safe. Error{invalid_program} for a kernel that is a timing model only (implicit_gemm, fft,
-// streaming), for an operand that is missing or too short, for a type without values (fp8) and for
+// streaming but for the cast to fp8), for an operand that is missing or too short, and for
 // a token outside the vocabulary. `timed` does nothing.
 const KernelBodies& cpu_bodies();
 

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/operands.hpp"
 #include "backend/cpu/reduce.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery::cpu {
 
@@ -25,23 +26,29 @@ float expand_bf16(std::uint16_t bits) {
 }  // namespace
 
 void expand_to_fp32(const View& from, float* to) {
+  const auto* byte = static_cast<const std::uint8_t*>(from.data);
   const auto* half = static_cast<const std::uint16_t*>(from.data);
   const auto* wide = static_cast<const double*>(from.data);
   if (from.dtype == Dtype::bf16)
     for (std::int64_t i = 0; i < from.elements; ++i) to[i] = expand_bf16(half[i]);
   else if (from.dtype == Dtype::fp16)
     for (std::int64_t i = 0; i < from.elements; ++i) to[i] = from_fp16(half[i]);
+  else if (from.dtype == Dtype::fp8)
+    for (std::int64_t i = 0; i < from.elements; ++i) to[i] = from_fp8(byte[i]);
   else
     for (std::int64_t i = 0; i < from.elements; ++i) to[i] = static_cast<float>(wide[i]);
 }
 
 void round_from_fp32(const float* from, const View& to) {
+  auto* byte = static_cast<std::uint8_t*>(to.data);
   auto* half = static_cast<std::uint16_t*>(to.data);
   auto* wide = static_cast<double*>(to.data);
   if (to.dtype == Dtype::bf16)
     for (std::int64_t i = 0; i < to.elements; ++i) half[i] = round_to_bf16(from[i]);
   else if (to.dtype == Dtype::fp16)
     for (std::int64_t i = 0; i < to.elements; ++i) half[i] = to_fp16(from[i]);
+  else if (to.dtype == Dtype::fp8)
+    for (std::int64_t i = 0; i < to.elements; ++i) byte[i] = to_fp8(from[i]);
   else
     for (std::int64_t i = 0; i < to.elements; ++i) wide[i] = static_cast<double>(from[i]);
 }

@@ -7,45 +7,13 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 reports its own AVX-512 intrinsics
 #include <Eigen/Core>
 #include <cstring>
-#include <memory>
-#include <new>
 
-#include "backend/cpu/operands.hpp"
+#include "backend/cpu/products.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery::cpu {
 
 namespace {
-
-constexpr std::size_t alignment = 64;
-
-bool aligned(const float* p) { return reinterpret_cast<std::uintptr_t>(p) % alignment == 0; }
-
-struct Release {
-  void operator()(float* p) const { ::operator delete[](p, std::align_val_t{alignment}); }
-};
-
-// A buffer of this thread that grows and is kept.
-class Scratch {
- public:
-  float* take(std::int64_t elements) {
-    const auto wanted = static_cast<std::size_t>(elements);
-    if (size_ < wanted) {
-      data_.reset(static_cast<float*>(
-          ::operator new[](wanted * sizeof(float), std::align_val_t{alignment})));
-      size_ = wanted;
-    }
-    return data_.get();
-  }
-  float* copy(const float* from, std::int64_t elements) {
-    float* to = take(elements);
-    std::memcpy(to, from, static_cast<std::size_t>(elements) * sizeof(float));
-    return to;
-  }
-
- private:
-  std::unique_ptr<float[], Release> data_;
-  std::size_t size_ = 0;
-};
 
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Read = Eigen::Map<const Matrix, Eigen::Aligned64>;
@@ -69,7 +37,8 @@ void add_to_rows(float* c, const float* bias, std::int64_t rows, std::int64_t co
     for (std::int64_t i = 0; i < cols; ++i) c[row * cols + i] += bias[i];
 }
 
-// One product, with `bias` or none.
+}  // namespace
+
 void multiply(const Kernel& kernel, const float* a, const float* b, float* c, const float* bias) {
   const std::int64_t m = kernel.dims[0], n = kernel.dims[1], k = kernel.dims[2];
   if (m * n == 0) return;
@@ -89,15 +58,15 @@ void multiply(const Kernel& kernel, const float* a, const float* b, float* c, co
   if (work != c) std::memcpy(c, work, static_cast<std::size_t>(m * n) * sizeof(float));
 }
 
-}  // namespace
-
 void gemm(const Kernel& kernel, const Operands& operands) {
+  if (fp8_of(kernel).scaling != Fp8Scaling::none) return multiply_in_fp8(kernel, operands);
   const auto [m, n, k, with_bias, unused0, unused1] = kernel.dims;
   multiply(kernel, operands.fp32(0, m * k), operands.fp32(1, k * n), operands.fp32(2, m * n),
            with_bias != 0 ? operands.fp32(3, n) : nullptr);
 }
 
 void grouped_gemm(const Kernel& kernel, const Operands& operands) {
+  if (fp8_of(kernel).scaling != Fp8Scaling::none) return multiply_in_fp8(kernel, operands);
   const auto [m, n, k, unused0, groups, unused1] = kernel.dims;
   const float* a = operands.fp32(0, groups * m * k);
   const float* b = operands.fp32(1, groups * k * n);

@@ -37,7 +37,7 @@ class Operands {
   std::span<const View> views_;
 };
 
-// One element of any type but fp8, as a double. 64-bit integers beyond 2^53 lose bits.
+// One element of any type, as a double. 64-bit integers beyond 2^53 lose bits.
 double load(const View& view, std::int64_t element);
 // Rounds once to the view's type; to integers, to the nearest (ties to even).
 void store(const View& view, std::int64_t element, double value);
@@ -93,7 +93,7 @@ void average_pool(const Kernel& kernel, const Operands& operands);
 void average_pool_backward(const Kernel& kernel, const Operands& operands);
 void picture_batch(const Kernel& kernel, const Operands& operands);
 
-// Storage to arithmetic and back: bf16, fp16, fp64.
+// Storage to arithmetic and back: bf16, fp16, fp8, fp64.
 void expand_to_fp32(const View& from, float* to);
 void round_from_fp32(const float* from, const View& to);
 void cast(const View& from, const View& to);

@@ -30,7 +30,7 @@ bool without_values(const View& view) { return view.data == nullptr && view.elem
 // An operation whose inputs have no values in this run leaves no values: what it writes is not a
 // number, by which the host can tell; for integers, as in sim, the least of their type.
 void blank(const View& view) {
-  if (view.data == nullptr || view.dtype == Dtype::fp8) return;
+  if (view.data == nullptr) return;
   double unknown = NAN;
   if (view.dtype == Dtype::int32) unknown = std::numeric_limits<std::int32_t>::min();
   if (view.dtype == Dtype::int64) unknown = -0x1p63;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/cuda/pinned.hpp"
+#include "backend/fp8.hpp"
 #include "backend/host/operands.hpp"
 #include "backend/rank.hpp"
 
@@ -44,6 +45,7 @@ void store_as(Dtype dtype, std::byte* to, std::size_t i, double value) {
     case Dtype::int64:
       return put(static_cast<std::int64_t>(value));
     case Dtype::fp8:
+      return put(to_fp8(static_cast<float>(value)));
     case Dtype::uint8:
       return put(static_cast<std::uint8_t>(value));
   }

@@ -1,6 +1,7 @@
 // The kernels of backend/cuda/gpu at the sizes of Llama's steps: how near those bound by memory
 // come to a copy within the GPU, and how near the algorithms chosen for matrix products to the best
-// that a longer search finds. Prints one JSON object per measurement.
+// that a longer search finds; in fp8 those of operands that are there in 8 bits, and those that
+// round bf16 first, to the same best. Prints one JSON object per measurement.
 //   bench_gpu [tokens, default 8192 [prefix of the names to run]]
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -21,6 +22,7 @@
 #include "backend/cuda/gpu/gpu.hpp"
 #include "backend/cuda/gpu/kernels.hpp"
 #include "backend/cuda/runtime.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 namespace {
@@ -209,6 +211,7 @@ std::vector<Case> cases_of(std::int64_t tokens, std::int64_t hidden, std::int64_
       {"embedding_backward " + at,
        Kernel::embedding_backward(tokens, hidden, vocabulary, t),
        {ids, x, {vocabulary * hidden, f, Holds::numbers, distinct * hidden}}},
+      {"fp8.cast " + at, fp8_cast(n, Fp8Scaling::tensor, t), {x, {1}}},
       {"column_sum " + at, Kernel::column_sum(tokens, hidden, t), {x, sum}},
       {"bias_activation " + at_inner,
        Kernel::bias_activation(tokens, inner, Activation::gelu, t),
@@ -295,26 +298,57 @@ std::vector<Case> products(std::int64_t tokens, std::int64_t hidden, std::int64_
   return cases;
 }
 
-// The chosen algorithm against the best of many more proposals, timed in turn.
-void measure_product(Bench& bench, cuda::Blas& thorough, const Case& c) {
+// The chosen algorithm, and what else does the same work, against the best of many more proposals,
+// timed in turn.
+void measure_product(Bench& bench, cuda::Blas& thorough, const Case& c,
+                     const std::vector<Case>& others = {}) {
   const auto sets = bench.operands_of(c);
   if (sets.empty()) return;
-  const auto chosen = [&](std::size_t turn) {
-    bench.launcher().launch(bench.stream(), c.kernel, sets[turn % sets.size()]);
+  const auto launch = [&](const Case& work, const std::vector<std::vector<View>>& operands) {
+    return [&](std::size_t turn) {
+      bench.launcher().launch(bench.stream(), work.kernel, operands[turn % operands.size()]);
+    };
   };
   const auto best = [&](std::size_t turn) {
     thorough.multiply(bench.stream(), c.kernel, sets[turn % sets.size()]);
   };
-  double seconds = bench.time(chosen), least = bench.time(best);
-  seconds = std::min(seconds, bench.time(chosen));
+  double seconds = bench.time(launch(c, sets)), least = bench.time(best);
+  seconds = std::min(seconds, bench.time(launch(c, sets)));
   least = std::min(least, bench.time(best));
   const auto [m, n, k, unused0, unused1, unused2] = c.kernel.dims;
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  fmt::print(R"({{"benchmark": "{}", "us": {:.2f}, "TFLOP_per_s": {:.1f}, "of_best": {:.3f}}})"
-             "\n",
-             c.name, seconds * 1e6, flops / seconds * 1e-12, least / seconds);
-  std::fflush(stdout);
+  const auto print = [&](const std::string& name, double taken) {
+    fmt::print(R"({{"benchmark": "{}", "us": {:.2f}, "TFLOP_per_s": {:.1f}, "of_best": {:.3f}}})"
+               "\n",
+               name, taken * 1e6, flops / taken * 1e-12, least / taken);
+    std::fflush(stdout);
+  };
+  print(c.name, seconds);
+  for (const Case& other : others)
+    if (const auto operands = bench.operands_of(other); !operands.empty())
+      print(other.name, bench.time(launch(other, operands)));
+}
+
+// Forward products of operands in 8 bits, each with the one that finds the scales of bf16 and
+// rounds it.
+struct InFp8 {
+  Case stored, rounded;
+};
+std::vector<InFp8> fp8_products(std::int64_t tokens, std::int64_t hidden, std::int64_t inner) {
+  std::vector<InFp8> all;
+  const Dtype t = Dtype::bf16;
+  for (const auto [out, in] : {std::pair{hidden, hidden}, {2 * inner, hidden}, {hidden, inner}}) {
+    const std::int64_t x = tokens * in, weights = in * out, y = tokens * out;
+    const std::string at = fmt::format("{}x{}x{}", tokens, out, in);
+    all.push_back({{"gemm fp8 " + at,
+                    Kernel::gemm(tokens, out, in, Dtype::fp8, false, true),
+                    {{x, Dtype::fp8}, {weights, Dtype::fp8}, {y}}},
+                   {"gemm fp8 from bf16 " + at,
+                    in_fp8(Kernel::gemm(tokens, out, in, t), {Fp8Scaling::tensor}),
+                    {{x}, {weights}, {y}, {}, {}, {}}}});
+  }
+  return all;
 }
 
 void run_all(std::int64_t tokens, const std::string& prefix) {
@@ -340,6 +374,10 @@ void run_all(std::int64_t tokens, const std::string& prefix) {
   append(multiplied, products(tokens, 4096, 14'336, 1024));
   for (const Case& c : multiplied)
     if (c.name.starts_with(prefix)) measure_product(bench, thorough, c);
+  for (const std::int64_t hidden : {2048, 4096})
+    for (const InFp8& c : fp8_products(tokens, hidden, hidden == 2048 ? 8192 : 14'336))
+      if (c.stored.name.starts_with(prefix))
+        measure_product(bench, thorough, c.stored, {c.rounded});
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "backend/cuda/gpu/combine.hpp"
 #include "backend/cuda/gpu/gpu.hpp"
 #include "backend/cuda/world.hpp"
+#include "backend/fp8.hpp"
 #include "backend/rank.hpp"
 #include "backend/transport/nccl.hpp"
 #include "backend/transport/store.hpp"
@@ -92,6 +93,9 @@ inline std::vector<std::byte> stored(const std::vector<double>& x, Dtype dtype) 
         break;
       case Dtype::fp16:
         put(to_fp16(static_cast<float>(x[i])));
+        break;
+      case Dtype::fp8:
+        put(to_fp8(static_cast<float>(x[i])));
         break;
       case Dtype::fp64:
         put(x[i]);

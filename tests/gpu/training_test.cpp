@@ -117,6 +117,14 @@ TEST_CASE("GPU: a transformer on four ranks of one GPU trains as on the CPU by 1
   check_losses(llama_of(1, 4, Dtype::fp32), 1e-4, true);
   check_losses(llama_of(1, 4, Dtype::bf16), 1e-2, true);
 }
+TEST_CASE("GPU: a transformer with products in fp8 trains as on the CPU") {
+  TrainingCase c = llama_of(1, 1);
+  c.transformer->products = Products::fp8_tensor;
+  check_losses(c, 1e-2);
+  c.transformer->micro_batch = 4;
+  c.transformer->norm_bias = c.transformer->qkv_bias = c.transformer->mlp_bias = true;
+  check_losses(c, 1e-2);
+}
 TEST_CASE("GPU: ACCO, DiLoCo, A2CiD2 and PETRA on ranks of one GPU train as on the CPU") {
   for (const int ranks : {1, 2, 4})
     check_as_on_cpu(on_replicas("{name: acco, optimizer: {name: sgd, lr: 0.1}}", ranks));

@@ -59,8 +59,12 @@ constexpr float close_at_first = 1.5F, close = 1.2F;
 // How many proposals a first look takes in, however long it takes; and where any will do.
 constexpr std::size_t proposals_min = 4, proposals_any = 1;
 
-bool type_of(Dtype dtype, cudaDataType_t& type) {
+// `in_8_bits`: of two types that Dtype::fp8 stands for.
+bool type_of(Dtype dtype, cudaDataType_t& type, Float8 in_8_bits = Float8::e4m3) {
   switch (dtype) {
+    case Dtype::fp8:
+      type = in_8_bits == Float8::e4m3 ? CUDA_R_8F_E4M3 : CUDA_R_8F_E5M2;
+      return true;
     case Dtype::fp32:
       type = CUDA_R_32F;
       return true;
@@ -89,6 +93,10 @@ struct Plan {
   cublasLtMatmulAlgo_t algorithm{};
   bool with_bias = false;
 };
+
+std::int64_t groups_of(const Kernel& kernel) {
+  return kernel.op == Op::grouped_gemm ? kernel.dims[4] : 1;
+}
 
 // Until what is on the stream is done, so that nothing runs beside what is timed next. Not for
 // long, as with several ranks on one GPU it may wait for one that waits for this thread.
@@ -216,9 +224,9 @@ struct Blas::State {
   }
 
   cublasLtMatrixLayout_t layout(Dtype dtype, std::int64_t rows, std::int64_t cols,
-                                std::int64_t groups) const {
+                                std::int64_t groups, Float8 in_8_bits = Float8::e4m3) const {
     cudaDataType_t type{};
-    type_of(dtype, type);
+    type_of(dtype, type, in_8_bits);
     cublasLtMatrixLayout_t made = nullptr;
     check_blas(lt.cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows),
                                              static_cast<std::uint64_t>(cols), rows),
@@ -243,8 +251,9 @@ struct Blas::State {
   }
 
   Plan describe(const Kernel& kernel, std::span<const View> views) const {
-    const auto [m, n, k, bias, groups_or_0, unused] = kernel.dims;
-    const std::int64_t groups = kernel.op == Op::grouped_gemm ? groups_or_0 : 1;
+    const auto [m, n, k, bias, groups_or_0, in_8_bits] = kernel.dims;
+    const std::int64_t groups = groups_of(kernel);
+    const Fp8Product fp8 = fp8_of(kernel);
     Plan plan;
     check_blas(lt.cublasLtMatmulDescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                "cublasLtMatmulDescCreate");
@@ -257,16 +266,24 @@ struct Blas::State {
       type_of(views[3].dtype, type);
       set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
     }
-    plan.first = kernel.transpose_b ? layout(views[1].dtype, k, n, groups)
-                                    : layout(views[1].dtype, n, k, groups);
-    plan.second = kernel.transpose_a ? layout(views[0].dtype, m, k, groups)
-                                     : layout(views[0].dtype, k, m, groups);
+    plan.first = kernel.transpose_b ? layout(views[1].dtype, k, n, groups, fp8.b)
+                                    : layout(views[1].dtype, n, k, groups, fp8.b);
+    plan.second = kernel.transpose_a ? layout(views[0].dtype, m, k, groups, fp8.a)
+                                     : layout(views[0].dtype, k, m, groups, fp8.a);
     plan.result = layout(views[2].dtype, n, m, groups);
     return plan;
   }
 
   void set_bias(const Plan& plan, std::span<const View> views) const {
     if (plan.with_bias) set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, views[3].data);
+  }
+  // Of operands in 8 bits, on the device, or none. cuBLASLt's first operand is B.
+  void set_scales(const Plan& plan, std::span<const View> views) const {
+    const auto scale = [views](std::size_t place) -> const void* {
+      return place < views.size() ? views[place].data : nullptr;
+    };
+    set(plan.product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scale(5));
+    set(plan.product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scale(4));
   }
 
   cublasStatus_t run(CUstream_st* stream, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
@@ -415,34 +432,55 @@ const Plan& Blas::State::plan_of(CUstream_st* stream, const Kernel& kernel,
   return found->second;
 }
 
+namespace {
+
+// Whether cuBLASLt has such a product in 8 bits.
+bool has_fp8(const Kernel& kernel, std::span<const View> views) {
+  const auto fits = [](const View& view) { return alignment_of(view) == fp8_multiple; };
+  const View& c = views[2];
+  return !kernel.transpose_a && kernel.transpose_b && kernel.dims[1] % fp8_multiple == 0 &&
+         kernel.dims[2] % fp8_multiple == 0 && fits(views[0]) && fits(views[1]) && fits(c) &&
+         c.dtype != Dtype::fp8 &&
+         (!with_bias(kernel) || (c.dtype != Dtype::fp32 && views[3].dtype == c.dtype));
+}
+
+}  // namespace
+
 bool Blas::multiply(CUstream_st* stream, const Kernel& kernel, std::span<const View> views) {
+  if (fp8_of(kernel).scaling != Fp8Scaling::none) return false;  // fp8_products.hpp
   cudaDataType_t unused{};
   for (std::size_t i = 0; i < 3; ++i)
     if (!type_of(views[i].dtype, unused)) return false;
   if (views[0].dtype != views[1].dtype) return false;
   if (kernel.dims[0] * kernel.dims[1] == 0) return true;
+  const bool fp8 = views[0].dtype == Dtype::fp8;
+  if (fp8 && !has_fp8(kernel, views)) return false;
   State& s = *state_;
   const Plan& plan = s.plan_of(stream, kernel, views, static_cast<std::size_t>(s.search.proposals));
+  if (fp8) s.set_scales(plan, views);
   check_blas(s.run(stream, plan, plan.algorithm, kernel.accumulate, views, views[2].data,
                    s.workspace_of(stream)),
              "cublasLtMatmul");
   return true;
 }
 
-void Blas::prepare(const Kernel& kernel) {
+void Blas::prepare(const Kernel& kernel, bool gradient_of_weights) {
   cudaDataType_t unused{};
-  const auto [m, n, k, bias, groups_or_0, none] = kernel.dims;
+  const auto [m, n, k, bias, groups_or_0, in_8_bits] = kernel.dims;
   if (!type_of(kernel.dtype, unused) || m * n * k == 0) return;
-  const std::int64_t groups = kernel.op == Op::grouped_gemm ? groups_or_0 : 1;
-  std::array<View, 4> views{
-      View{nullptr, groups * m * k, kernel.dtype}, View{nullptr, groups * k * n, kernel.dtype},
-      View{nullptr, groups * m * n, kernel.dtype}, View{nullptr, n, kernel.dtype}};
-  const bool gradient_of_weights = kernel.accumulate || kernel.transpose_a;
+  const std::int64_t groups = groups_of(kernel);
+  const bool fp8 = kernel.dtype == Dtype::fp8;
+  const Dtype result = fp8 ? Dtype::bf16 : kernel.dtype;
+  std::array<View, 4> views{View{nullptr, groups * m * k, kernel.dtype},
+                            View{nullptr, groups * k * n, kernel.dtype},
+                            View{nullptr, groups * m * n, result}, View{nullptr, n, result}};
+  if (fp8 && !has_fp8(kernel, views)) return;
   View& weights = views[gradient_of_weights ? 2 : 1];  // or their gradient
   alignas(16) std::array<char, 2> bytes{};
   const auto prepare = [&] {
     weights.data = nullptr;
     state_->plan_of(nullptr, kernel, views, static_cast<std::size_t>(state_->search.proposals));
+    if (fp8) return;           // which has none elsewhere
     weights.data = &bytes[1];  // as the flat buffer of a model's may have it
     try {
       state_->plan_of(nullptr, kernel, views, proposals_any);

@@ -5,6 +5,7 @@
 #include "backend/cuda/gpu/blas.hpp"
 #include "backend/cuda/gpu/dnn.hpp"
 #include "backend/cuda/gpu/dnn_graph.hpp"
+#include "backend/cuda/gpu/fp8_products.hpp"
 #include "backend/cuda/gpu/kernels.hpp"
 #include "backend/cuda/runtime.hpp"
 
@@ -30,7 +31,15 @@ class GpuLauncher final : public Launcher {
   }
 
   void prepare(const Kernel& kernel) override {
-    if (kernel.op == Op::gemm || kernel.op == Op::grouped_gemm) blas_.prepare(kernel);
+    if (kernel.op != Op::gemm && kernel.op != Op::grouped_gemm) return;
+    const Fp8Scaling scaling = fp8_of(kernel).scaling;
+    if (scaling == Fp8Scaling::block || scaling == Fp8Scaling::mx)
+      throw Error(Category::unavailable,
+                  "products in fp8 with scales per block have no kernels for GPUs: use "
+                  "precision.products: fp8-tensor, or another world")
+          .with("kernel", kernel.label);
+    if (scaling == Fp8Scaling::tensor) return fp8_products_.prepare(kernel);
+    blas_.prepare(kernel);
   }
   void rehearse(CUstream_st* stream, const Kernel& kernel,
                 std::span<const std::int64_t> elements) override {
@@ -47,10 +56,16 @@ class GpuLauncher final : public Launcher {
     switch (kernel.op) {
       case Op::gemm:
       case Op::grouped_gemm:
+        if (fp8_of(kernel).scaling != Fp8Scaling::none)
+          return fp8_products_.multiply(stream, kernel, views);
         return blas_.multiply(stream, kernel, views);
+      case Op::streaming:
+        return fp8_cast(stream, kernel, views);
       case Op::fill:
-        return fill(stream, kernel, views);
+        return views[0].dtype != Dtype::fp8 && fill(stream, kernel, views);
       case Op::cast:
+        if (views[0].dtype == Dtype::fp8 || views[1].dtype == Dtype::fp8)
+          return cast_in_fp8(stream, kernel, views);
         return cast(stream, kernel, views);
       case Op::linear_combination:
         return linear_combination(stream, kernel, views);
@@ -111,6 +126,7 @@ class GpuLauncher final : public Launcher {
   }
 
   Blas blas_{search()};
+  Fp8Products fp8_products_{blas_, round_to_fp8};
   Dnn dnn_;
   std::unique_ptr<Launcher> others_;
 };
