@@ -89,8 +89,8 @@ void check_rounding(const RoundingCase& c, Dtype dtype, Float8 type, bool told) 
     }
   const OnGpu from(stored(all, dtype)), to(poison(c.groups * c.rows * padded)), inverse(poison(4)),
       given(stored({0.5}, dtype));
-  cuda::Fp8Operand operand{
-      {static_cast<std::byte*>(from.data) + c.from * size_of(dtype), n, dtype}};
+  cuda::Fp8Operand operand;
+  operand.x = {static_cast<std::byte*>(from.data) + c.from * size_of(dtype), n, dtype};
   if (told) operand.largest = {given.data, 1, dtype};
   operand.type = type;
   operand.transposed = c.transposed;
