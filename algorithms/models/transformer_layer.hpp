@@ -207,6 +207,9 @@ class TransformerLayer : public TransformerBlock {
 
   void projection_backward(Rank& rank, PassProgram& s, int p, int g, const Activations& k,
                            const Gradients& d, const SlotView& attention_input) const;
+  SlotView mixture_backward(Rank& rank, PassProgram& s, const Mixture::Tensors& routed,
+                            const Activations& k, const Gradients& d, const SlotView& d_sum,
+                            const SlotView& mlp_input) const;
   void build_backward(Rank& rank, PassProgram& s, Part part) const override;
 
   std::int64_t heads_ = 0, kv_heads_ = 0, q_ = 0, kv_ = 0, ffn_ = 0, up_ = 0;  // on this rank

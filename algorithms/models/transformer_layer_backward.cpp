@@ -84,6 +84,28 @@ void TransformerLayer::projection_backward(Rank& rank, PassProgram& s, int p, in
                  largest(ProductOf::qkv, k, d.largest));
 }
 
+// The gradient of the norm's output, whose sum over the group begins before the experts' last
+// gradients.
+SlotView TransformerLayer::mixture_backward(Rank& rank, PassProgram& s,
+                                            const Mixture::Tensors& routed, const Activations& k,
+                                            const Gradients& d, const SlotView& d_sum,
+                                            const SlotView& mlp_input) const {
+  SlotView d_mlp_norm;
+  const auto sum = [&] {
+    if (tensor_.sequence()) s.wait();
+    d_mlp_norm = tensor_.sum(s, d.norm, d.my_norm);
+  };
+  mixture_->backward(rank, s, routed,
+                     {d_sum,
+                      mlp_input,
+                      mixture_kept_.in(k),
+                      d.norm,
+                      {d.norm.slot, inner_, mixture_->backward_workspace()},
+                      sum});
+  tensor_.wait(s);
+  return d_mlp_norm;
+}
+
 void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) const {
   const std::int64_t h = s_.hidden, own = own_ * h, n = q_ + 2 * kv_;
   const int p = s.tensor("parameters"), x = s.tensor("input");
@@ -121,18 +143,7 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
   const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), d.all_normed);
   SlotView d_mlp_norm;
   if (mixture_) {
-    const auto sum = [&] {
-      if (tensor_.sequence()) s.wait();
-      d_mlp_norm = tensor_.sum(s, d.norm, d.my_norm);
-    };
-    mixture_->backward(rank, s, routed,
-                       {d_sum,
-                        mlp_input,
-                        mixture_kept_.in(k),
-                        d.norm,
-                        {t, inner_, mixture_->backward_workspace()},
-                        sum});
-    tensor_.wait(s);
+    d_mlp_norm = mixture_backward(rank, s, routed, k, d, d_sum, mlp_input);
   } else {
     mlp_backward(rank, s, p, g, k, d, d_sum, inputs, weights, d_mlp);
     d_mlp_norm = summed_beside([&] {
