@@ -118,7 +118,7 @@ TEST_CASE("GPU: a transformer on four ranks of one GPU trains as on the CPU by 1
   check_losses(llama_of(1, 4, Dtype::bf16), 1e-2, true);
 }
 TEST_CASE("GPU: a transformer with products in fp8 trains as on the CPU") {
-  TrainingCase c = llama_of(1, 1);
+  TrainingCase c = llama_of(1, 1, Dtype::bf16);
   c.transformer->products = Products::fp8_tensor;
   check_losses(c, 1e-2);
   c.transformer->micro_batch = 4;
