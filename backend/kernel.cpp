@@ -62,6 +62,7 @@ constexpr std::array<const char*, 55> op_names{"gemm",
                                                "implicit_gemm",
                                                "fft",
                                                "streaming",
+                                               "host_copy",
                                                "custom",
                                                "timed"};
 

@@ -226,6 +226,7 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
     case Op::implicit_gemm:
     case Op::fft:
     case Op::streaming:
+    case Op::host_copy:
     case Op::custom:
     case Op::timed:
       break;
