@@ -85,8 +85,8 @@ enum class Op : std::uint8_t {
   fft,                    // X r, Y w : real transforms or their inverses              timing model
   streaming,              // anything bound by memory; roles given: copies             timing model
   host_copy,  // x r, y w : y = x, of which one is in the host's memory       timing model
-  custom,                 // roles and body given by the program
-  timed,  // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  custom,     // roles and body given by the program
+  timed,      // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
