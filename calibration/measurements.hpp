@@ -36,9 +36,11 @@ struct HostSamples {
   std::vector<double> launch, communicate, wait, control, operation;
 };
 
-// Seconds of kernels of one element on a device: many in one operation, and each an operation.
+// Seconds of kernels of one element on a device: many in one operation, each an operation, and many
+// in a graph. And of the host, to issue 16 of them in one operation, without and with a graph.
 struct LeastSamples {
-  std::vector<double> kernel, operation;
+  std::vector<double> kernel, operation, graph;
+  std::vector<double> issued, issued_graph;
 };
 
 // One way between a device and its host's pinned memory.
