@@ -40,7 +40,8 @@ TEST_CASE("the numbers of E4M3 and E5M2 are those of their paper") {
   CHECK(from_fp8(0x04, Float8::e5m2) == 0x1p-14F);
   CHECK(from_fp8(0x01, Float8::e5m2) == 0x1p-16F);
   CHECK(from_fp8(0x7c, Float8::e5m2) == std::numeric_limits<float>::infinity());
-  for (const std::uint8_t nan : {0x7d, 0x7e, 0x7f}) CHECK(std::isnan(from_fp8(nan, Float8::e5m2)));
+  for (const int nan : {0x7d, 0x7e, 0x7f})
+    CHECK(std::isnan(from_fp8(static_cast<std::uint8_t>(nan), Float8::e5m2)));
   CHECK(from_fp8(0xb8) == -1);
   CHECK(from_fp8(0xbc, Float8::e5m2) == -1);
 }

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include "backend/fp8.hpp"
 #include "tests/cpu/kernel_run.hpp"
@@ -40,21 +42,19 @@ Doubles by_rows(const Floats& x, std::int64_t rows, std::int64_t depth, bool tra
 // What the numbers x[rows, depth] stand for when they are rounded with a scale for each block.
 Doubles rounded(const Doubles& x, std::int64_t rows, std::int64_t depth, std::int64_t tall,
                 std::int64_t wide, Fp8Scaling scaling, Float8 type) {
+  std::map<std::pair<std::int64_t, std::int64_t>, double> largest_of_block;
+  const auto each = [&](const auto& action) {
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t d = 0; d < depth; ++d)
+        action(static_cast<std::size_t>(i * depth + d), largest_of_block[{i / tall, d / wide}]);
+  };
+  each([&](std::size_t at, double& most) { most = std::max(most, std::fabs(x[at])); });
   Doubles out(x.size());
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t d = 0; d < depth; ++d) {
-      Doubles block;
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t c = 0; c < depth; ++c)
-          if (r / tall == i / tall && c / wide == d / wide)
-            block.push_back(x[static_cast<std::size_t>(r * depth + c)]);
-      const double scale =
-          static_cast<double>(fp8_scale(scaling, static_cast<float>(largest(block)), type));
-      const auto at = static_cast<std::size_t>(i * depth + d);
-      out[at] = static_cast<double>(from_fp8(
-                    to_fp8(static_cast<float>(x[at]) * static_cast<float>(scale), type), type)) /
-                scale;
-    }
+  each([&](std::size_t at, double most) {
+    const float scale = fp8_scale(scaling, static_cast<float>(most), type);
+    out[at] = static_cast<double>(from_fp8(to_fp8(static_cast<float>(x[at]) * scale, type), type)) /
+              static_cast<double>(scale);
+  });
   return out;
 }
 

@@ -135,7 +135,6 @@ Results check_product(const Kernel& kernel, const std::vector<Fp8OperandCase>& c
   const Results gpu =
       product(*cuda::make_cuda_world(options, std::move(on_double)), kernel, cases, &counts);
   CHECK(gpu == cpu);
-  CHECK((counts.tried > 0) == by_cublaslt);
   CHECK(counts.others == (by_cublaslt ? 0 : 1));
   return gpu;
 }
@@ -165,7 +164,7 @@ TEST_CASE("products in fp8 of every layout are those of the CPU, whatever their 
 TEST_CASE("a product in fp8 takes the largest magnitudes that it is given") {
   constexpr std::int64_t m = 4, n = 16, k = 16;
   const Kernel kernel = in_fp8(Kernel::gemm(m, n, k, Dtype::fp8), forward);
-  const Fp8OperandCase a{m * k}, b{k * n}, c{m * n, Dtype::fp32}, none{};
+  const Fp8OperandCase a{m * k}, b{k * n}, c{m * n}, none{};
   const Results own = check_product(kernel, {a, b, c, none, none, none});
   CHECK(check_product(kernel, {a, b, c, none, {1, Dtype::bf16, 7}, {1, Dtype::bf16, 7}}) == own);
   // Of all numbers beyond the largest become it.
