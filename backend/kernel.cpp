@@ -9,7 +9,7 @@ namespace orrery {
 
 namespace {
 
-constexpr std::array<const char*, 55> op_names{"gemm",
+constexpr std::array<const char*, 56> op_names{"gemm",
                                                "bias_activation",
                                                "bias_activation_backward",
                                                "column_sum",
@@ -62,6 +62,7 @@ constexpr std::array<const char*, 55> op_names{"gemm",
                                                "implicit_gemm",
                                                "fft",
                                                "streaming",
+                                               "host_copy",
                                                "custom",
                                                "timed"};
 

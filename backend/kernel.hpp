@@ -84,8 +84,9 @@ enum class Op : std::uint8_t {
                           // matrices                                                 timing model
   fft,                    // X r, Y w : real transforms or their inverses              timing model
   streaming,              // anything bound by memory; roles given: copies             timing model
-  custom,                 // roles and body given by the program
-  timed,  // takes a stated time in sim; does nothing elsewhere. For schedules and tests
+  host_copy,  // x r, y w : y = x, of which one is in the host's memory       timing model
+  custom,     // roles and body given by the program
+  timed,      // takes a stated time in sim; does nothing elsewhere. For schedules and tests
 };
 const char* name(Op);
 
@@ -367,6 +368,7 @@ struct Kernel {
   // `read` and `written`: elements of `dtype` moved.
   static Kernel streaming(const char* label, std::int64_t read, std::int64_t written, Dtype,
                           std::initializer_list<Role> roles);
+  static Kernel host_copy(std::int64_t n, Dtype);
   static Kernel custom(const char* label, std::initializer_list<Role> roles, KernelBody body,
                        Flops flops = Flops(0), Bytes moved = Bytes(0),
                        Seconds duration = Seconds(0));

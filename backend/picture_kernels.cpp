@@ -118,4 +118,9 @@ Kernel Kernel::streaming(const char* label, std::int64_t read, std::int64_t writ
   return make(Op::streaming, dtype, {read, written}, roles, label);
 }
 
+// dims: elements
+Kernel Kernel::host_copy(std::int64_t n, Dtype dtype) {
+  return make(Op::host_copy, dtype, {n}, {r, w}, "copy");
+}
+
 }  // namespace orrery

@@ -54,6 +54,7 @@ GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFac
   const Monotonic::time_point start = Monotonic::now();
   DeviceBenchOptions bench;
   bench.run = options.run;
+  bench.run_as_graphs = options.run_as_graphs;
   bench.devices = facts.gpus;
   bench.quick = options.quick;
   bench.progress = options.progress;
@@ -66,13 +67,18 @@ GpuCalibration calibrate_gpus(const GpuCalibrationOptions& options, const GpuFac
   measurements.collectives = measure_device_collectives(bench);
   measurements.interference = measure_interference(bench);
   bench.budget_s = options.budget_s - seconds_since(start);
-  measurements.kernels = measure_device_kernels(gpu_kernel_points(options.quick), bench);
+  measurements.kernels = measure_device_kernels(gpu_kernel_points(options.quick, facts.fp8), bench);
   GpuCalibration out;
   const std::string name = options.name.empty() ? file_name_of(facts.device) : options.name;
   out.platform = gpu_platform_of(measurements, facts, name);
   out.classes = class_errors(out.platform);
   out.least_kernel = typical(measurements.least.kernel);
   out.least_operation = typical(measurements.least.operation);
+  if (!measurements.least.graph.empty()) {
+    out.least_in_graph = typical(measurements.least.graph);
+    out.issued = typical(measurements.least.issued);
+    out.issued_graph = typical(measurements.least.issued_graph);
+  }
   for (const InterferenceSamples& s : measurements.interference)
     out.interference.push_back({s.kernels, s.beside, median(s.beside_it) / median(s.alone)});
   return out;

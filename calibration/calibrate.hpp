@@ -39,7 +39,7 @@ struct Calibration {
 // ranks below 1 or above 64.
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine);
 
-// The slowdown of a GEMM by what runs beside it: with it / alone.
+// The slowdown of kernels by what runs beside them: with it / alone.
 struct Interference {
   std::string kernels, beside;
   double slowdown = 1;
@@ -48,6 +48,8 @@ struct Interference {
 struct GpuCalibration : Calibration {
   std::vector<Interference> interference;
   Seconds least_kernel, least_operation;  // of a kernel of one element; as an operation of its own
+  Seconds least_in_graph;                 // in a CUDA graph; 0, as what follows: not measured
+  Seconds issued, issued_graph;  // what 16 such kernels cost the host, one by one and as a graph
 };
 
 struct GpuCalibrationOptions {
@@ -55,6 +57,8 @@ struct GpuCalibrationOptions {
   double budget_s = 150;  // on the clock, all in all
   std::string name;       // of the platform; empty = the GPU's name
   RunRanks run;           // on ranks with a GPU each
+  RunRanks
+      run_as_graphs;  // the same, sequences that come again being graphs; empty: there are none
   std::function<std::unique_ptr<World>(int ranks)> world;  // the same, for host costs
   std::function<void(const std::string& what, double share)> progress = [](const std::string&,
                                                                            double) {};

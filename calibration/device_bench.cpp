@@ -1,5 +1,7 @@
 #include "calibration/device_bench.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -194,9 +196,12 @@ std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>
   return samples;
 }
 
-LeastSamples measure_least_kernels(const DeviceBenchOptions& options) {
-  const int rounds = options.quick ? 2 : 9;
-  const RunReport report = options.run(1, [&](Rank& rank) {
+namespace {
+
+// Many kernels of one element as one operation, and one by one, by round; and what issuing that
+// operation cost the host, which it reports as a loss for want of another number.
+RunReport run_least_kernels(const RunRanks& run, const DeviceBenchOptions& options, int rounds) {
+  return run(1, [&](Rank& rank) {
     Stream& compute = rank.stream("compute");
     Stretches stretches(compute);
     const KeepBusy busy(rank, compute, options.memory);
@@ -206,22 +211,41 @@ LeastSamples measure_least_kernels(const DeviceBenchOptions& options) {
       const int slot = sequence.slot("one");
       for (int call = 0; call < most_calls; ++call) sequence.add(fill, {{slot, 0, 1}});
     });
-    compute.launch(many, {one});
+    for (int i = 0; i < 2; ++i) compute.launch(many, {one});  // a graph is made of the second
     for (int round = 0; round < rounds; ++round) {
       busy();
-      stretches.time([&] { compute.launch(many, {one}); });
+      stretches.time([&] {
+        const Seconds from = rank.now();
+        compute.launch(many, {one});
+        rank.record_loss(round, (rank.now() - from).value);
+      });
       stretches.time([&] {
         for (int call = 0; call < most_calls; ++call) compute.launch(fill, {one});
       });
       rank.wait(compute.record());
     }
   });
-  const std::vector<double> seconds = stretches_of(report.ranks[0], true);
+}
+
+}  // namespace
+
+LeastSamples measure_least_kernels(const DeviceBenchOptions& options) {
+  const int rounds = options.quick ? 2 : 9;
   LeastSamples least;
-  for (std::size_t i = 0; i + 1 < seconds.size(); i += 2) {
-    least.kernel.push_back(seconds[i] / most_calls);
-    least.operation.push_back(seconds[i + 1] / most_calls);
-  }
+  const auto take = [](const RunReport& report, std::vector<double>& kernel,
+                       std::vector<double>& issued) {
+    const std::vector<double> seconds = stretches_of(report.ranks[0], true);
+    for (std::size_t i = 0; i < seconds.size(); i += 2) kernel.push_back(seconds[i] / most_calls);
+    for (const auto& [round, cost] : report.ranks[0].losses) issued.push_back(cost);
+    return seconds;
+  };
+  const std::vector<double> seconds =
+      take(run_least_kernels(options.run, options, rounds), least.kernel, least.issued);
+  for (std::size_t i = 1; i < seconds.size(); i += 2)
+    least.operation.push_back(seconds[i] / most_calls);
+  if (options.run_as_graphs)
+    take(run_least_kernels(options.run_as_graphs, options, rounds), least.graph,
+         least.issued_graph);
   return least;
 }
 
@@ -317,22 +341,38 @@ std::vector<CollectiveSamples> measure_device_collectives(const DeviceBenchOptio
 
 namespace {
 
-enum class Beside : std::uint8_t { nothing, copies, reductions };
+// What another stream does meanwhile.
+enum class Beside : std::uint8_t { nothing, copies, reductions, copies_from_host, copies_to_host };
+constexpr const char* name(Beside beside) {
+  switch (beside) {
+    case Beside::nothing:
+      return "";
+    case Beside::copies:
+      return "copy";
+    case Beside::reductions:
+      return "reduction";
+    case Beside::copies_from_host:
+      return "copy from the host";
+    case Beside::copies_to_host:
+      return "copy to the host";
+  }
+  return "";
+}
 
-// Seconds of several equal GEMMs, by round, while `count` operations run on another stream; or of
+// Seconds of several equal kernels, by round, while `count` operations run on another stream; or of
 // one of these operations.
 struct InterferenceBench {
   const DeviceBenchOptions& options;
-  Kernel gemm;
-  int gemms, rounds;
+  Kernel kernel;
+  int calls, rounds;
 
-  std::vector<double> gemms_beside(Beside beside, int count) const {
+  std::vector<double> kernels_beside(Beside beside, int count) const {
     return run([&](Rank& rank, Stretches& stretches, const PlacedOperands& operands) {
       Stream &compute = rank.stream("compute"), &other = rank.stream("beside");
-      const Buffers buffers(rank, other, options.memory);
+      const Buffers buffers(rank, other, options.memory, beside);
       other.after(compute.record());
       for (int i = 0; i < count; ++i) buffers.issue(other, beside);
-      const Sequence& sequence = repeated(rank, operands, 0, gemms);
+      const Sequence& sequence = repeated(rank, operands, 0, calls);
       stretches.time([&] { compute.launch(sequence, operands.bound()); });
       compute.after(other.record());
     });
@@ -340,7 +380,7 @@ struct InterferenceBench {
   double one(Beside beside) const {
     return median(run([&](Rank& rank, Stretches& stretches, const PlacedOperands&) {
       Stream& compute = rank.stream("compute");
-      const Buffers buffers(rank, compute, options.memory);
+      const Buffers buffers(rank, compute, options.memory, beside);
       stretches.time([&] { buffers.issue(compute, beside); });
     }));
   }
@@ -349,17 +389,31 @@ struct InterferenceBench {
   struct Buffers {
     Tensor from, to;
     Prepared add;
-    Buffers(Rank& rank, Stream& stream, Bytes memory) {
+    Buffers(Rank& rank, Stream& stream, Bytes memory, Beside beside) {
       const std::int64_t n = memory.value / size_of(Dtype::fp32) / 4;
-      for (Tensor* tensor : {&from, &to}) {
-        *tensor = rank.allocate(stream, Label::workspace, n, Dtype::fp32);
-        stream.launch(rank.prepare(Kernel::fill(n, 1, Dtype::fp32)), {*tensor});
+      TensorOptions pinned;
+      pinned.place = Place::host;
+      const auto place = [&](Beside host) { return beside == host ? pinned : TensorOptions{}; };
+      from =
+          rank.allocate(stream, Label::workspace, n, Dtype::fp32, place(Beside::copies_from_host));
+      to = rank.allocate(stream, Label::workspace, n, Dtype::fp32, place(Beside::copies_to_host));
+      const Prepared fill = rank.prepare(Kernel::fill(n, 1, Dtype::fp32));
+      if (beside == Beside::copies_from_host) {
+        stream.launch(fill, {to});
+        stream.copy(to, from);
+      } else {
+        stream.launch(fill, {from});
       }
-      add = rank.prepare(Kernel::linear_combination(n, 0.5, 0.5, Dtype::fp32));
+      if (beside == Beside::reductions) {
+        stream.launch(fill, {to});
+        add = rank.prepare(Kernel::linear_combination(n, 0.5, 0.5, Dtype::fp32));
+      }
     }
     void issue(Stream& stream, Beside beside) const {
-      if (beside == Beside::copies) stream.copy(from, to);
-      if (beside == Beside::reductions) stream.launch(add, {from, to});
+      if (beside == Beside::reductions)
+        stream.launch(add, {from, to});
+      else if (beside != Beside::nothing)
+        stream.copy(from, to);
     }
   };
 
@@ -368,8 +422,8 @@ struct InterferenceBench {
     const RunReport report = options.run(1, [&](Rank& rank) {
       Stream& compute = rank.stream("compute");
       Stretches stretches(compute);
-      const OperandMemory memory(rank, compute, {{gemm}}, options.memory);
-      const PlacedOperands operands(memory, gemm);
+      const OperandMemory memory(rank, compute, {{kernel}}, options.memory);
+      const PlacedOperands operands(memory, kernel);
       compute.launch(repeated(rank, operands, 0, 1), operands.bound());
       for (int round = 0; round < rounds; ++round) {
         body(rank, stretches, operands);
@@ -380,21 +434,37 @@ struct InterferenceBench {
   }
 };
 
+// "gemm nn bf16, m 8192, n 4096, k 512"
+std::string with_sizes(const Kernel& kernel) {
+  const KernelSamples samples = samples_of({kernel}, 1);
+  std::string text = samples.kernels;
+  for (std::size_t i = 0; i < samples.axes.size(); ++i)
+    text += fmt::format(", {} {:.0f}", samples.axes[i], samples.at[i]);
+  return text;
+}
+
+// Bound by products, by both, and by memory.
+std::vector<Kernel> kernels_beside_others(bool quick) {
+  if (quick) return {Kernel::gemm(32, 32, 32, Dtype::bf16)};
+  return {Kernel::gemm(8192, 8192, 8192, Dtype::bf16), Kernel::gemm(8192, 4096, 512, Dtype::bf16),
+          Kernel::norm(16384, 4096, Norm::rms, 1e-5, Dtype::bf16)};
+}
+
 }  // namespace
 
 std::vector<InterferenceSamples> measure_interference(const DeviceBenchOptions& options) {
-  const std::int64_t size = options.quick ? 32 : 8192;
-  const InterferenceBench bench{options, Kernel::gemm(size, size, size, Dtype::bf16),
-                                options.quick ? 2 : 10, options.quick ? 2 : 5};
-  options.progress("interference", 0);
-  const std::vector<double> alone = bench.gemms_beside(Beside::nothing, 0);
   std::vector<InterferenceSamples> samples;
-  for (const Beside beside : {Beside::copies, Beside::reductions}) {
-    const double enough = std::ceil(3 * median(alone) / std::max(bench.one(beside), 1e-9));
-    const int count = static_cast<int>(std::clamp(enough, 1.0, 400.0));
-    samples.push_back({samples_of({bench.gemm}, 1).kernels,
-                       beside == Beside::copies ? "copy" : "reduction", alone,
-                       bench.gemms_beside(beside, count)});
+  options.progress("interference", 0);
+  for (const Kernel& kernel : kernels_beside_others(options.quick)) {
+    const InterferenceBench bench{options, kernel, options.quick ? 2 : 10, options.quick ? 2 : 5};
+    const std::vector<double> alone = bench.kernels_beside(Beside::nothing, 0);
+    for (const Beside beside :
+         {Beside::copies, Beside::reductions, Beside::copies_from_host, Beside::copies_to_host}) {
+      const double enough = std::ceil(3 * median(alone) / std::max(bench.one(beside), 1e-9));
+      const int count = static_cast<int>(std::clamp(enough, 1.0, 400.0));
+      samples.push_back(
+          {with_sizes(kernel), name(beside), alone, bench.kernels_beside(beside, count)});
+    }
   }
   return samples;
 }

@@ -21,9 +21,10 @@ using RunRanks = std::function<RunReport(int ranks, const World::Program& progra
 
 struct DeviceBenchOptions {
   RunRanks run;
-  int devices = 1;        // that communicate
-  bool quick = false;     // few sizes and repetitions
-  double budget_s = 120;  // of the rank's clock for kernels, from the first look on
+  RunRanks run_as_graphs = {};  // where sequences that come again are graphs; empty: nowhere
+  int devices = 1;              // that communicate
+  bool quick = false;           // few sizes and repetitions
+  double budget_s = 120;        // of the rank's clock for kernels, from the first look on
   int max_rounds = 3;
   double shortest_s = 0.5e-3;           // a measurement repeats its kernel for at least so long
   Bytes memory{std::int64_t{1} << 30};  // over which operands move, so that no cache holds them
@@ -41,7 +42,7 @@ std::vector<KernelSamples> measure_device_kernels(const std::vector<KernelPoint>
                                                   const DeviceBenchOptions& options);
 
 // What a kernel of one element takes on a device, from one to the next: the least that any takes;
-// and what such a kernel takes that is an operation of its own, between events.
+// what such a kernel takes that is an operation of its own, between events; and one in a graph.
 LeastSamples measure_least_kernels(const DeviceBenchOptions& options);
 
 // Both ways between a device and pinned memory of its host, by size.
@@ -50,8 +51,9 @@ std::vector<CopySamples> measure_device_copies(const DeviceBenchOptions& options
 // Of groups of 2, 4, 8 … and all devices. None for one device.
 std::vector<CollectiveSamples> measure_device_collectives(const DeviceBenchOptions& options);
 
-// A GEMM alone, beside copies, and beside additions of one buffer to another, which go on for three
-// times as long as the GEMMs take alone.
+// Products, large and short, and norms: alone, beside copies on the device, beside additions of one
+// buffer to another, and beside copies from and to the host, each of which go on for three times as
+// long as the kernels take alone.
 std::vector<InterferenceSamples> measure_interference(const DeviceBenchOptions& options);
 
 }  // namespace orrery

@@ -80,7 +80,7 @@ ClusterSpec gpu_platform_of(const Measurements& measurements, const GpuFacts& fa
   const auto& samples = measurements.kernels;
   const BytesPerSecond bandwidth(std::round(fastest_stream(samples)));
   const FlopsPerSecond bf16 = peak_of(samples, Dtype::bf16), fp16 = peak_of(samples, Dtype::fp16),
-                       fp32 = peak_of(samples, Dtype::fp32);
+                       fp32 = peak_of(samples, Dtype::fp32), fp8 = peak_of(samples, Dtype::fp8);
   if (!(bf16.value > 0) || !(fp32.value > 0) || !(bandwidth.value > 0))
     throw Error(Category::internal, "a calibration without GEMMs and vectors makes no platform");
   GpuSpec gpu;
@@ -92,6 +92,7 @@ ClusterSpec gpu_platform_of(const Measurements& measurements, const GpuFacts& fa
   gpu.compute.peak.bf16.emplace(bf16);
   gpu.compute.peak.fp32.emplace(fp32);
   if (fp16.value > 0) gpu.compute.peak.fp16.emplace(fp16);
+  if (fp8.value > 0) gpu.compute.peak.fp8.emplace(fp8);
   gpu.compute.gemm.efficiency.bf16 = assumed(1.0, "the peak is what a GEMM reached");
   gpu.compute.gemm.launch.value = typical(measurements.least.kernel);
   gpu.compute.gemm.edge =

@@ -18,6 +18,7 @@ struct GpuFacts {
   std::int64_t multiprocessors = 1;
   Bytes memory;                     // of one
   std::optional<Watts> idle, peak;  // as drawn before measuring; the limit. Null: not told
+  bool fp8 = false;                 // whether it multiplies in fp8
 };
 
 // One node of these GPUs: tables of kernels and collectives, host costs, and constants of the

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/core/error.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 
@@ -323,8 +324,27 @@ std::vector<KernelPoint> kernel_points(bool quick) {
   return builder.take();
 }
 
-std::vector<KernelPoint> gpu_kernel_points(bool quick) {
+namespace {
+
+// Gradients of outputs, which E5M2 holds, are the first operand of the gradient of inputs and the
+// second of that of weights.
+Kernel in_fp8_tensor(const Kernel& product) {
+  Fp8Product how{.scaling = Fp8Scaling::tensor};
+  if (product.transpose_b) how.a = Float8::e5m2;
+  if (product.transpose_a) how.b = Float8::e5m2;
+  return in_fp8(product, how);
+}
+
+}  // namespace
+
+std::vector<KernelPoint> gpu_kernel_points(bool quick, bool fp8) {
   std::vector<KernelPoint> all;
+  if (fp8) {
+    Builder builder(sizes_on_gpu(Dtype::fp8, quick), Dtype::bf16);
+    builder.gemms();
+    for (const KernelPoint& point : builder.take())
+      all.push_back({in_fp8_tensor(point.kernel), point.held_back});
+  }
   for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
     Builder builder(sizes_on_gpu(dtype, quick), dtype);
     builder.gemms();
@@ -342,7 +362,7 @@ std::vector<KernelPoint> gpu_kernel_points(bool quick) {
 std::vector<std::pair<std::int64_t, Dtype>> operands_of(const Kernel& k) {
   using Operands = std::vector<std::pair<std::int64_t, Dtype>>;
   const std::int64_t rows = k.dims[0], cols = k.dims[1], all = rows * cols;
-  const Dtype t = k.dtype;
+  const Dtype t = k.dtype == Dtype::fp8 ? Dtype::bf16 : k.dtype;  // as it is stored
   constexpr Dtype fp32 = Dtype::fp32, tokens = Dtype::int32;
   switch (k.op) {
     case Op::gemm:  // gradients of weights are added up in fp32

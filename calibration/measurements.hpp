@@ -36,9 +36,11 @@ struct HostSamples {
   std::vector<double> launch, communicate, wait, control, operation;
 };
 
-// Seconds of kernels of one element on a device: many in one operation, and each an operation.
+// Seconds of kernels of one element on a device: many in one operation, each an operation, and many
+// in a graph. And of the host, to issue 16 of them in one operation, without and with a graph.
 struct LeastSamples {
-  std::vector<double> kernel, operation;
+  std::vector<double> kernel, operation, graph;
+  std::vector<double> issued, issued_graph;
 };
 
 // One way between a device and its host's pinned memory.
@@ -48,10 +50,11 @@ struct CopySamples {
   std::vector<double> seconds;
 };
 
-// A GEMM while another stream copies or adds up device memory, as communication does.
+// Kernels while another stream copies or adds up device memory, as communication does, or copies
+// from or to the host, as offloading does.
 struct InterferenceSamples {
-  std::string kernels;                   // class of the GEMM
-  const char* beside = "";               // "copy", "reduction"
+  std::string kernels;                   // class and sizes
+  const char* beside = "";               // "copy", "reduction", "copy from the host", …
   std::vector<double> alone, beside_it;  // seconds
 };
 

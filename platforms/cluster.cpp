@@ -61,6 +61,10 @@ Bytes Cluster::device_memory(int g) const {
 Time Cluster::kernel_time(const Kernel& kernel, const Cost& cost, int kind) const {
   const GpuSpec& spec = kinds_.at(static_cast<std::size_t>(kind));
   if (const auto measured = measured_time(kernel, kind)) return *measured;
+  if (kernel.op == Op::host_copy && spec.link.host) {
+    used(spec.name, "link.host.bandwidth_per_direction");
+    return to_time(orrery::kernel_time(kernel, cost, spec, platform_.stack));
+  }
   const bool stated = kernel.op == Op::timed || (kernel.op == Op::custom && kernel.scalars[1] > 0);
   if (!stated) {
     used(spec.name, "memory.bandwidth");

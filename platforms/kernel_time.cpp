@@ -205,6 +205,9 @@ Seconds kernel_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
     case Op::attention:
     case Op::attention_backward:
       return launch + attention_time(kernel, cost, gpu, stack);
+    case Op::host_copy:
+      if (!gpu.link.host) return launch + streaming_time(kernel, cost, gpu, stack);
+      return launch + cost.read / gpu.link.host->bandwidth_per_direction.value;
     default:
       return launch + streaming_time(kernel, cost, gpu, stack);
   }

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "backend/core/error.hpp"
+#include "backend/fp8.hpp"
 
 namespace orrery {
 
@@ -31,8 +32,11 @@ const char* activation_name(Activation a) {
 KernelPlace gemm_place(const Kernel& k) {
   const auto [m, n, depth] = std::array{d(k.dims[0]), d(k.dims[1]), d(k.dims[2])};
   const char* extra = k.dims[3] != 0 ? "bias " : k.accumulate ? "accumulate " : "";
-  return {fmt::format("gemm {}{} {}{}", k.transpose_a ? 't' : 'n', k.transpose_b ? 't' : 'n', extra,
-                      name(k.dtype)),
+  // Of products in fp8 those with a scale per tensor are the usual.
+  const char* scaling =
+      k.dtype == Dtype::fp8 && fp8_of(k).scaling != Fp8Scaling::tensor ? " scaled otherwise" : "";
+  return {fmt::format("gemm {}{} {}{}{}", k.transpose_a ? 't' : 'n', k.transpose_b ? 't' : 'n',
+                      extra, name(k.dtype), scaling),
           {"m", "n", "k"},
           {m, n, depth},
           m * n * depth};
@@ -226,6 +230,7 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
     case Op::implicit_gemm:
     case Op::fft:
     case Op::streaming:
+    case Op::host_copy:
     case Op::custom:
     case Op::timed:
       break;

@@ -223,9 +223,12 @@ std::exception_ptr SimRank::failure_here(const StreamState& stream) const {
 }
 
 const PreparedKernel& copy_price(Catalogue& catalogue, const Operand& from, const Operand& to) {
+  const Dtype dtype = from.storage->dtype;
+  const bool within = from.storage->place == to.storage->place;
   return *catalogue
-              .prepare(Kernel::streaming("copy", from.elements(), to.elements(),
-                                         from.storage->dtype, {Role::read, Role::write}))
+              .prepare(within ? Kernel::streaming("copy", from.elements(), to.elements(), dtype,
+                                                  {Role::read, Role::write})
+                              : Kernel::host_copy(to.elements(), dtype))
               .kernel;
 }
 

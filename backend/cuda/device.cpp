@@ -185,13 +185,27 @@ void CudaDevice::write(const void* from, const Operand& to) {
 
 namespace {
 
-Issued working(const WorkItem& item) {
+// At most: events around an operation; for each kernel memory, a few launches, copies, an event.
+int commands_of(std::size_t kernels) { return 4 + 4 * static_cast<int>(kernels); }
+
+Issued working(const WorkItem& item, std::size_t kernels = 1) {
   Issued more;
   more.work = item;
+  more.commands = commands_of(kernels);
   return more;
 }
 
 }  // namespace
+
+void CudaDevice::wait_for_room(const GpuStream& stream, int commands) {
+  std::unique_lock lock(mutex_);
+  while (stream.commands() > 0 && stream.commands() + commands > parts_.options.queue) {
+    room_.wait_for(lock, std::chrono::milliseconds(10));
+    lock.unlock();
+    monitor().throw_if_failed();
+    lock.lock();
+  }
+}
 
 template <class Enqueue>
 void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label,
@@ -199,6 +213,7 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
   monitor().throw_if_failed();
   use_gpu(gpu_);
   GpuStream& stream = *streams_[index];
+  wait_for_room(stream, more.commands);
   host::PartTimes waited{};
   std::vector<host::HostWait> waits;
   if (index == compute_stream()) {
@@ -210,7 +225,7 @@ void CudaDevice::issue(std::uint32_t index, Issued::Kind kind, const char* label
   Issued* operation = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    operation = &stream.open(kind, begin, end);
+    operation = &stream.open(kind, more.commands, begin, end);
     operation->label = label;
     operation->work = more.work;
     operation->site = more.site;
@@ -273,7 +288,7 @@ void CudaDevice::launch(std::uint32_t stream, const Sequence& sequence,
         if (!parts_.options.graphs || parts_.options.by_kernel) return by_kernels(handle);
         graphs_.launch(handle, sequence, slots, [&] { by_kernels(handle); });
       },
-      working(WorkItem::of(sequence)));
+      working(WorkItem::of(sequence), sequence.steps().size()));
 }
 
 void CudaDevice::copy(std::uint32_t stream, const Operand& from, const Operand& to) {
@@ -307,6 +322,7 @@ void CudaDevice::upload(std::uint32_t stream, const Operand& to, std::span<const
 
 void CudaDevice::fence(std::uint32_t stream, Event event) {
   Issued more;
+  more.commands = commands_of(0);
   more.fenced_by = event;
   issue(
       stream, Issued::Kind::fence, "after",
@@ -343,6 +359,7 @@ void CudaDevice::communicate(
   streams_[stream]->set_traffic(channel.edge() ? Traffic::edge : Traffic::group);
   Issued more;
   more.channel = &channel;
+  more.commands = commands_of(communicator.members().size());  // each is waited for
   more.collective = communication.kind;
   more.site = communication.site;
   issue(
@@ -388,6 +405,7 @@ CudaDevice::Look CudaDevice::look() {
     for (std::uint32_t i = 0; i < stream_count(); ++i)
       waits = waits || streams_[i]->oldest() != nullptr;
   }
+  if (moved) room_.notify_all();
   if (!moved) return waits ? Look::nothing_moved : Look::nothing_in_flight;
   const Lock lock(monitor().mutex());
   advance();

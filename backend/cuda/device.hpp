@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -109,6 +110,8 @@ class CudaDevice final : public host::HostDevice {
   void end_step(std::int64_t step, Time at);
   void account_exposed(std::uint32_t other, Time from, Time to);
   void wait_for(cudaStream_t stream);
+  // Until what is on its way on a stream leaves room for so many commands.
+  void wait_for_room(const GpuStream& stream, int commands);
   template <class Each>
   void by_blocks(std::size_t bytes, const Each& each);
 
@@ -125,7 +128,8 @@ class CudaDevice final : public host::HostDevice {
   cudaStream_t copies_ = nullptr;
   std::array<std::unique_ptr<GpuStream>, max_streams> streams_;
   mutable std::mutex mutex_;
-  WorkTimes work_;  // guarded by it
+  std::condition_variable room_;  // with it: a stream has come further
+  WorkTimes work_;                // guarded by it
   host::Arena pinned_;
   Use device_memory_;
   std::set<const Sequence*> prepared_;

@@ -20,9 +20,11 @@ GpuStream::~GpuStream() {
   if (own_last_) cudaEventDestroy(last_);
 }
 
-Issued& GpuStream::open(Issued::Kind kind, cudaEvent_t begin, cudaEvent_t end) {
+Issued& GpuStream::open(Issued::Kind kind, int commands, cudaEvent_t begin, cudaEvent_t end) {
   Issued& operation = pending_.emplace_back();
   operation.kind = kind;
+  operation.commands = commands;
+  commands_ += commands;
   operation.ordinal = ++issued_;
   operation.begin = begin;
   operation.end = end;
@@ -53,6 +55,7 @@ void GpuStream::retire(EventPool& events) {
   last_ = operation.end;
   own_last_ = true;
   const std::uint64_t ordinal = operation.ordinal;
+  commands_ -= operation.commands;
   pending_.pop_front();
   passed_.store(ordinal, std::memory_order_seq_cst);
 }

@@ -25,6 +25,7 @@ struct Issued {
   enum class Kind : std::uint8_t { compute, fence, communicate };
   Kind kind = Kind::compute;
   std::uint64_t ordinal = 0;
+  int commands = 8;  // that CUDA's queue holds for it, at most
   cudaEvent_t begin = nullptr, end = nullptr;
   const char* label = "";
   WorkItem work{};                            // compute
@@ -61,7 +62,7 @@ class GpuStream {
 
   // All below: with the device's lock.
   // The next operation, whose events are to be recorded around it; it stays where it is.
-  Issued& open(Issued::Kind kind, cudaEvent_t begin, cudaEvent_t end);
+  Issued& open(Issued::Kind kind, int commands, cudaEvent_t begin, cudaEvent_t end);
   void submit(const Issued& operation) { submitted_ = operation.ordinal; }  // all of it is enqueued
   // Operation `ordinal`, which is not retired before it is let go; null when it has been passed.
   Issued* hold(std::uint64_t ordinal);
@@ -69,6 +70,7 @@ class GpuStream {
   // The oldest operation when it is done, else null. Then account for it, and retire it.
   Issued* finished();
   void retire(EventPool& events);
+  int commands() const { return commands_; }  // of all that are not retired
   const Issued* oldest() const { return pending_.empty() ? nullptr : &pending_.front(); }
 
   Time gap(const Issued& operation);     // since the end of the one before; moves the clock
@@ -89,6 +91,7 @@ class GpuStream {
   const Place place_;
   cudaStream_t handle_ = nullptr;
   std::uint64_t issued_ = 0, submitted_ = 0;
+  int commands_ = 0;
   std::atomic<std::uint64_t> passed_{0};
   std::atomic<host::Traffic> traffic_{host::Traffic::none};
   std::deque<Issued> pending_;

@@ -41,6 +41,10 @@ struct CudaOptions {
   Copy copy = copy_async;  // of tensors; launchers have theirs
   // When no operation of a rank ends for so long while some are under way, it is a deadlock.
   Seconds patience{600};
+  // Commands that a stream has ahead of it before its host waits. CUDA takes 1,020 (H200, driver
+  // 580.159.04), and who waits for room there holds what other threads' calls need: with several
+  // ranks on one GPU also those that it waits for. A sequence of 250 kernels or more is beyond it.
+  int queue = 800;
   std::function<Seconds()> clock;       // monotonic; empty: of this machine
   int first_rank = 0, ranks_here = -1;  // in this process; all by default
   Peers* peers = nullptr;               // needed where they are not all

@@ -9,6 +9,7 @@
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "backend/core/progress.hpp"
 #include "backend/core/table.hpp"
@@ -42,8 +43,7 @@ double budget_of(const std::string& text) {
 // Calibrates the world that the arguments name.
 struct Calibrated {
   Calibration calibration;
-  std::vector<Interference> interference;
-  Seconds least_kernel, least_operation;  // of GPUs
+  std::optional<GpuCalibration> gpus;
   Source source;
 };
 
@@ -72,10 +72,7 @@ Calibrated measure_processor(const Arguments& arguments, const std::string& name
   if (!arguments.budget.empty()) options.budget_s = budget_of(arguments.budget);
   options.name = name;
   options.progress = progress;
-  return {calibrate_cpu(options, machine),
-          {},
-          {},
-          {},
+  return {calibrate_cpu(options, machine), std::nullopt,
           source_of(arguments, fmt::format(" --ranks {}", options.ranks), machine.date,
                     machine.processor, machine.system)};
 }
@@ -90,18 +87,23 @@ Calibrated measure_gpus(const Arguments& arguments, const std::string& name,
   if (!arguments.budget.empty()) options.budget_s = budget_of(arguments.budget);
   options.name = name;
   options.progress = progress;
-  options.world = [](int ranks) {
+  const auto world_of = [](int ranks, bool graphs) {
     WorldOptions world;
     world.grid.set(Axis::replicate, ranks);
     world.real_values = true;
-    CudaProfile none;
-    return make_cuda_world_here(std::move(world), {}, none);
+    CudaProfile profile;
+    profile.graphs = graphs;
+    return make_cuda_world_here(std::move(world), {}, profile);
   };
-  options.run = [&](int ranks, const World::Program& program) {
-    return options.world(ranks)->run(program);
+  options.world = [=](int ranks) { return world_of(ranks, false); };
+  options.run = [=](int ranks, const World::Program& program) {
+    return world_of(ranks, false)->run(program);
+  };
+  options.run_as_graphs = [=](int ranks, const World::Program& program) {
+    return world_of(ranks, true)->run(program);
   };
   const GpuCalibration made = calibrate_gpus(options, facts);
-  return {made, made.interference, made.least_kernel, made.least_operation,
+  return {made, made,
           source_of(arguments, fmt::format(" --ranks {}", facts.gpus), facts.date, facts.device,
                     facts.driver)};
 }
@@ -125,11 +127,15 @@ std::string errors_json(const Calibrated& calibrated, const std::string& file) {
                             {"bias", known(e, e.bias)},
                             {"p90_abs_error", known(e, e.p90)},
                             {"spread", e.spread}});
-  for (const auto& [kernels, beside, slowdown] : calibrated.interference)
+  if (!calibrated.gpus) return j.dump(2) + "\n";
+  const GpuCalibration& gpus = *calibrated.gpus;
+  for (const auto& [kernels, beside, slowdown] : gpus.interference)
     j["interference"].push_back({{"kernels", kernels}, {"beside", beside}, {"slowdown", slowdown}});
-  if (calibrated.least_kernel > Seconds(0))
-    j["least"] = {{"kernel_s", calibrated.least_kernel.value},
-                  {"operation_s", calibrated.least_operation.value}};
+  j["least"] = {{"kernel_s", gpus.least_kernel.value}, {"operation_s", gpus.least_operation.value}};
+  if (gpus.least_in_graph > Seconds(0))
+    j["graph"] = {{"kernel_s", gpus.least_in_graph.value},
+                  {"issue_16_kernels_s", gpus.issued.value},
+                  {"issue_graph_of_16_s", gpus.issued_graph.value}};
   return j.dump(2) + "\n";
 }
 
@@ -144,12 +150,16 @@ std::string errors_table(const Calibrated& calibrated) {
                known(format_signed_percent(e.bias)), format_percent(e.spread)});
   }
   std::string text = table.text();
-  for (const auto& [kernels, beside, slowdown] : calibrated.interference)
+  if (!calibrated.gpus) return text;
+  const GpuCalibration& gpus = *calibrated.gpus;
+  for (const auto& [kernels, beside, slowdown] : gpus.interference)
     text += fmt::format("{} takes {:.3f} times as long beside a {}\n", kernels, slowdown, beside);
-  if (calibrated.least_kernel > Seconds(0))
-    text += fmt::format("a kernel of one element takes {}, as an operation of its own {}\n",
-                        format_seconds(calibrated.least_kernel),
-                        format_seconds(calibrated.least_operation));
+  text += fmt::format("a kernel of one element takes {}, as an operation of its own {}\n",
+                      format_seconds(gpus.least_kernel), format_seconds(gpus.least_operation));
+  if (gpus.least_in_graph > Seconds(0))
+    text += fmt::format("in a graph {}; to issue 16 takes the host {}, as a graph {}\n",
+                        format_seconds(gpus.least_in_graph), format_seconds(gpus.issued),
+                        format_seconds(gpus.issued_graph));
   return text;
 }
 

@@ -61,6 +61,7 @@ GpuFacts gpu_facts_here() {
   facts.gpus = static_cast<int>(support.gpus.size());
   facts.multiprocessors = cuda::multiprocessors_of(0);
   facts.memory = cuda::memory_of(0);
+  facts.fp8 = cuda::has_fp8(0);
   if (const auto power = cuda::power_of(0)) {
     facts.idle = power->now;
     facts.peak = power->limit;
@@ -120,7 +121,8 @@ std::unique_ptr<World> make_cuda_world_here(WorldOptions options, std::optional<
   cuda::CudaOptions cuda;
   cuda.by_kernel = profile.by_kernel;
   const char* graphs = std::getenv("ORRERY_CUDA_GRAPHS");
-  cuda.graphs = apart && graphs != nullptr && std::string_view(graphs) == "1";
+  const bool wanted = graphs != nullptr && std::string_view(graphs) == "1";
+  cuda.graphs = apart && (profile.graphs || wanted);
   if (profile.by_kernel) cuda.profiler = profiler_or(profile.missing);
   cuda.gpu = [apart](int rank) { return apart ? rank : 0; };
   if (!apart) cuda.copy = cuda::copy_by_kernel;

@@ -32,6 +32,7 @@ GpuFacts gpu_facts_here();
 struct CudaProfile {
   bool by_kernel = false;  // kernels of sequences one by one; by CUPTI too, where it can be had
   std::string missing;     // out: why not by CUPTI; "" when it is
+  bool graphs = false;     // sequences that come again are graphs, whatever the environment says
 };
 
 // A world of one GPU per rank, with NCCL between them; where ranks are more than GPUs, or links are

@@ -379,7 +379,7 @@ std::unique_ptr<World> make_real_world(WorldOptions options, const Scenario& sce
                                        std::vector<std::string>& warnings) {
   if (arguments.world == "cpu")
     return make_cpu_world(std::move(options), CpuOptions{scenario.platform.throttle});
-  CudaProfile profile{arguments.profile, ""};
+  CudaProfile profile{arguments.profile, "", false};
   auto world = make_cuda_world_here(std::move(options), scenario.platform.throttle, profile,
                                     group.processes());
   if (!profile.missing.empty())

@@ -31,6 +31,7 @@ bool is_flat(const Kernel& kernel) {
     case Op::initialise:
     case Op::sgd:
     case Op::adamw:
+    case Op::host_copy:
     case Op::custom:
       return true;
     case Op::streaming:

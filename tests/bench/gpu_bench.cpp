@@ -338,7 +338,7 @@ struct InFp8 {
 std::vector<InFp8> fp8_products(std::int64_t tokens, std::int64_t hidden, std::int64_t inner) {
   std::vector<InFp8> all;
   const Dtype t = Dtype::bf16;
-  for (const auto [out, in] : {std::pair{hidden, hidden}, {2 * inner, hidden}, {hidden, inner}}) {
+  for (const auto& [out, in] : {std::pair{hidden, hidden}, {2 * inner, hidden}, {hidden, inner}}) {
     const std::int64_t x = tokens * in, weights = in * out, y = tokens * out;
     const std::string at = fmt::format("{}x{}x{}", tokens, out, in);
     all.push_back({{"gemm fp8 " + at,

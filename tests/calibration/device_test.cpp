@@ -20,7 +20,7 @@ namespace {
 // All that a calibration measures of a machine of two planted devices; the host is planted, too.
 Measurements planted_measurements() {
   Measurements m;
-  m.kernels = measure_device_kernels(gpu_kernel_points(true), planted_bench());
+  m.kernels = measure_device_kernels(gpu_kernel_points(true, true), planted_bench());
   m.copies = measure_device_copies(planted_bench());
   m.collectives = measure_device_collectives(planted_bench(2));
   m.least = measure_least_kernels(planted_bench());
@@ -29,8 +29,8 @@ Measurements planted_measurements() {
 }
 
 GpuFacts planted_gpu() {
-  return {"Planted(R) GPU (sm_90)", "CUDA 13.0", "2026-01-31", 2, 4,
-          Bytes(8'000'000'000),     Watts(50),   Watts(300)};
+  return {"Planted(R) GPU (sm_90)", "CUDA 13.0", "2026-01-31", 2,   4,
+          Bytes(8'000'000'000),     Watts(50),   Watts(300),   true};
 }
 
 Source gpu_source() {
@@ -48,7 +48,7 @@ double seconds(Time time) { return time.seconds().value; }
 }  // namespace
 
 TEST_CASE("a planted device's kernels are measured as they are, in every type and every round") {
-  const auto samples = measure_device_kernels(gpu_kernel_points(true), planted_bench());
+  const auto samples = measure_device_kernels(gpu_kernel_points(true, true), planted_bench());
   for (const KernelSamples& s : samples) {
     CAPTURE(s.kernels);
     std::vector<MeasuredAxisSpec> axes;
@@ -60,7 +60,8 @@ TEST_CASE("a planted device's kernels are measured as they are, in every type an
   }
   for (const char* kernels :
        {"gemm nn bf16", "gemm nt fp16", "gemm tn accumulate fp32", "attention_backward causal bf16",
-        "adamw bf16", "adamw bf16 gradient fp32", "cast fp32 bf16", "norm_backward rms fp32"})
+        "gemm nn fp8", "gemm nt fp8", "gemm tn fp8", "gemm tn accumulate fp8", "adamw bf16",
+        "adamw bf16 gradient fp32", "cast fp32 bf16", "norm_backward rms fp32"})
     CHECK_MESSAGE(std::any_of(samples.begin(), samples.end(),
                               [&](const KernelSamples& s) { return s.kernels == kernels; }),
                   kernels);
@@ -70,7 +71,7 @@ TEST_CASE("copies and collectives of planted devices are measured as they are") 
   for (const CopySamples& copy : measure_device_copies(planted_bench()))
     for (const double measured : copy.seconds)
       CHECK(measured ==
-            near(2 * static_cast<double>(copy.size.value) / planted_rate, 1e-6));  // in and out
+            near(static_cast<double>(copy.size.value) / planted_rate, 1e-6));  // in or out
   const UniformMachine machine = planted_devices(4);
   const auto collectives = measure_device_collectives(planted_bench(4));
   for (const CollectiveSamples& s : collectives) {
@@ -89,9 +90,10 @@ TEST_CASE("copies and collectives of planted devices are measured as they are") 
         }) == 3);
 }
 
-TEST_CASE("what runs beside a GEMM makes it as much slower as it was made") {
+TEST_CASE("what runs beside a kernel makes it as much slower as it was made") {
   DeviceBenchOptions options = planted_bench();
-  // Runs: the GEMMs alone; then, of copies and of additions, one of them and the GEMMs beside many.
+  // Runs: the GEMMs alone; then, of each kind of work beside them, one of it and the GEMMs beside
+  // many.
   int runs = 0;
   options.run = [&](int ranks, const World::Program& program) {
     RunReport report = run_on_planted(ranks, program);
@@ -102,34 +104,49 @@ TEST_CASE("what runs beside a GEMM makes it as much slower as it was made") {
     return report;
   };
   const auto all = measure_interference(options);
-  REQUIRE(all.size() == 2);
+  std::vector<std::string> beside;
   for (const InterferenceSamples& s : all) {
-    CHECK(s.kernels == "gemm nn bf16");
+    beside.emplace_back(s.beside);
+    CHECK(s.kernels == "gemm nn bf16, m 32, n 32, k 32");
     CHECK(median(s.alone) == near(2 * 32.0 * 32 * 32 / planted_rate, 1e-6));  // two of them
     CHECK(median(s.beside_it) == near(1.5 * median(s.alone), 1e-6));
   }
+  CHECK(beside ==
+        std::vector<std::string>{"copy", "reduction", "copy from the host", "copy to the host"});
 }
 
 TEST_CASE("the least kernel of a planted device takes what one element does, issued or not") {
   const LeastSamples least = measure_least_kernels(planted_bench());
   for (const double seconds : least.kernel) CHECK(seconds == near(1 / planted_rate, 1e-6));
   for (const double seconds : least.operation) CHECK(seconds == near(1 / planted_rate, 1e-6));
+  CHECK(least.graph.empty());
+  DeviceBenchOptions options = planted_bench();
+  options.run_as_graphs = [](int ranks, const World::Program& program) {
+    RunReport report = run_on_planted(ranks, program);  // in half the time
+    for (StepMark& mark : report.ranks[0].steps)
+      mark.parts.compute = Time(mark.parts.compute.picoseconds / 2);
+    return report;
+  };
+  const LeastSamples both = measure_least_kernels(options);
+  REQUIRE(both.graph.size() == both.kernel.size());
+  CHECK(both.issued_graph.size() == both.issued.size());
+  for (const double seconds : both.graph) CHECK(seconds == near(0.5 / planted_rate, 1e-3));
 }
 
 TEST_CASE("kernels are measured twice on no budget at all, and more often while it lasts") {
   DeviceBenchOptions options = planted_bench();
   options.budget_s = 0;
   options.max_rounds = 9;
-  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true), options))
+  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true, true), options))
     CHECK(s.seconds.size() == 2);
   options.budget_s = 1e9;
-  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true), options))
+  for (const KernelSamples& s : measure_device_kernels(gpu_kernel_points(true, true), options))
     CHECK(s.seconds.size() == 9);
 }
 
 TEST_CASE("no point that is held back is on the grid of its class") {
   for (const bool gpu : {false, true}) {
-    const auto points = gpu ? gpu_kernel_points(false) : kernel_points(false);
+    const auto points = gpu ? gpu_kernel_points(false, true) : kernel_points(false);
     for (const KernelPoint& held : points)
       for (const KernelPoint& point : points)
         if (held.held_back && !point.held_back && held.kernel.op == point.kernel.op)
@@ -138,7 +155,7 @@ TEST_CASE("no point that is held back is on the grid of its class") {
 }
 
 TEST_CASE("the products of two Llama models are held back from a GPU's full calibration") {
-  const auto points = gpu_kernel_points(false);
+  const auto points = gpu_kernel_points(false, true);
   const auto held_back = [&](const Kernel& kernel) {
     return std::any_of(points.begin(), points.end(), [&](const KernelPoint& point) {
       return point.held_back && point.kernel == kernel;
@@ -151,7 +168,7 @@ TEST_CASE("the products of two Llama models are held back from a GPU's full cali
 
 TEST_CASE("a full calibration fits into an H100 and into its budget, measured on a simulated one") {
   DeviceBenchOptions options;
-  const auto points = gpu_kernel_points(false);
+  const auto points = gpu_kernel_points(false, true);
   double seconds = 0, gigabytes = 0;
   options.run = [&](int ranks, const World::Program& program) {
     std::istringstream said(in_child([&] {

@@ -25,20 +25,29 @@ TEST_CASE("a quick calibration of two GPUs measures every class and makes a plat
   options.run = [&](int ranks, const World::Program& program) {
     return options.world(ranks)->run(program);
   };
-  const GpuFacts facts{
-      "Double (sm_90)", "CUDA 13.0", "2026-01-31", 2, 132, Bytes(80'000'000'000), {}, {}};
+  const GpuFacts facts{"Double (sm_90)",      "CUDA 13.0", "2026-01-31", 2,   132,
+                       Bytes(80'000'000'000), {},          {},           true};
+  options.run_as_graphs = [](int ranks, const World::Program& program) {
+    WorldOptions world = options_for(Axis::replicate, ranks);
+    world.bodies = &cpu_bodies();
+    cuda::CudaOptions graphs = on_the_double();
+    graphs.graphs = true;
+    return cuda::make_cuda_world(std::move(world), std::move(graphs))->run(program);
+  };
   const GpuCalibration made = calibrate_gpus(options, facts);
+  CHECK(made.least_in_graph > Seconds(0));
+  CHECK(made.issued_graph > Seconds(0));
   const GpuSpec& gpu = made.platform.gpus[0];
   for (const MeasuredTableSpec& table : gpu.measured)
     for (const Seconds time : table.times) CHECK(time > Seconds(0));
-  for (const char* kernels :
-       {"gemm nn bf16", "gemm nn fp16", "attention causal bf16", "adamw fp32"})
+  for (const char* kernels : {"gemm nn bf16", "gemm nn fp16", "gemm tn accumulate fp8",
+                              "attention causal bf16", "adamw fp32"})
     CHECK(std::any_of(gpu.measured.begin(), gpu.measured.end(),
                       [&](const MeasuredTableSpec& table) { return table.kernels == kernels; }));
   CHECK(made.platform.collectives.measured.size() == 7);
   CHECK(gpu.link.host->bandwidth_per_direction.value > BytesPerSecond(0));
   CHECK_FALSE(gpu.power);
-  REQUIRE(made.interference.size() == 2);
+  REQUIRE(made.interference.size() == 4);
   for (const Interference& i : made.interference) CHECK(i.slowdown > 0);
   CHECK(made.classes.size() == gpu.measured.size() + 7);
 

@@ -85,9 +85,10 @@ RankReport waiting_for(int operations, bool host_waits) {
 
 }  // namespace
 
-TEST_CASE("a run that fails ends, though the queues of its streams are full") {
-  cuda_double::set_queue_depth(8);
-  for (const auto& options : {on_the_double(), on_one_gpu()}) {
+TEST_CASE("a run that fails ends, though there is no room for more on its streams") {
+  cuda_double::set_queue_depth(64);
+  for (cuda::CudaOptions options : {on_the_double(), on_one_gpu()}) {
+    options.queue = 48;
     const auto error = error_of([&] {
       run_on_double(
           options_for(Axis::replicate, 2),
@@ -106,8 +107,41 @@ TEST_CASE("a run that fails ends, though the queues of its streams are full") {
   }
 }
 
+TEST_CASE("a rank that is far ahead of another on its GPU leaves that the room to follow") {
+  cuda_double::set_queue_depth(64);
+  cuda::CudaOptions options = on_one_gpu();
+  options.queue = 48;
+  std::promise<void> ahead;
+  std::atomic<int> issued{0};
+  run_on_double(
+      options_for(Axis::replicate, 2),
+      [&](Rank& rank) {
+        Stream& comm = rank.stream("comm");
+        Stream& compute = rank.stream("compute");
+        Channel& channel = rank.channel(Axis::replicate, "gradients");
+        const Tensor x = make(rank, comm, 8);
+        rank.wait(comm.all_reduce(x, Reduce::sum, channel));
+        const Prepared busy = action(rank, [] {});
+        if (rank.id() == 0) {
+          ahead.get_future().wait();
+          work();
+          CHECK(issued < 100);  // the other waits for room
+        }
+        comm.all_reduce(x, Reduce::sum, channel);
+        compute.after(comm.record());
+        if (rank.id() == 1) ahead.set_value();
+        for (int i = 0; i < 100; ++i) {
+          compute.launch(busy);
+          if (rank.id() == 1) issued = i + 1;
+        }
+        rank.wait(compute.record());
+      },
+      options);
+  CHECK(issued == 100);
+}
+
 TEST_CASE("what the compute stream or the host waits for is exposed, be it one operation or many") {
-  for (const int operations : {1, 100})
+  for (const int operations : {1, 50})
     for (const bool host_waits : {false, true}) {
       CAPTURE(operations);
       CAPTURE(host_waits);

@@ -235,6 +235,20 @@ TEST_CASE("memory-bound kernels take bytes over the achieved bandwidth") {
         doctest::Approx(4e-6 + 100.0 * 1024 * 32000 / rate).epsilon(1e-12));
 }
 
+TEST_CASE("a copy between a GPU and its host takes its bytes over the rate of their link") {
+  GpuSpec gpu = folder.gpu("a100-sxm-80gb");
+  const StackSpec stack = folder.stack("generic");
+  const Kernel copy = Kernel::host_copy(1 << 24, Dtype::fp32);
+  const double bytes = 4.0 * (1 << 24), launch = gpu.compute.gemm.launch.value.value;
+  REQUIRE(gpu.link.host);
+  CHECK(kernel_time(copy, cost(copy), gpu, stack).value ==
+        doctest::Approx(launch + bytes / gpu.link.host->bandwidth_per_direction.value.value)
+            .epsilon(1e-12));
+  gpu.link.host.reset();  // then as fast as its memory is read
+  CHECK(kernel_time(copy, cost(copy), gpu, stack).value ==
+        doctest::Approx(launch + bytes / (2.039e12 * 0.8)).epsilon(1e-12));
+}
+
 TEST_CASE("timed and custom kernels take their stated duration") {
   const GpuSpec gpu = folder.gpu("a100-sxm-80gb");
   const StackSpec stack = folder.stack("generic");

@@ -165,6 +165,11 @@ Bytes memory_of(int gpu) {
   return Bytes(static_cast<std::int64_t>(properties_of(gpu).totalGlobalMem));
 }
 
+bool has_fp8(int gpu) {
+  const cudaDeviceProp properties = properties_of(gpu);
+  return 10 * properties.major + properties.minor >= 89;
+}
+
 std::string gpu_name(int gpu) {
   const cudaDeviceProp properties = properties_of(gpu);
   return std::string(properties.name) + " (sm_" + std::to_string(properties.major) +

@@ -18,6 +18,7 @@ std::string why_no_gpu();
 std::string gpu_name(int gpu);  // with its compute capability
 std::int64_t multiprocessors_of(int gpu);
 Bytes memory_of(int gpu);
+bool has_fp8(int gpu);  // from compute capability 8.9 on
 // Versions "13.0" of the driver's CUDA, of NCCL and of cuDNN; "" where they are not found, or cuDNN
 // is too old.
 std::string driver_version();

@@ -30,7 +30,8 @@ namespace orrery::cuda_double {
 // GPUs that are present, for the next call on; 8 at first.
 void set_gpus(int count);
 
-// How much a stream holds that it has not begun, for the next call on; no limit at first.
+// How much a stream holds that it has not begun, for the next call on; no limit at first. Who waits
+// for room holds up every call that enqueues on that GPU, as the driver's do.
 void set_queue_depth(std::size_t depth);
 // Whether copies of all streams of a GPU wait for each other in the order in which they were
 // enqueued, as on one copy engine, for the next call on; not at first.

@@ -126,6 +126,12 @@ struct CUgraphExec_st {
   std::shared_ptr<const CUgraph_st> graph;
 };
 
+// Held by whoever enqueues on a GPU, also while the stream's queue is full.
+std::mutex& calls_of(int gpu) {
+  static std::array<std::mutex, 64> mutexes;
+  return mutexes.at(static_cast<std::size_t>(gpu));
+}
+
 struct CUstream_st {
   explicit CUstream_st(int g) : gpu(g), thread([this] { run(); }) {}
   ~CUstream_st() {
@@ -139,6 +145,7 @@ struct CUstream_st {
   }
   void append(std::function<void()> function) {
     if (recording != nullptr) return recording->functions.push_back(std::move(function));
+    const std::lock_guard alone(calls_of(gpu));
     std::unique_lock lock(mutex);
     changed.wait(lock, [this] { return queue.size() < queue_depth; });
     queue.push_back(std::move(function));
