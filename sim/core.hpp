@@ -67,7 +67,7 @@ struct Core {
   std::unique_ptr<Interference> interference;  // null: kernels run as fast beside communications
   std::unique_ptr<TraceWriter> trace;          // null: no trace
 
-  // Within phase 1 operations of no length can end at once; in phase 2 they go through the heap,
+  // Within phase 1 operations of no length can end at once; in phase 2 they go through the queue,
   // so that nothing ends while actors run.
   bool delivering = false;
   Time now;  // the engine's, for the streams and collectives

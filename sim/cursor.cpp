@@ -5,9 +5,11 @@
 namespace orrery::sim {
 
 SimCursor::SimCursor(Core& core, std::uint32_t id, const Recording& recording,
-                     const std::vector<StreamScript>& scripts, std::span<StreamState> streams)
+                     const std::vector<StreamScript>& scripts)
     : SimRank(core, id), recording_(recording), scripts_(scripts) {
-  scripted_streams_ = streams;
+  // Made one after the other, what is a rank's lies on a page: with thousands of ranks each page
+  // is one that the processor has to look up.
+  scripted_streams_ = std::vector<StreamState>(recording.streams.size());
   streams_.reserve(recording.streams.size());
   places_.reserve(recording.places.size());
   for (const auto& [channel, kind] : recording.places)
@@ -34,14 +36,14 @@ ChannelPlace SimCursor::open(const RecordedChannel& channel, Collective kind) co
 }
 
 void SimCursor::reconsider() {
-  HostFlow& flow = *flows_[0];
+  HostFlow& flow = *main_;
   if (woken_ || flow.blocked == HostFlow::Blocked::no || !is_over(flow)) return;
   woken_ = true;
   core_.woken.push_back(this);
 }
 
 void SimCursor::go_on() {
-  HostFlow& flow = *flows_[0];
+  HostFlow& flow = *main_;
   woken_ = false;
   if (flow.blocked != HostFlow::Blocked::no) {
     if (!is_over(flow)) return;
@@ -60,7 +62,7 @@ void SimCursor::go_on() {
 
 // The host reaches its clock, then waits for its streams: as SimDevice::drain.
 bool SimCursor::leave() {
-  HostFlow& flow = *flows_[0];
+  HostFlow& flow = *main_;
   if (leaving_ == HostFlow::Blocked::no) {
     leaving_ = HostFlow::Blocked::clock;
     if (core_.engine.now() < flow.clock) {
@@ -82,8 +84,8 @@ bool SimCursor::leave() {
 }
 
 void SimCursor::stop(HostFlow::Blocked why) {
-  flows_[0]->blocked = why;
-  watch(*flows_[0]);
+  main_->blocked = why;
+  watch(*main_);
 }
 
 void SimCursor::pay_wait(HostFlow& flow) {
@@ -93,7 +95,7 @@ void SimCursor::pay_wait(HostFlow& flow) {
 
 // Whether the host can go on.
 bool SimCursor::wait_for(const RecordedWait& recorded) {
-  HostFlow& flow = *flows_[0];
+  HostFlow& flow = *main_;
   StreamState& stream = *streams_[recorded.event.stream];
   core_.streams->settle(stream);
   if (stream.passed >= recorded.event.ordinal) {
@@ -108,7 +110,7 @@ bool SimCursor::wait_for(const RecordedWait& recorded) {
 }
 
 bool SimCursor::issue(const Record& record) {
-  HostFlow& flow = *flows_[0];
+  HostFlow& flow = *main_;
   if (record.kind == RecordKind::wait) return wait_for(recording_.waits[record.number]);
   if (record.kind == RecordKind::open_stream) {
     add_stream(recording_.streams[record.stream]);
@@ -137,7 +139,7 @@ bool SimCursor::issue(const Record& record) {
 // The host has been blocked. If it is later now than before, everything that it had issued was
 // issued before this instant.
 void SimCursor::host_waited() {
-  const Time late = flows_[0]->clock - scripted_;
+  const Time late = main_->clock - scripted_;
   if (late == lateness_) return;
   lateness_ = late;
   for (StreamState* stream : streams_) stream->queue.host_waited();

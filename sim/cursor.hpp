@@ -17,9 +17,9 @@ namespace orrery::sim {
 
 class SimCursor : public SimRank {
  public:
-  // `scripts`: those of the recording, by stream; `streams`: as many states, which are the rank's.
+  // `scripts`: those of the recording, by stream.
   SimCursor(Core& core, std::uint32_t id, const Recording& recording,
-            const std::vector<StreamScript>& scripts, std::span<StreamState> streams);
+            const std::vector<StreamScript>& scripts);
 
   const std::string& stream_name(std::uint32_t index) const override {
     return recording_.streams[index];

@@ -32,8 +32,9 @@ SimRank::SimRank(Core& core, std::uint32_t id)
     : core_(core), id_(id), costs_(core.machine.host(static_cast<int>(id))) {
   if (!core.options.host_clock) costs_.launch = costs_.communicate = costs_.wait = Time{};
   flows_.push_back(std::make_unique<HostFlow>());
-  flows_[0]->rank = this;
-  flows_[0]->name = "main";
+  main_ = flows_[0].get();
+  main_->rank = this;
+  main_->name = "main";
   if (core.options.work_times) work_ = std::make_unique<WorkTimes>();
 }
 
@@ -170,7 +171,7 @@ TimeParts SimRank::time_parts(Time at) const {
     case StreamPhase::mark:
       break;
   }
-  const HostFlow& flow = compute_issuer_ != nullptr ? *compute_issuer_ : *flows_[0];
+  const HostFlow& flow = compute_issuer_ != nullptr ? *compute_issuer_ : *main_;
   return account_.at(at, Now::starving, WaitClass::idle, flow.blocked_until(at) - flow.at_gap);
 }
 

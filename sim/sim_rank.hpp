@@ -25,7 +25,8 @@ namespace orrery::sim {
 class SimRank;
 struct Meeting;
 
-// A host flow. Its clock runs ahead of the engine while it issues.
+// A host flow. Its clock runs ahead of the engine while it issues. What is looked at whenever it
+// may go on comes first.
 struct HostFlow {
   enum class Blocked : std::uint8_t {
     no,
@@ -35,19 +36,19 @@ struct HostFlow {
     queue,  // until a stream has passed an operation: its launch queue is full
     drain   // until all streams of the rank have ended
   };
-  SimRank* rank = nullptr;
-  std::uint32_t flow = 0;
-  std::string name;
-  ActorId actor = no_actor;
-  Time clock;
   Blocked blocked = Blocked::no;
   bool ended = false;
+  WaitClass wait_class = WaitClass::idle;
+  std::uint32_t flow = 0;
   const Wait* wait = nullptr;  // Blocked::wait
   Event room;                  // Blocked::queue
-  WaitClass wait_class = WaitClass::idle;
+  Time clock;
   Time blocked_from;         // on its own clock
   BlockedTime blocked_time;  // of waits that are over
   BlockedTime at_gap;        // as it was when the compute stream became empty
+  SimRank* rank = nullptr;
+  ActorId actor = no_actor;
+  std::string name;
 
   BlockedTime blocked_until(Time now) const;
 };
@@ -73,11 +74,19 @@ class alignas(64) SimRank {
   const std::vector<std::unique_ptr<HostFlow>>& flows() const { return flows_; }
   const ChannelPlace& channel_place(std::uint32_t index) const { return places_[index]; }
   void prefetch_places() const { __builtin_prefetch(places_.data()); }
+  // What its host goes on with.
+  void prefetch_host() const {
+    __builtin_prefetch(main_);
+    __builtin_prefetch(reinterpret_cast<const char*>(main_) + 64);
+    __builtin_prefetch(streams_.data());
+    for (std::size_t line = 2; line < 6; ++line)
+      __builtin_prefetch(reinterpret_cast<const char*>(this) + 64 * line);
+  }
   std::exception_ptr& poison_of(const StreamState& stream) {
     if (poison_.size() <= stream.index) poison_.resize(stream.index + 1U);
     return poison_[stream.index];
   }
-  bool ended() const { return flows_[0]->ended; }
+  bool ended() const { return main_->ended; }
   Time launch_cost() const { return costs_.launch; }
   TimeAccount& account() { return account_; }  // of the compute stream
   WorkTimes& work() { return *work_; }         // of it, with SimOptions::work_times
@@ -116,16 +125,17 @@ class alignas(64) SimRank {
   // What ends of operations touch.
   StreamState* compute_ = nullptr;
   std::vector<ChannelPlace> places_;
+  HostFlow* main_ = nullptr;  // the first of flows_
   std::uint32_t id_;
-  HostCosts costs_;
+  std::vector<StreamState*> streams_;
   TimeAccount account_;  // of the compute stream
+  HostCosts costs_;
   std::vector<std::exception_ptr>
       poison_;  // by stream, up to the last of which an operation failed
   // An array type in place of new[], whose count would take a cache line of its own.
   using Neighbours = std::array<StreamState, StreamState::neighbours>;
   std::vector<std::unique_ptr<Neighbours>> stream_blocks_;
-  std::span<StreamState> scripted_streams_;  // in place of them, where their number is known
-  std::vector<StreamState*> streams_;
+  std::vector<StreamState> scripted_streams_;  // in place of them, where their number is known
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
   std::vector<StepMark> steps_;

@@ -5,7 +5,7 @@
 // for the start of what is issued to an empty stream.
 //
 // Operations in a row whose ends are known when the first one starts (kernels without values,
-// fences that have nothing to wait for) are a run: one entry of the engine's heap for its end, and
+// fences that have nothing to wait for) are a run: one entry of the engine's queue for its end, and
 // others only where somebody waits for an operation within it (expect()). Between these, a stream
 // lags behind the clock: who looks at what it has passed calls settle() first. Times are those of
 // operations that end one by one.

@@ -170,23 +170,11 @@ class SimWorld : public World, public EngineClient {
       const HostCosts costs = options_.host_clock ? core.machine.host(first) : HostCosts{};
       scripts_.push_back(scripts_of(shared_->recordings[number], costs));
     }
-    std::vector<std::uint32_t> ranks;
-    std::size_t streams = 0;
-    const auto class_of = [this](std::uint32_t rank) { return shared_->classes.class_of[rank]; };
     for (std::uint32_t rank = 0; rank < core.rank_count(); ++rank) {
       if (folded_ && !folded_->represents(static_cast<int>(rank))) continue;
-      ranks.push_back(rank);
-      streams += scripts_[class_of(rank)].size();
-    }
-    // Side by side: at a distance that is a power of two they would meet in a few sets of the
-    // cache.
-    scripted_streams_ = std::vector<StreamState>(streams);
-    std::span<StreamState> left = scripted_streams_;
-    for (const std::uint32_t rank : ranks) {
-      const auto& scripts = scripts_[class_of(rank)];
-      auto cursor = std::make_unique<SimCursor>(core, rank, shared_->recordings[class_of(rank)],
-                                                scripts, left.first(scripts.size()));
-      left = left.subspan(scripts.size());
+      const std::uint32_t number = shared_->classes.class_of[rank];
+      auto cursor =
+          std::make_unique<SimCursor>(core, rank, shared_->recordings[number], scripts_[number]);
       core.woken.push_back(cursor.get());
       core.ranks.push_back(std::move(cursor));
     }
@@ -324,6 +312,7 @@ class SimWorld : public World, public EngineClient {
       const auto& stream = object_of<const StreamState>(payload);
       if (level == 3) stream.prefetch_around();
       if (level == 2) stream.device->prefetch_places();
+      if (level == 1 && stream.run_end >= stream.host_threshold) stream.device->prefetch_host();
     } else if (what_is_due(payload) == Due::transfer) {
       const auto& transfer = object_of<const Transfer>(payload);
       if (level == 3) __builtin_prefetch(transfer.members.data());
@@ -344,7 +333,6 @@ class SimWorld : public World, public EngineClient {
   Refusal refusal_;
   std::optional<SharedProgram> shared_;
   std::vector<std::vector<StreamScript>> scripts_;  // by class, then stream
-  std::vector<StreamState> scripted_streams_;
   std::optional<Partition> folded_;
   std::vector<SimCursor*> going_on_;
   std::size_t hosts_left_ = 0;

@@ -13,7 +13,7 @@
 
 #include "backend/core/error.hpp"
 #include "sim/simgrid/actors.hpp"
-#include "sim/simgrid/event_heap.hpp"
+#include "sim/simgrid/event_queue.hpp"
 #include "sim/simgrid/exception_state.hpp"
 #include "sim/simgrid/flows.hpp"
 
@@ -65,8 +65,8 @@ class Engine::Impl {
  public:
   Impl(EngineClient& client, const EngineOptions& options)
       : client_(client),
-        heap_(client),
-        flows_(heap_, now_, counters_),
+        queue_(client),
+        flows_(queue_, now_, counters_),
         actors_(counters_, actors_are_threads ? 0 : stack_bytes(options), options.measure_stacks) {
     start_simgrid(stack_bytes(options));
     flows_.make_platform();
@@ -88,7 +88,7 @@ class Engine::Impl {
     if (failed_) return;
     failed_ = true;
     error_ = std::move(error);
-    heap_.clear();
+    queue_.clear();
     actors_.begin_unwinding();
   }
 
@@ -96,7 +96,7 @@ class Engine::Impl {
     if (failed_) return;
     ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past, or beyond 213 days");
     ORRERY_ASSERT(key.fits(), "a key within its bounds");
-    heap_.push({when.picoseconds, key.packed(), payload});
+    queue_.push({when.picoseconds, key.packed(), payload});
   }
 
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload) {
@@ -150,7 +150,7 @@ class Engine::Impl {
 
   double go_on(double clock) {
     for (;;) {
-      if (flows_.end_is_due()) return flows_.delay();  // SimGrid ends it; then it is in the heap
+      if (flows_.end_is_due()) return flows_.delay();  // SimGrid ends it; then it is in the queue
       deliver();
       if (failed_) return unwind();
       if (client_.run_hosts()) continue;
@@ -165,7 +165,7 @@ class Engine::Impl {
         continue;
       }
       const Time next_end = flows_.next_end();
-      const Time next_entry = heap_.empty() ? time_never : Time(heap_.top().time);
+      const Time next_entry = queue_.empty() ? time_never : Time(queue_.top().time);
       if (next_entry == time_never && next_end == time_never) {
         if (actors_.live() == 0 && !client_.hosts_left()) return end();
         ask_stuck();
@@ -180,8 +180,8 @@ class Engine::Impl {
 
   // Phase 1.
   void deliver() {
-    while (!heap_.empty() && heap_.top().time <= now_.picoseconds) {
-      const HeapEntry entry = heap_.take();
+    while (!queue_.empty() && queue_.top().time <= now_.picoseconds) {
+      const QueueEntry entry = queue_.take();
       ++counters_.completions;
       client_.due(now_, Key::unpacked(entry.key), entry.payload);
     }
@@ -189,7 +189,7 @@ class Engine::Impl {
 
   void ask_stuck() {
     client_.stuck();
-    if (failed_ || actors_.any_runnable() || !heap_.empty() || flows_.requested()) return;
+    if (failed_ || actors_.any_runnable() || !queue_.empty() || flows_.requested()) return;
     throw Error(Category::internal, "actors are blocked for ever and the client has no diagnosis");
   }
 
@@ -200,7 +200,7 @@ class Engine::Impl {
 
   double end() {
     over_ = true;
-    heap_.clear();
+    queue_.clear();
     flows_.drop_all();
     return nothing;
   }
@@ -208,7 +208,7 @@ class Engine::Impl {
   EngineClient& client_;
   EngineCounters counters_;
   Time now_;
-  EventHeap heap_;
+  EventQueue queue_;
   Flows flows_;
   Actors actors_;
   std::exception_ptr error_;

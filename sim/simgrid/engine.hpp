@@ -1,9 +1,9 @@
-// The engine of the simulated world: a clock, actors, a heap of device completions and a contended
+// The engine of the simulated world: a clock, actors, a queue of device completions and a contended
 // network.
 //
 // SimGrid runs the actors and shares the links; this interface names none of its types. Time is an
 // integer count of picoseconds. An instant has two phases, repeated until nothing more happens:
-//   phase 1  every heap entry and every finished flow of the instant is delivered to
+//   phase 1  every queue entry and every finished flow of the instant is delivered to
 //            EngineClient::due in (time, rank, stream, ordinal) order; due may schedule more at
 //            the same instant;
 //   phase 2  every actor that is runnable when the phase begins runs, in (rank, flow) order, until
@@ -88,14 +88,14 @@ class EngineClient {
  public:
   virtual ~EngineClient() = default;
 
-  // Phase 1: a heap entry is due or a flow has finished. May schedule, request flows, spawn and
-  // make actors runnable.
+  // Phase 1: an entry of the queue is due or a flow has finished. May schedule, request flows,
+  // spawn and make actors runnable.
   virtual void due(Time now, const Key& key, std::uint64_t payload) = 0;
 
-  // About 4^level others are due before this, for each level from `farthest` down to 0 unless it
-  // was scheduled when it was nearer: time to fetch its object into the cache, then what that leads
-  // to.
-  static constexpr int farthest = 4;
+  // About `between_levels` (level + 1) others are due before this, for each level from `farthest`
+  // down to 0 unless it was scheduled when it was nearer: time to fetch its object into the cache,
+  // then what that leads to.
+  static constexpr int farthest = 4, between_levels = 2;
   virtual void approaches(int /*level*/, std::uint64_t /*payload*/) {}
 
   // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
@@ -139,8 +139,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Network. A link has no latency: latencies are paid by a heap entry before the flow starts.
-  // Before run() only.
+  // Network. A link has no latency: latencies are paid by an entry of the queue before the flow
+  // starts. Before run() only.
   LinkId add_link(BytesPerSecond bandwidth);
 
   // Actors. Each runs `body` on its own stack, first in phase 2 of the present instant (or of time

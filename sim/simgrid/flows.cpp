@@ -29,7 +29,7 @@ class PathZone : public routing::NetZoneImpl {
   }
 };
 
-Flows::Flows(EventHeap& ended, const Time& now, EngineCounters& counters)
+Flows::Flows(EventQueue& ended, const Time& now, EngineCounters& counters)
     : ended_(ended), now_(now), counters_(counters) {}
 
 void Flows::make_platform() {

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "sim/simgrid/engine.hpp"
-#include "sim/simgrid/event_heap.hpp"
+#include "sim/simgrid/event_queue.hpp"
 
 namespace orrery::sim {
 
@@ -26,7 +26,7 @@ class PathZone;
 class Flows {
  public:
   // Ends are pushed to `ended`, at the time `*now` has when SimGrid reports them.
-  Flows(EventHeap& ended, const Time& now, EngineCounters& counters);
+  Flows(EventQueue& ended, const Time& now, EngineCounters& counters);
 
   // The platform of SimGrid: the zone, its models and two hosts. Once, after SimGrid's engine
   // exists.
@@ -82,7 +82,7 @@ class Flows {
   void start(const Request& request);
   void tell_rates();
 
-  EventHeap& ended_;
+  EventQueue& ended_;
   const Time& now_;
   EngineCounters& counters_;
 

@@ -37,7 +37,7 @@ struct Chains : EngineClient {
   void stuck() override {}
 };
 
-double engine_heap(std::uint32_t ranks, std::uint64_t events) {
+double engine_queue(std::uint32_t ranks, std::uint64_t events) {
   Chains client;
   Engine engine(client);
   client.engine = &engine;
@@ -102,8 +102,8 @@ bool run_all(const Options& options) {
   };
   for (const std::uint32_t n : {1'024u, 16'384u}) {
     const double bare = rate("bare_heap", n, [n] { return bare_heap(n, 5'000'000); });
-    const double ours = rate("engine_heap", n, [n] { return engine_heap(n, 5'000'000); });
-    if (bare > 0 && ours > 0) report_ratio("engine_heap_over_bare_heap", n, ours / bare);
+    const double ours = rate("engine_queue", n, [n] { return engine_queue(n, 5'000'000); });
+    if (bare > 0 && ours > 0) report_ratio("engine_queue_over_bare_heap", n, ours / bare);
   }
   for (const std::uint32_t n : {1'024u, 16'384u}) {
     const std::uint64_t each = n == 1'024 ? 500 : 60;

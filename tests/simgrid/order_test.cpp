@@ -36,7 +36,7 @@ TEST_CASE(
   CHECK(delivered == expected);
 }
 
-TEST_CASE("the heap gives entries back in order under any mix of pushes and pops") {
+TEST_CASE("the queue gives entries back in order under any mix of pushes and pops") {
   Scripted client;
   Engine engine(client);
   std::uint64_t last = 0, seed = 0, delivered = 0;
@@ -113,7 +113,8 @@ TEST_CASE("an actor that schedules at this instant sees it delivered before any 
 }
 
 TEST_CASE(
-    "a flow and heap entries that are due at one instant come in key order before any actor") {
+    "a flow and entries of the queue that are due at one instant come in key order before any "
+    "actor") {
   Scripted client;
   Engine engine(client);
   const LinkId link = engine.add_link(BytesPerSecond(50e9)),
@@ -190,7 +191,8 @@ TEST_CASE("long chains without actors stay exact and never enter SimGrid") {
 }
 
 TEST_CASE(
-    "a flow after a long chain starts at the chain's exact end, and heap entries pass beside live "
+    "a flow after a long chain starts at the chain's exact end, and entries of the queue pass "
+    "beside live "
     "flows") {
   Scripted client;
   Engine engine(client);
