@@ -164,6 +164,7 @@ std::vector<double> Rank::read(const Tensor& tensor, Site site) {
         break;
       case Dtype::fp8:
       case Dtype::uint8:
+      case Dtype::fp4:
         values[i] = static_cast<double>(static_cast<std::uint8_t>(*at));
         break;
     }

@@ -215,7 +215,7 @@ void check_values(const Scenario& s, Problems& problems) {
            "use fused, whose values are the same");
   if (s.memory.dropout) refuse(problems, "memory.dropout", "real values of dropout", "use false");
   if (s.precision.products != Products::as_stored)
-    refuse(problems, "precision.products", "real values of fp8 products", "use as-stored");
+    refuse(problems, "precision.products", "real values of narrow products", "use as-stored");
   if (m.kind == ModelKind::resnet) return check_pictures(s, problems);
   const std::int64_t vocabulary =
       m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;
@@ -292,8 +292,10 @@ void check_sizes(Scenario& s, Problems& problems) {
     return check_schedule(s, problems, false);
   }
   for (const Platform::Part& part : s.machines.parts)
-    if (s.precision.products != Products::as_stored && !part.gpu.compute.peak.fp8)
-      problems.add("precision.products", fmt::format("{} has no products in fp8", part.gpu.name),
+    if (s.precision.products != Products::as_stored &&
+        !part.gpu.compute.peak.has(s.product_dtype()))
+      problems.add("precision.products",
+                   fmt::format("{} has no products in {}", part.gpu.name, name(s.product_dtype())),
                    "use as-stored, or another cluster");
   const ParallelSpec& p = s.parallel;
   const std::int64_t one_model = p.tensor * p.context * p.pipeline;

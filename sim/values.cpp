@@ -42,6 +42,7 @@ void store(const View& to, std::int64_t i, double value) {
       return;
     case Dtype::fp8:
     case Dtype::uint8:
+    case Dtype::fp4:
       static_cast<std::uint8_t*>(to.data)[i] = static_cast<std::uint8_t>(value);
       return;
   }

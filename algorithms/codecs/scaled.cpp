@@ -1,47 +1,20 @@
 // Narrow numbers under a scale per block: int8, the fp8 types of Micikevicius et al. 2022 (arXiv
 // 2209.05433), and E3M0, the 4-bit type that Streaming DiLoCo sends (arXiv 2501.18512).
-//
-// A type is the list of the magnitudes that it has, ascending from 0; a number is rounded to the
-// nearest of them, ties to the even place in the list, which is the even mantissa.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "algorithms/codecs/codec.hpp"
 #include "algorithms/codecs/message.hpp"
+#include "algorithms/codecs/narrow_type.hpp"
 
 namespace orrery {
 
 namespace {
 
-// Sign, `exponent` bits, `mantissa` bits, with subnormal numbers; at most `largest`.
-std::vector<float> small_floats(int exponent, int mantissa, int bias, float largest) {
-  std::vector<float> all;
-  for (int e = 0; e < 1 << exponent; ++e)
-    for (int m = 0; m < 1 << mantissa; ++m) {
-      const float fraction = std::ldexp(static_cast<float>(m), -mantissa);
-      const float value =
-          e == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, e - bias);
-      if (value <= largest) all.push_back(value);
-    }
-  return all;
-}
-
-std::vector<float> magnitudes_of(const std::string& name) {
-  if (name == "fp8-e4m3") return small_floats(4, 3, 7, 448);
-  if (name == "fp8-e5m2") return small_floats(5, 2, 15, 57344);
-  std::vector<float> all{0};
-  if (name == "fp4")
-    for (int e = -6; e <= 0; ++e) all.push_back(std::ldexp(1.0F, e));
-  else
-    for (int i = 1; i <= 127; ++i) all.push_back(static_cast<float>(i));
-  return all;
-}
-
 class ScaledCodec : public Codec {
  public:
   ScaledCodec(const std::string& name, std::int64_t block)
-      : magnitudes_(magnitudes_of(name)), block_(block), four_bits_(name == "fp4") {}
+      : type_(name), block_(block), four_bits_(name == "fp4") {}
 
   std::int64_t bytes(std::int64_t elements) const override {
     return payload(elements) + ceil_div(elements, block_) * scale_bytes();
@@ -57,23 +30,20 @@ class ScaledCodec : public Codec {
         largest = std::max(largest, std::fabs(x[static_cast<std::size_t>(i)]));
       const float scale = put_scale(message, scale_place(n, b), largest);
       for (std::int64_t i = b * block_; i < end; ++i)
-        put_code(message, i, code_of(x[static_cast<std::size_t>(i)], scale));
+        put_code(message, i, type_.code_of(x[static_cast<std::size_t>(i)], scale));
     }
   }
   void decode(std::span<const std::byte> message, std::span<float> y) const override {
     const auto n = static_cast<std::int64_t>(y.size());
     for (std::int64_t i = 0; i < n; ++i) {
-      const unsigned code = get_code(message, i), place = code & (sign_bit() - 1);
       const float scale = get_scale(message, scale_place(n, i / block_));
-      const float value = magnitudes_[place] * scale;
-      y[static_cast<std::size_t>(i)] = (code & sign_bit()) != 0 ? -value : value;
+      y[static_cast<std::size_t>(i)] = type_.value_of(get_code(message, i), scale);
     }
   }
 
  private:
   std::int64_t payload(std::int64_t n) const { return four_bits_ ? (n + 1) / 2 : n; }
   std::int64_t scale_bytes() const { return four_bits_ ? 1 : 4; }
-  unsigned sign_bit() const { return four_bits_ ? 8U : 128U; }
   std::size_t scale_place(std::int64_t n, std::int64_t block) const {
     return static_cast<std::size_t>(payload(n) + block * scale_bytes());
   }
@@ -81,7 +51,7 @@ class ScaledCodec : public Codec {
   // four bits, the power of two nearest to it.
   float put_scale(std::span<std::byte> message, std::size_t at, float largest) const {
     if (!four_bits_) {
-      const float scale = largest / magnitudes_.back();
+      const float scale = largest / type_.largest();
       put(message, at, scale);
       return scale;
     }
@@ -95,19 +65,6 @@ class ScaledCodec : public Codec {
     return four_bits_ ? std::ldexp(1.0F, static_cast<int>(message[at]) - 127)
                       : get<float>(message, at);
   }
-  unsigned code_of(float x, float scale) const {
-    if (scale == 0) return 0;
-    const float wanted = std::fabs(x) / scale;
-    auto above = static_cast<std::size_t>(
-        std::lower_bound(magnitudes_.begin(), magnitudes_.end(), wanted) - magnitudes_.begin());
-    above = std::min(above, magnitudes_.size() - 1);
-    std::size_t nearest = above;
-    if (above > 0) {
-      const float up = magnitudes_[above] - wanted, down = wanted - magnitudes_[above - 1];
-      if (down < up || (down == up && above % 2 == 1)) nearest = above - 1;
-    }
-    return static_cast<unsigned>(nearest) | (std::signbit(x) ? sign_bit() : 0U);
-  }
   void put_code(std::span<std::byte> message, std::int64_t i, unsigned code) const {
     if (four_bits_)
       message[static_cast<std::size_t>(i / 2)] |= static_cast<std::byte>(code << (4 * (i % 2)));
@@ -119,7 +76,7 @@ class ScaledCodec : public Codec {
     return (static_cast<unsigned>(message[static_cast<std::size_t>(i / 2)]) >> (4 * (i % 2))) & 15U;
   }
 
-  std::vector<float> magnitudes_;
+  NarrowType type_;
   std::int64_t block_;
   bool four_bits_;
 };

@@ -10,20 +10,32 @@
 // Cost, per operand of n elements of B bytes: read B n, twice with a scale per tensor; written 2 n,
 // and the scales: 4 bytes for each 128 or one for each 32 elements, twice. What is kept for the
 // backward is counted in the type of the activations, as if the casts came to nothing.
+//
+// In 4 bits, a timing model: NVFP4, E2M1 with a scale of 8 bits (E4M3) for each 16 numbers, under
+// one for the tensor, from its largest number (NVIDIA 2025, "Pretraining Large Language Models with
+// NVFP4", arXiv 2509.25149, section 2). An operand is read twice; written are n / 2 bytes and n /
+// 16 for the scales, twice. What else that recipe does, layers left in 16 bits, rotations, rounding
+// at random, is not in it.
 #pragma once
 
 #include "algorithms/models/transformer_blocks.hpp"
 
 namespace orrery {
 
-inline Dtype product_dtype(const TransformerShape& s) {
-  return s.products == Products::as_stored ? s.dtype : Dtype::fp8;
+inline Dtype product_dtype(const TransformerShape& s) { return dtype_of(s.products, s.dtype); }
+
+inline void cast_to_nvfp4(Rank& rank, PassProgram& pass, const TransformerShape& s,
+                          const SlotView& x) {
+  const std::int64_t n = x.elements;
+  const std::int64_t written = 2 * ((n + 1) / 2 + (n + 15) / 16) / size_of(s.dtype);
+  pass.add(rank.prepare(Kernel::streaming("fp4.cast", 2 * n, written, s.dtype, {Role::read})), {x});
 }
 
 // Where products are not taken as stored, the cast of an operand.
 inline void cast_operand(Rank& rank, PassProgram& pass, const TransformerShape& s,
                          const SlotView& x) {
   if (s.products == Products::as_stored) return;
+  if (s.products == Products::nvfp4) return cast_to_nvfp4(rank, pass, s, x);
   const std::int64_t n = x.elements;
   std::int64_t scales = 0;  // bytes
   if (s.products == Products::fp8_block) scales = 4 * ((n + 127) / 128);

@@ -64,8 +64,9 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
                                       std::to_string(shape.vocabulary));
   if (text != nullptr &&
       (shape.stored_attention || shape.dropout || shape.products != Products::as_stored))
-    throw Error(Category::config,
-                "not available yet: values of stored attention scores, dropout and fp8 products");
+    throw Error(
+        Category::config,
+        "not available yet: values of stored attention scores, dropout and narrow products");
   if (!shape.rotary && shape.learned_positions > 0 && shape.learned_positions < shape.sequence)
     throw Error(Category::config, "a sequence of " + std::to_string(shape.sequence) +
                                       " tokens needs as many learned positions; there are " +

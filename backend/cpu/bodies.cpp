@@ -67,9 +67,10 @@ double load(const View& view, std::int64_t i) {
     case Dtype::fp16:
       return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
     case Dtype::fp8:
+    case Dtype::fp4:
       break;
   }
-  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
+  throw Error(Category::invalid_program, "fp8 and fp4 have no values on a CPU");
 }
 
 void store(const View& view, std::int64_t i, double value) {
@@ -96,9 +97,10 @@ void store(const View& view, std::int64_t i, double value) {
       static_cast<std::uint16_t*>(view.data)[i] = to_fp16(static_cast<float>(value));
       return;
     case Dtype::fp8:
+    case Dtype::fp4:
       break;
   }
-  throw Error(Category::invalid_program, "fp8 has no values on a CPU");
+  throw Error(Category::invalid_program, "fp8 and fp4 have no values on a CPU");
 }
 
 namespace {

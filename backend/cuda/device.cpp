@@ -45,6 +45,7 @@ void store_as(Dtype dtype, std::byte* to, std::size_t i, double value) {
       return put(static_cast<std::int64_t>(value));
     case Dtype::fp8:
     case Dtype::uint8:
+    case Dtype::fp4:
       return put(static_cast<std::uint8_t>(value));
   }
 }
