@@ -121,7 +121,7 @@ TEST_CASE("after a step the bias of who has more than the mean falls by the rate
 }
 
 TEST_CASE("balanced experts are refused where a step has no end, or two pipes have each a part") {
-  for (const char* schedule : {"pipedream", "chimera"}) {
+  for (const char* schedule : {"pipedream-2bw", "chimera"}) {
     TrainingCase c = case_of(balanced(), {.pipeline = 2});
     c.replica.schedule = schedule;
     c.steps = 1;
