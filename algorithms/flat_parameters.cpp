@@ -162,6 +162,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     p.decay = spec.decay;
     p.rates = spec.rates;
     p.written = spec.written;
+    p.product = spec.product;
     p.columns = spec.columns;
     for (const Axis axis : {Axis::tensor, Axis::expert})
       if (!spec.division.divides(axis) && !sharding_.over.contains(axis))

@@ -32,6 +32,7 @@ struct Sharding {
   int stage = 0;   // 0: nothing is divided
   Axes over{};     // the ranks that divide it; of one rank: nothing is divided
   Bytes group{0};  // groups hold as many gradients as fit, from the last block on; 0: one block
+  bool narrow = false;  // parameters are gathered in 8 bits (narrow_gather.hpp)
   bool gradients() const { return stage >= 2; }
   bool parameters() const { return stage >= 3; }
   // The ranks that divide what ranks of the expert axis hold alike, or the experts.
@@ -78,6 +79,9 @@ class FlatParameters {
   const Sharding& sharding() const { return sharding_; }
   // Ranks that a part is divided over; of experts 1 where no ranks divide them.
   int ranks(bool experts) const { return owners_[experts ? 1 : 0].ranks; }
+  int index(bool experts) const {
+    return owners_[experts ? 1 : 0].index;
+  }  // this rank's among them
   Dtype whole_dtype() const { return whole_dtype_; }
   Dtype gradient_dtype() const { return options_.gradient_dtype; }
 

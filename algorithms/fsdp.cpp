@@ -21,6 +21,8 @@
 // Per parameter, as PyTorch's FSDP2 (pytorch/pytorch, torch/distributed/fsdp/_fully_shard/
 // _fsdp_collectives.py, foreach_all_gather_copy_out): besides the groups that are whole, buffers of
 // those that are gathered and not yet copied out; P_s has the first group too.
+// Narrow, as torchao's float8 all-gather: matrices of layers take a byte per element on the wire
+// (narrow_gather.cpp has what is sent and held).
 // Experts that e ranks divide (see zero.cpp) are gathered by n/e ranks; with e = n a group's whole
 // has a copy of them.
 #include "algorithms/fsdp.hpp"
@@ -57,6 +59,11 @@ GatheredParameters::GatheredParameters(Replica& replica, const GatherOptions& op
       group_channel_.at(experts ? 1 : 0) =
           &rank.channel(over, experts ? "regrouped experts" : "regrouped");
   }
+  if (options.narrow) {
+    if (after_forward_ == Reshard::to_group)
+      throw Error(Category::config, "parameters that are gathered in 8 bits are not regathered");
+    narrow_ = std::make_unique<NarrowGather>(flat_, stream_, channel_);
+  }
   updated();
 }
 
@@ -64,7 +71,7 @@ void GatheredParameters::before(const Unit& unit) {
   flat_.for_used(unit.block, [this](ParameterGroup& group) {
     gather(group);
     replica_.compute().after(state_of(group).gathered);
-    if (state_of(group).buffer) copy_out(group);
+    if (under_way(group)) copy_out(group);
   });
   prefetch(unit);
 }
@@ -77,10 +84,20 @@ bool GatheredParameters::stays(const ParameterGroup& group) const {
 void GatheredParameters::copy_out(ParameterGroup& group) {
   State& state = state_of(group);
   Stream& compute = replica_.compute();
-  group.values = replica_.rank().allocate(compute, Label::communication, group.elements,
-                                          flat_.whole_dtype(), {.name = "whole parameters"});
-  copied_ = compute.copy(state.buffer, group.values);
+  group.values = whole(compute, group, "whole parameters");
+  if (state.buffer)
+    compute.copy(state.buffer, group.values);
+  else
+    narrow_->decode(compute, group, state.messages);
+  copied_ = compute.record();
   state.buffer = {};
+  state.messages.clear();
+}
+
+Tensor GatheredParameters::whole(Stream& stream, const ParameterGroup& group,
+                                 const char* name) const {
+  return replica_.rank().allocate(stream, Label::communication, group.elements, flat_.whole_dtype(),
+                                  {.name = name});
 }
 
 void GatheredParameters::prefetch(const Unit& unit) {
@@ -94,7 +111,7 @@ void GatheredParameters::prefetch(const Unit& unit) {
 // Memory is given back in the order of issue: a gather waits for the last uses of as many groups as
 // it takes to stay within the limit.
 void GatheredParameters::gather(ParameterGroup& group) {
-  if (group.values || state_of(group).buffer || group.elements == 0) return;
+  if (group.values || under_way(group) || group.elements == 0) return;
   if (copied_) stream_.after(*copied_);
   const auto limit = static_cast<std::size_t>(options_.limit);
   while (!released_.empty() && static_cast<std::size_t>(whole_) + released_.size() >= limit) {
@@ -105,19 +122,32 @@ void GatheredParameters::gather(ParameterGroup& group) {
   const std::vector<Tensor> kept = std::move(state.kept);
   state.kept.clear();
   stream_.after(kept.empty() ? updated_ : state.kept_at);
-  Tensor& gathered = options_.per_parameter ? state.buffer : group.values;
-  gathered = replica_.rank().allocate(stream_, Label::communication, group.elements,
-                                      flat_.whole_dtype(), {.name = "gathered parameters"});
-  for (std::size_t i = 0; i < group.parts.size(); ++i) {
-    const DividedPart& part = group.parts[i];
-    const Tensor whole = part_of(gathered, group, part);
-    if (kept.empty())
-      gather_part(whole, flat_.value_shard(part), channel_.at(kind(part)));
-    else
-      gather_part(whole, kept[i], group_channel_.at(kind(part)));
+  if (narrow_ && narrow_->narrows(group)) {
+    gather_narrow(group);
+  } else {
+    Tensor& gathered = options_.per_parameter ? state.buffer : group.values;
+    gathered = whole(stream_, group, "gathered parameters");
+    for (std::size_t i = 0; i < group.parts.size(); ++i) {
+      const DividedPart& part = group.parts[i];
+      const Tensor all = part_of(gathered, group, part);
+      if (kept.empty())
+        gather_part(all, flat_.value_shard(part), channel_.at(kind(part)));
+      else
+        gather_part(all, kept[i], group_channel_.at(kind(part)));
+    }
   }
   state.gathered = stream_.record();
   if (!stays(group)) ++whole_;
+}
+
+void GatheredParameters::gather_narrow(ParameterGroup& group) {
+  std::vector<Tensor> messages = narrow_->gather(group);
+  if (options_.per_parameter) {
+    state_of(group).messages = std::move(messages);
+    return;
+  }
+  group.values = whole(stream_, group, "gathered parameters");
+  narrow_->decode(stream_, group, messages);
 }
 
 // Without a channel `part` is the whole.
@@ -178,8 +208,11 @@ Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
   if (first && last) forwards = 1, backwards = 0;
   const bool regrouped = after_forward_ == Reshard::to_group;
   Bytes all;
-  for (const DividedPart& part : group.parts) {
-    const Bytes whole = bytes_of(part.elements, flat_.whole_dtype());
+  for (std::size_t i = 0; i < group.parts.size(); ++i) {
+    const DividedPart& part = group.parts[i];
+    const Bytes whole = narrow_ && narrow_->narrows(group)
+                            ? narrow_->messages(group, i)
+                            : bytes_of(part.elements, flat_.whole_dtype());
     const int first_ranks = ranks_of(channel_.at(kind(part)));
     const int again = regrouped ? ranks_of(group_channel_.at(kind(part))) : first_ranks;
     all += wire_bytes(Collective::all_gather, whole, first_ranks) * forwards +
@@ -188,7 +221,10 @@ Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
   return all;
 }
 
-void GatheredParameters::updated() { updated_ = replica_.compute().record(); }
+void GatheredParameters::updated() {
+  updated_ = replica_.compute().record();
+  if (narrow_) narrow_->updated();
+}
 
 }  // namespace orrery
 

@@ -42,6 +42,9 @@ OnebitAdam::OnebitAdam(Replica& replica, const OnebitAdamOptions& options)
       v_(replica.flat().optimizer().state_of("second_moment")),
       rate_(rank_.allocate(compute(), Label::workspace, 1, Dtype::fp32,
                            {.values = Values::always, .name = "rate"})) {
+  if (m_.dtype() != Dtype::fp32)
+    throw Error(Category::config, "1-bit Adam computes with moments that are stored in fp32")
+        .with("hint", "set precision.moments to fp32");
   const double beta = replica.options().optimizer.beta1;
   average_ = rank_.prepare(Kernel::linear_combination(elements(), 1 - beta, beta, Dtype::fp32));
   const auto epsilon = static_cast<float>(replica.options().optimizer.epsilon);

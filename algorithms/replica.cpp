@@ -66,6 +66,9 @@ Replica::Replica(Rank& rank, Model model, const ReplicaOptions& options)
       FlatOptions{options.gradient_dtype, options.parameter_dtype, options.optimizer,
                   options.sharding, options.keeps_optimizer});
   allocate_state(blocks);
+  if (settles_state() && (!schedule_->drains() || schedule_->pipes > 1))
+    throw Error(Category::config,
+                "not available yet: experts that a bias balances under " + schedule_->name);
   if (!schedule_->drains() && options.executes) {
     if (flat_->sharding().stage > 0)
       throw Error(Category::config, "not available yet: sharding under " + schedule_->name);
@@ -215,8 +218,14 @@ void Replica::accumulate_gradients(Progress& progress) {
   zero_gradients();
   for (Part& p : parts_) p.ready = 0;
   executor_->run(progress);
+  if (settles_state()) compute_.after(rank_.stream("balance").record());
   if (shared_ > 0) sum_shared_gradients();
   if (schedule_->pipes > 1) sum_pipes();
+}
+
+bool Replica::settles_state() const {
+  return std::any_of(state_at_.begin(), state_at_.end(),
+                     [this](const auto& at) { return block(at.first).settles_state(); });
 }
 
 // a + b and b + a are the same bits.
@@ -263,10 +272,10 @@ void Replica::accumulate_micro_batch(const Batch& batch, const Tensor& weights) 
     throw Error(Category::invalid_program,
                 "a single micro-batch cannot be accumulated across pipeline stages");
   for (const auto& block : model_.blocks)
-    if (block->has_partial_gradients())
+    if (block->has_partial_gradients() || block->settles_state())
       throw Error(Category::config,
-                  "not available yet: sequence parallelism where micro-batches are accumulated one "
-                  "by one");
+                  "not available yet: sequence parallelism, or experts that a bias balances, where "
+                  "micro-batches are accumulated one by one");
   for (Part& p : parts_) p.ready = 0;
   forward({.last = true, .weights = weights}, batch, {});
   backward({.last = true, .weights = weights}, {});

@@ -157,6 +157,7 @@ class Replica {
   Tensor forward(const PassCall& call, const Batch& batch, Tensor input);
   Tensor backward(const PassCall& call, Tensor d_output, bool with_weights = true);
   void backward_weight(const PassCall& call);
+  void end_block(const Unit& unit, const BlockPass& pass);
   void forward_again(const Unit& unit, const PassCall& call, InFlight& state);
   void gradients_done(const Unit& unit);
   void gradient_added(const PassCall& call);
@@ -167,6 +168,7 @@ class Replica {
   void sum_shared_gradients();
   void sum_pipes();
   void load(InFlight& state, const Batch& batch);
+  bool settles_state() const;  // of one of its blocks
   void allocate_state(const std::vector<int>& blocks);
   BlockPass pass_of(const Unit& unit, const PassCall& call, InFlight& state,
                     bool reads_parameters = true);

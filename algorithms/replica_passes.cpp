@@ -57,6 +57,7 @@ BlockPass Replica::pass_of(const Unit& unit, const PassCall& call, InFlight& sta
   pass.tokens = state.tokens;
   pass.targets = state.targets;
   pass.loss = loss_;
+  pass.settled = state_of(unit.block);
   pass.paired = call.paired;
   return pass;
 }
@@ -138,7 +139,7 @@ Tensor Replica::backward(const PassCall& call, Tensor d_output, bool with_weight
         "workspace");
     if (with_weights) {
       block(b).backward(pass);
-      if (call.last && block(b).has_partial_gradients()) block(b).complete_gradients(pass);
+      end_block(here, pass);
       kept = {};
     } else {
       block(b).backward_input(pass);
@@ -164,12 +165,20 @@ void Replica::backward_weight(const PassCall& call) {
     BlockPass pass = pass_of(here, call, state, false);
     pass.d_output = kept.d_output;
     block(b).backward_weight(pass);
-    if (call.last && block(b).has_partial_gradients()) block(b).complete_gradients(pass);
+    end_block(here, pass);
     kept = {};
     hooks_->after(here, Pass::backward_weight);
     gradients_done(here);
   }
   gradient_added(call);
+}
+
+// Of a step, if it was the last micro-batch.
+void Replica::end_block(const Unit& unit, const BlockPass& pass) {
+  if (!unit.last_micro_batch) return;
+  const Block& its = block(unit.block);
+  if (its.has_partial_gradients()) its.complete_gradients(pass);
+  if (its.settles_state()) its.end_step(pass);
 }
 
 void Replica::gradient_added(const PassCall& call) {

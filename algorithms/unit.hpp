@@ -37,7 +37,7 @@ struct Parameter {
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Axes replicated;
   RateFactors rates{};
-  bool written = false;  // ParameterSpec::written
+  bool written = false, product = false;  // as in ParameterSpec
 };
 
 // What an optimizer has to know of a parameter.

@@ -12,7 +12,10 @@
 //   g_i <- g_i min(1, c / |g|);                theta_i <- optimizer(theta_i, g_i)
 //   stages 1 and 2, for each group:            theta <- all_gather theta_i
 //
-// g is reduced in each micro-batch, or adds up to the last one and is reduced once.
+// g is reduced in each micro-batch, or adds up to the last one and is reduced once. In types of 8
+// bits nothing is added: the parts of g go to their owners as messages, who decode and add them in
+// fp32 (codecs/compressed_mean.hpp; as ZeRO++ does in 4 bits, Wang et al. 2023, arXiv 2306.10209,
+// section 3.3).
 //
 // Experts that e of the ranks divide already (models/mixture.hpp) are a group of their own kind:
 // the n / e ranks with the same experts divide, reduce and gather these (DeepSpeed-MoE, Rajbhandari
@@ -22,7 +25,8 @@
 // Cost per step, for P bytes of parameters, G of gradients, O of optimizer state, k micro-batches:
 //   communication   a reduce-scatter of (n-1)/n G sent per rank, k times when each micro-batch is
 //                   reduced; stages 1 and 2 an all-gather of (n-1)/n P, stage 3 those of fsdp.cpp;
-//                   hybrid: an all-reduce of 2 (r-1)/r G/n
+//                   hybrid: an all-reduce of 2 (r-1)/r G/n; through a codec, n - 1 messages for
+//                   each reduce-scatter
 //   memory          stage 1: P + G + O/n; 2: P + (G + O)/n; 3: (P + G + O)/n. Stages 2 and 3 have
 //                   besides the whole gradients of at most two groups; of all, while they add up
 //                   to the last of several micro-batches, and of both stages of a device until two
@@ -70,12 +74,32 @@ Zero::Zero(Replica& replica, const ZeroOptions& options)
     if (gathers_ != nullptr)
       gather_.at(experts ? 1 : 0) =
           &rank.channel(over, experts ? "expert parameters" : "parameters");
+    if (options.codec) code(experts);
   }
   if (const Axes others = repetitions(options.over); rank.size(others) > 1) {
     averages_ = &rank.stream("averages");
     average_ = &rank.channel(others, "averages");
   }
   if (scatters_ != nullptr || averages_ != nullptr) replica.install(*this);
+}
+
+void Zero::code(bool experts) {
+  if (flat_.gradient_dtype() != Dtype::fp32)
+    throw Error(Category::config, "gradients that are sent in 8 bits are added up in fp32")
+        .with("hint", "set precision.reduction to fp32");
+  std::int64_t most = 0;
+  for (const ParameterGroup& group : flat_.groups())
+    for (const DividedPart& part : group.parts)
+      if (part.experts == experts) most = std::max(most, part.elements);
+  if (most > 0)
+    coded_.at(experts ? 1 : 0) = std::make_unique<CompressedMean>(
+        *scatters_, *scatter_.at(experts ? 1 : 0), options_.codec, most);
+}
+
+void Zero::visit(Archive& archive) {
+  replica_.visit(archive);
+  for (const auto& coded : coded_)
+    if (coded) coded->visit(archive);
 }
 
 void Zero::before(const Unit& unit, Pass pass) {
@@ -155,6 +179,8 @@ void Zero::reduce_scatter(const Tensor& whole, const DividedPart& part, bool add
       scatters_->copy(whole, shard);
     return;
   }
+  if (CompressedMean* const coded = coded_.at(kind(part)).get(); coded != nullptr)
+    return coded->scatter(whole, shard, add);
   if (!add && wire == own) {
     scatters_->reduce_scatter(shard, whole, Reduce::mean, *channel);
     return;
@@ -187,15 +213,14 @@ void Zero::await_reductions() {
 std::optional<Bytes> Zero::sent(std::int64_t steps) const {
   if (replica_.rank().size(Axis::pipeline) > 1) return std::nullopt;
   const int k = replica_.options().micro_batches, all = flat_.ranks(false);
-  const Dtype own = flat_.gradient_dtype(), wire = options_.communication.value_or(own);
+  const Dtype own = flat_.gradient_dtype();
   Bytes step = options_.clip_norm > 0 && all > 1
                    ? wire_bytes(Collective::all_reduce, bytes_of(1, Dtype::fp32), all)
                    : Bytes(0);
+  if (gathered_) step += gathered_->sent_besides();
   for (const ParameterGroup& group : flat_.groups()) {
     for (const DividedPart& part : group.parts) {
-      if (const int n = flat_.ranks(part.experts); n > 1)
-        step += wire_bytes(Collective::reduce_scatter, bytes_of(part.elements, wire), n) *
-                (options_.reduce_each ? k : 1);
+      step += sent_in_reduction(part) * (options_.reduce_each ? k : 1);
       if (average_ != nullptr)
         step += wire_bytes(Collective::all_reduce, bytes_of(part.shard, own), average_->size());
     }
@@ -203,6 +228,13 @@ std::optional<Bytes> Zero::sent(std::int64_t steps) const {
     if (gathers_ != nullptr) step += sent_in_gather(group);
   }
   return step * steps;
+}
+
+Bytes Zero::sent_in_reduction(const DividedPart& part) const {
+  const int n = flat_.ranks(part.experts);
+  const Dtype wire = options_.communication.value_or(flat_.gradient_dtype());
+  return options_.codec ? Bytes((n - 1) * options_.codec->bytes(part.shard))
+                        : wire_bytes(Collective::reduce_scatter, bytes_of(part.elements, wire), n);
 }
 
 // Stages 1 and 2, of all that this rank owns of a group: its whole has the new values.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/codecs/compressed_mean.hpp"
 #include "algorithms/fsdp.hpp"
 
 namespace orrery {
@@ -22,9 +23,10 @@ struct ZeroOptions {
   bool overlap_gather = true;  // stages 1 and 2: updated parameters are awaited by their blocks
   GatherOptions gather{};      // stage 3
   std::optional<Dtype> communication{};  // of gradients on the wire; absent: as they are added up
+  std::shared_ptr<const Codec> codec{};  // or they go through one, and are added in fp32
   double clip_norm = 0;                  // 0: gradients are not clipped
 
-  Sharding sharding() const { return {stage, over, group}; }  // for the replica
+  Sharding sharding() const { return {stage, over, group, gather.narrow}; }  // for the replica
 };
 
 class Zero : public Algorithm, private ShardingHooks {
@@ -36,7 +38,7 @@ class Zero : public Algorithm, private ShardingHooks {
   void weights_changed(std::int64_t begin, std::int64_t end) override;
   Bytes sent_after_change(std::int64_t begin, std::int64_t end) const override;
   std::optional<Bytes> sent(std::int64_t steps) const override;  // not told under a pipeline
-  void visit(Archive& archive) override { replica_.visit(archive); }
+  void visit(Archive& archive) override;
 
  private:
   // What belongs to a group of parameters.
@@ -48,6 +50,7 @@ class Zero : public Algorithm, private ShardingHooks {
   void after(const Unit& unit, Pass pass) override;
   void gradients_accumulated(const Unit& unit) override;
   void gradients_ready(const Unit& unit) override;
+  void code(bool experts);
   void open_gradients(ParameterGroup& group);
   void reduce(const Unit& unit);
   void gather(ParameterGroup& group);
@@ -56,6 +59,7 @@ class Zero : public Algorithm, private ShardingHooks {
   void reduce_scatter(const Tensor& whole, const DividedPart& part, bool add);
   void await_reductions();
   Tensor buffer(std::int64_t elements, Dtype dtype);
+  Bytes sent_in_reduction(const DividedPart& part) const;
   State& state_of(const ParameterGroup& group) {
     return states_[static_cast<std::size_t>(&group - flat_.groups().data())];
   }
@@ -69,6 +73,7 @@ class Zero : public Algorithm, private ShardingHooks {
   Stream *scatters_ = nullptr, *gathers_ = nullptr, *averages_ = nullptr;
   // Of all but experts, of experts.
   std::array<Channel*, 2> scatter_{}, gather_{};
+  std::array<std::unique_ptr<CompressedMean>, 2> coded_{};  // in place of reduce-scatters
   Channel* average_ = nullptr;
   std::deque<Event> reducing_;  // under way, of whole gradients that are given up
 };

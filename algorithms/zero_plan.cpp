@@ -10,6 +10,8 @@ namespace orrery {
 namespace {
 
 enum class ReduceIn { each, last };
+enum class Wire { fp32, bf16, fp16, e4m3, e5m2 };
+enum class Gather { as_computed, fp8 };
 
 // What both have.
 struct ShardingKeys {
@@ -18,7 +20,7 @@ struct ShardingKeys {
   std::optional<std::int64_t> shard;
   std::optional<ReduceIn> reduce;
   bool overlap_reduce = true;
-  std::optional<Dtype> communication;
+  std::optional<Wire> communication;
 };
 
 struct ZeroKeys : ShardingKeys {
@@ -32,6 +34,7 @@ struct FsdpKeys : ShardingKeys {
   Node reshard_after_forward;  // true, false or m; absent: see doc
   std::optional<bool> reshard_after_backward;
   bool per_parameter = false;
+  Gather gather = Gather::as_computed;
 };
 
 template <class Keys>
@@ -57,8 +60,14 @@ void describe_shared(Fields<Keys>& f) {
   f.field("overlap_reduce", own(&ShardingKeys::overlap_reduce))
       .doc("gradients are reduced beside the backward");
   f.field("communication", own(&ShardingKeys::communication))
-      .one_of({{"fp32", Dtype::fp32}, {"bf16", Dtype::bf16}, {"fp16", Dtype::fp16}})
-      .doc("type of gradients on the wire; absent: precision.reduction");
+      .one_of({{"fp32", Wire::fp32},
+               {"bf16", Wire::bf16},
+               {"fp16", Wire::fp16},
+               {"fp8-e4m3", Wire::e4m3},
+               {"fp8-e5m2", Wire::e5m2}})
+      .doc(
+          "type of gradients on the wire; fp8 with a scale per 256 numbers, added in fp32; absent: "
+          "precision.reduction");
 }
 
 void describe(Fields<ZeroKeys>& f) {
@@ -99,12 +108,25 @@ void describe(Fields<FsdpKeys>& f) {
       .doc(
           "as PyTorch's FSDP2: gathers go into a buffer, from which parameters are copied to their "
           "own; the first block stays whole from its forward to its backward");
+  f.field("gather", &FsdpKeys::gather)
+      .one_of({{"as-computed", Gather::as_computed}, {"fp8", Gather::fp8}})
+      .doc(
+          "fp8: the matrices of a transformer's layers are gathered in E4M3 with a scale each, and "
+          "decoded; for parameters in fp32");
+}
+
+void put_on_wire(Wire wire, ZeroOptions& o) {
+  if (wire == Wire::fp32) o.communication = Dtype::fp32;
+  if (wire == Wire::bf16) o.communication = Dtype::bf16;
+  if (wire == Wire::fp16) o.communication = Dtype::fp16;
+  if (wire == Wire::e4m3) o.codec = make_codec({.name = "fp8-e4m3"});
+  if (wire == Wire::e5m2) o.codec = make_codec({.name = "fp8-e5m2"});
 }
 
 ZeroOptions shared_options(const ShardingKeys& k) {
   ZeroOptions o;
   o.overlap_reduce = k.overlap_reduce;
-  o.communication = k.communication;
+  if (k.communication) put_on_wire(*k.communication, o);
   o.clip_norm = k.clip_norm.value_or(0);
   if (k.reduce) o.reduce_each = *k.reduce == ReduceIn::each;
   return o;
@@ -164,11 +186,15 @@ AlgorithmPlan read_fsdp(const Node& node, Problems& problems) {
   options.gather.limit = static_cast<int>(keys.limit);
   options.gather.after_backward = keys.reshard_after_backward;
   options.gather.per_parameter = keys.per_parameter;
+  options.gather.narrow = keys.gather == Gather::fp8;
   const Node& reshard = keys.reshard_after_forward;
   const std::optional<std::int64_t> m = group_size(reshard, problems);
   if (m && keys.shard)
     problems.add("algorithm.shard", "not available yet: groups of ranks within hybrid sharding",
                  "leave it out, or use true or false for reshard_after_forward");
+  if (m && options.gather.narrow)
+    problems.add("algorithm.gather", "not available yet: fp8 parameters that are kept by groups",
+                 "use true or false for reshard_after_forward");
   if (m) {
     options.over = {Axis::expert, Axis::shard, Axis::replicate, Axis::context};
     options.gather.group = {Axis::expert, Axis::shard};

@@ -48,27 +48,31 @@ Cost elementwise(std::int64_t read, std::int64_t written, Dtype dtype, double fl
   return c;
 }
 
-// Optimizers read and write fp32 state beside the parameter and read the gradient; a narrow
+// Optimizers read and write their state beside the parameter and read the gradient; a narrow
 // parameter is written only, for it has an fp32 master.
-Cost optimizer_cost(const Kernel& k, Dtype gradient, std::int64_t states, double flops_each) {
+Cost optimizer_cost(const Kernel& k, std::int64_t gradient, std::int64_t moments,
+                    std::int64_t states, double flops_each) {
   const std::int64_t n = k.dims[0];
-  const std::int64_t fp32_values = states + (size_of(k.dtype) < 4 ? 1 : 0);
+  const Bytes state = bytes_of(n * states, static_cast<Dtype>(moments)) +
+                      bytes_of(size_of(k.dtype) < 4 ? n : 0, Dtype::fp32);
   Cost c;
-  c.read = bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(n, gradient) +
+  c.read = state + bytes_of(n, static_cast<Dtype>(gradient)) +
            bytes_of(size_of(k.dtype) < 4 ? 0 : n, k.dtype);
-  c.written = bytes_of(n * fp32_values, Dtype::fp32) + bytes_of(n, k.dtype);
+  c.written = state + bytes_of(n, k.dtype);
   c.vector = Flops(flops_each * d(n));
   return c;
 }
 
+// The result of operands below 16 bits has 16.
 Cost gemm_cost(const Kernel& k) {
   const auto [m, n, depth] = std::array{k.dims[0], k.dims[1], k.dims[2]};
+  const Dtype result = size_of(k.dtype) < 2 ? Dtype::bf16 : k.dtype;
   Cost c;
   c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
   c.executed = c.matrix;
-  c.read = bytes_of(m * depth + depth * n + (k.accumulate ? m * n : 0) + (k.dims[3] != 0 ? n : 0),
-                    k.dtype);
-  c.written = bytes_of(m * n, k.dtype);
+  c.read = bytes_of(m * depth + depth * n, k.dtype) +
+           bytes_of((k.accumulate ? m * n : 0) + (k.dims[3] != 0 ? n : 0), result);
+  c.written = bytes_of(m * n, result);
   return c;
 }
 
@@ -292,9 +296,9 @@ Cost cost(const Kernel& k) {
     case Op::clip_scale:
       return elementwise(1, 1, k.dtype, 3);
     case Op::sgd:
-      return optimizer_cost(k, static_cast<Dtype>(k.dims[2]), k.scalars[1] != 0 ? 1 : 0, 6);
+      return optimizer_cost(k, k.dims[2], k.dims[3], k.scalars[1] != 0 ? 1 : 0, 6);
     case Op::adamw:
-      return optimizer_cost(k, static_cast<Dtype>(cols), 2, 15);
+      return optimizer_cost(k, k.dims[1], k.dims[2], 2, 15);
     case Op::text_batch:
       return elementwise(0, (all_of(k) + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
     case Op::streaming:

@@ -9,8 +9,8 @@
 namespace orrery {
 
 namespace {
-constexpr std::array<const char*, 8> dtype_names{"fp32", "bf16",  "fp16",  "fp8",
-                                                 "fp64", "int32", "int64", "uint8"};
+constexpr std::array<const char*, 9> dtype_names{"fp32",  "bf16",  "fp16",  "fp8", "fp64",
+                                                 "int32", "int64", "uint8", "fp4"};
 }  // namespace
 
 const char* name(Dtype type) { return dtype_names.at(static_cast<std::size_t>(type)); }

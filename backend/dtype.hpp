@@ -8,7 +8,8 @@
 
 namespace orrery {
 
-enum class Dtype : std::uint8_t { fp32, bf16, fp16, fp8, fp64, int32, int64, uint8 };
+// fp4 is a type of products' operands alone, two elements to a byte: no tensor has it.
+enum class Dtype : std::uint8_t { fp32, bf16, fp16, fp8, fp64, int32, int64, uint8, fp4 };
 
 constexpr std::int64_t size_of(Dtype type) {
   switch (type) {
@@ -23,12 +24,13 @@ constexpr std::int64_t size_of(Dtype type) {
       return 2;
     case Dtype::fp8:
     case Dtype::uint8:
+    case Dtype::fp4:  // of one element; see bytes_of
       return 1;
   }
   return 0;
 }
 constexpr Bytes bytes_of(std::int64_t elements, Dtype type) {
-  return Bytes(elements * size_of(type));
+  return Bytes(type == Dtype::fp4 ? (elements + 1) / 2 : elements * size_of(type));
 }
 const char* name(Dtype);               // "bf16"
 Dtype dtype_from(const std::string&);  // Error{config} for an unknown name

@@ -245,23 +245,26 @@ Kernel Kernel::clip_scale(double max_norm) {
   return kernel;
 }
 
-// dims: elements, nesterov, type of g; scalars: lr, momentum, weight decay. Operands p, g, m,
-// master, scale, step.
+// dims: elements, nesterov, types of g and of m; scalars: lr, momentum, weight decay. Operands p,
+// g, m, master, scale, step.
 Kernel Kernel::sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
-                   double weight_decay, Dtype dtype, Dtype gradient) {
-  Kernel kernel =
-      make(Op::sgd, dtype, {elements, nesterov ? 1 : 0, static_cast<std::int64_t>(gradient)},
-           {u, r, u, u, r, r}, "sgd");
+                   double weight_decay, Dtype dtype, Dtype gradient, Dtype moments) {
+  Kernel kernel = make(Op::sgd, dtype,
+                       {elements, nesterov ? 1 : 0, static_cast<std::int64_t>(gradient),
+                        static_cast<std::int64_t>(moments)},
+                       {u, r, u, u, r, r}, "sgd");
   kernel.scalars = {lr, momentum, weight_decay};
   return kernel;
 }
 
-// dims: elements, type of g; scalars: lr, beta1, beta2, epsilon, weight decay. Operands p, g, m, v,
-// master, scale, step.
+// dims: elements, types of g and of m and v; scalars: lr, beta1, beta2, epsilon, weight decay.
+// Operands p, g, m, v, master, scale, step.
 Kernel Kernel::adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
-                     double weight_decay, Dtype dtype, Dtype gradient) {
-  Kernel kernel = make(Op::adamw, dtype, {elements, static_cast<std::int64_t>(gradient)},
-                       {u, r, u, u, u, r, r}, "adamw");
+                     double weight_decay, Dtype dtype, Dtype gradient, Dtype moments) {
+  Kernel kernel =
+      make(Op::adamw, dtype,
+           {elements, static_cast<std::int64_t>(gradient), static_cast<std::int64_t>(moments)},
+           {u, r, u, u, u, r, r}, "adamw");
   kernel.scalars = {lr, beta1, beta2, epsilon, weight_decay};
   return kernel;
 }
@@ -444,7 +447,7 @@ Kernel Kernel::grouped_gemm(std::int64_t groups, std::int64_t m, std::int64_t n,
 Kernel Kernel::route(std::int64_t rows, std::int64_t experts, std::int64_t chosen,
                      std::int64_t capacity, Router router, Dtype dtype) {
   return make(Op::route, dtype,
-              {rows, experts, chosen, capacity, static_cast<std::int64_t>(router)}, {r, w, w},
+              {rows, experts, chosen, capacity, static_cast<std::int64_t>(router)}, {r, w, w, r, u},
               "route");
 }
 

@@ -62,7 +62,7 @@ enum class Op : std::uint8_t {
   permute,           // X r, Y w (or, inverse, X w, Y r) : see Kernel::permute
   reorder,           // X r, Y w : see Kernel::reorder
   grouped_gemm,      // as gemm, for each of several groups of matrices
-  route,             // logits r, weights w, choices w : see Kernel::route
+  route,             // logits r, weights w, choices w, (bias r, counts u) : see Kernel::route
   route_backward,    // d weights r, logits r, weights r, choices r, d logits w
   dispatch,          // X r, choices r, D w : rows to the places of their experts; the rest zeros
   dispatch_backward,  // dD r, choices r, dX w : dX = scale * the sum of a row's places
@@ -220,12 +220,14 @@ struct Kernel {
                             double weight = 1);  // s += weight sum x^2
   static Kernel clip_scale(double max_norm);
   // p -= lr * (g' + weight_decay p), g' the momentum-averaged gradient; the step operand scales lr
-  // (a schedule). The types are those of p and of g, here and below.
+  // (a schedule). The types are those of p, of g and of m and v, here and below.
   static Kernel sgd(std::int64_t elements, double lr, double momentum, bool nesterov,
-                    double weight_decay, Dtype, Dtype gradient = Dtype::fp32);
+                    double weight_decay, Dtype, Dtype gradient = Dtype::fp32,
+                    Dtype moments = Dtype::fp32);
   // Loshchilov and Hutter 2019, decoupled decay; `step` holds {t, lr multiplier}, t counted from 1.
   static Kernel adamw(std::int64_t elements, double lr, double beta1, double beta2, double epsilon,
-                      double weight_decay, Dtype, Dtype gradient = Dtype::fp32);
+                      double weight_decay, Dtype, Dtype gradient = Dtype::fp32,
+                      Dtype moments = Dtype::fp32);
   static Kernel initialise(std::int64_t elements, std::int64_t first_global_element,
                            double deviation, std::uint64_t seed, std::uint64_t tensor_number,
                            Dtype);
@@ -313,7 +315,8 @@ struct Kernel {
   // larger logit first, the lower number among equals. An expert has `capacity` places, which rows
   // take in order, those that chose it first before others; who comes later is dropped. weights
   // [rows, chosen] are fp32; choices[2, rows, chosen] are int32: experts, then places (expert *
-  // capacity + …, or -1).
+  // capacity + …, or -1). With an fp32 bias[experts], those with the largest sigmoid(logit) + bias
+  // are chosen (of Router::sigmoid); counts[experts], fp32, grow by the rows that chose each.
   static Kernel route(std::int64_t rows, std::int64_t experts, std::int64_t chosen,
                       std::int64_t capacity, Router, Dtype);
   static Kernel route_backward(std::int64_t rows, std::int64_t experts, std::int64_t chosen, Router,

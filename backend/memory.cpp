@@ -167,6 +167,7 @@ std::vector<double> Rank::read(const Tensor& tensor, Site site) {
         values[i] = from_fp8(static_cast<std::uint8_t>(*at));
         break;
       case Dtype::uint8:
+      case Dtype::fp4:
         values[i] = static_cast<double>(static_cast<std::uint8_t>(*at));
         break;
     }

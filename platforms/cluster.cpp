@@ -25,6 +25,8 @@ const char* peak_path(Dtype dtype) {
       return "compute.peak.fp16";
     case Dtype::fp8:
       return "compute.peak.fp8";
+    case Dtype::fp4:
+      return "compute.peak.fp4";
     default:
       return "compute.peak.fp32";
   }

@@ -23,7 +23,8 @@ GpuSpec left_of(GpuSpec gpu, const Taken& taken) {
   const double share = static_cast<double>(left) / static_cast<double>(all);
   gpu.compute.sm.value = left;
   PeakSpec& peak = gpu.compute.peak;
-  for (auto* each : {&peak.fp64, &peak.fp32, &peak.tf32, &peak.bf16, &peak.fp16, &peak.fp8})
+  for (auto* each :
+       {&peak.fp64, &peak.fp32, &peak.tf32, &peak.bf16, &peak.fp16, &peak.fp8, &peak.fp4})
     if (*each) (*each)->value = (*each)->value * share;
   const double achieved = (gpu.memory.bandwidth.value * gpu.memory.achieved.value).value;
   const double fair = 1.0 / (1.0 + taken.transfers);

@@ -15,6 +15,7 @@ void describe(Fields<PeakSpec>& f) {
   f.field("bf16", &PeakSpec::bf16).positive().doc("dense, without sparsity");
   f.field("fp16", &PeakSpec::fp16).positive();
   f.field("fp8", &PeakSpec::fp8).positive();
+  f.field("fp4", &PeakSpec::fp4).positive();
 }
 
 void describe(Fields<EfficiencySpec>& f) {
@@ -24,6 +25,7 @@ void describe(Fields<EfficiencySpec>& f) {
   f.field("bf16", &EfficiencySpec::bf16).positive().at_most(1);
   f.field("fp16", &EfficiencySpec::fp16).positive().at_most(1);
   f.field("fp8", &EfficiencySpec::fp8).positive().at_most(1);
+  f.field("fp4", &EfficiencySpec::fp4).positive().at_most(1);
 }
 
 void describe(Fields<GemmSpec>& f) {
@@ -250,6 +252,8 @@ void describe(Fields<StackSpec>& f) {
                {"compiled", LossKernels::compiled},
                {"eager", LossKernels::eager}})
       .doc("what it leaves in memory; in-place: the gradient of the logits is where they were");
+  f.field("expandable_segments", &StackSpec::expandable_segments)
+      .doc("the allocator's segments grow, as PyTorch's do where that is asked for");
   f.field("eager_layers", &StackSpec::eager_layers)
       .doc("no compiler fuses them: recomputation keeps also what no backward reads");
   f.section("interference", &StackSpec::interference)

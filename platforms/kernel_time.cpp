@@ -30,6 +30,7 @@ double efficiency(const EfficiencySpec& e, Dtype dtype) {
   if (dtype == Dtype::fp32) found = &e.fp32;
   if (dtype == Dtype::fp16) found = &e.fp16;
   if (dtype == Dtype::fp8) found = &e.fp8;
+  if (dtype == Dtype::fp4) found = &e.fp4;
   if (*found) return (*found)->value;
   return e.bf16 ? e.bf16->value : 1.0;
 }

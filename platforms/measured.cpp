@@ -68,11 +68,14 @@ KernelPlace vector_place(const Kernel& k, const std::string& kernels, double ele
   return {kernels + fmt::format(" {}", name(k.dtype)), {"elements"}, {elements}, elements};
 }
 
-// A gradient of another type than the parameter's is part of an optimizer's class.
-KernelPlace optimizer_place(const Kernel& k, const std::string& kernels, std::int64_t gradient) {
+// A gradient of another type than the parameter's is part of an optimizer's class, and so are
+// moments below fp32.
+KernelPlace optimizer_place(const Kernel& k, const std::string& kernels, std::int64_t gradient,
+                            std::int64_t moments) {
   KernelPlace place = vector_place(k, kernels, d(k.dims[0]));
-  const auto type = static_cast<Dtype>(gradient);
+  const auto type = static_cast<Dtype>(gradient), kept = static_cast<Dtype>(moments);
   if (type != k.dtype) place.kernels += fmt::format(" gradient {}", name(type));
+  if (kept != Dtype::fp32) place.kernels += fmt::format(" moments {}", name(kept));
   return place;
 }
 
@@ -191,9 +194,9 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
     case Op::text_batch:
       return matrix_place(k, op, rows, cols);
     case Op::sgd:
-      return optimizer_place(k, k.scalars[1] != 0 ? op + " momentum" : op, k.dims[2]);
+      return optimizer_place(k, k.scalars[1] != 0 ? op + " momentum" : op, k.dims[2], k.dims[3]);
     case Op::adamw:
-      return optimizer_place(k, op, k.dims[1]);
+      return optimizer_place(k, op, k.dims[1], k.dims[2]);
     case Op::cast:
       return vector_place(k, op + " " + name(static_cast<Dtype>(k.dims[1])), rows);
     case Op::linear_combination:

@@ -51,30 +51,30 @@ bool is_path(const std::string& name) {
 
 const char* name(PlatformKind kind) { return kind_names[static_cast<std::size_t>(kind)]; }
 
-const Sourced<FlopsPerSecond>& GpuSpec::peak(Dtype dtype) const {
-  const PeakSpec& p = compute.peak;
-  const std::optional<Sourced<FlopsPerSecond>>* found = nullptr;
-  switch (dtype) {
+const std::optional<Sourced<FlopsPerSecond>>* PeakSpec::of(Dtype type) const {
+  switch (type) {
     case Dtype::fp64:
-      found = &p.fp64;
-      break;
+      return &fp64;
     case Dtype::fp32:
-      found = &p.fp32;
-      break;
+      return &fp32;
     case Dtype::bf16:
-      found = &p.bf16;
-      break;
+      return &bf16;
     case Dtype::fp16:
-      found = p.fp16 ? &p.fp16 : &p.bf16;
-      break;
+      return fp16 ? &fp16 : &bf16;
     case Dtype::fp8:
-      found = &p.fp8;
-      break;
+      return &fp8;
+    case Dtype::fp4:
+      return &fp4;
     case Dtype::int32:
     case Dtype::int64:
     case Dtype::uint8:
       break;
   }
+  return nullptr;
+}
+
+const Sourced<FlopsPerSecond>& GpuSpec::peak(Dtype dtype) const {
+  const std::optional<Sourced<FlopsPerSecond>>* found = compute.peak.of(dtype);
   if (found == nullptr || !*found)
     throw Error(Category::config, fmt::format("{} has no peak for {}: it cannot compute with it",
                                               name, orrery::name(dtype)));

@@ -18,13 +18,16 @@ namespace orrery {
 
 // Dense peaks of one GPU by type of the operands; absent = the device cannot compute with it.
 struct PeakSpec {
-  std::optional<Sourced<FlopsPerSecond>> fp64, fp32, tf32, bf16, fp16, fp8;
+  std::optional<Sourced<FlopsPerSecond>> fp64, fp32, tf32, bf16, fp16, fp8, fp4;
+  // Null for a type that nothing computes with; of fp16 that of bf16, where it has none of its own.
+  const std::optional<Sourced<FlopsPerSecond>>* of(Dtype type) const;
+  bool has(Dtype type) const { return of(type) != nullptr && *of(type); }
 };
 void describe(Fields<PeakSpec>& f);
 
 // Asymptotic share of the peak by type; absent = the same as bf16, or 1 where that is absent too.
 struct EfficiencySpec {
-  std::optional<Sourced<double>> fp64, fp32, tf32, bf16, fp16, fp8;
+  std::optional<Sourced<double>> fp64, fp32, tf32, bf16, fp16, fp8, fp4;
 };
 void describe(Fields<EfficiencySpec>& f);
 
@@ -198,6 +201,7 @@ struct StackSpec {
   Sourced<Bytes> loss_bytes_per_logit;  // memory traffic of the loss, forward and backward; 0 = the
                                         // kernel's own
   LossKernels loss = LossKernels::in_place;
+  bool expandable_segments = true;  // of the allocator (scenarios/cli/caching_allocator.hpp)
   bool eager_layers = false;  // operation by operation: what a policy of recomputation keeps is
                               // kept even where no backward reads it
   std::optional<InterferenceSpec>

@@ -68,8 +68,15 @@ void check_precision(const Scenario& s, Problems& problems) {
     refuse(problems, "precision.activations",
            "activations of another type than parameters that are not gathered for each pass",
            fmt::format("use {}, or algorithm fsdp", name(p.parameters)));
+  if (s.algorithm.plan.sharding.narrow && p.parameters != Dtype::fp32)
+    refuse(problems, "algorithm.gather",
+           fmt::format("fp8 from parameters that are stored in {}", name(p.parameters)),
+           "set precision.parameters to fp32");
   if (p.master != Dtype::fp32)
-    refuse(problems, "precision.master", "an optimizer state below fp32", "use fp32");
+    refuse(problems, "precision.master", "a master copy below fp32", "use fp32");
+  if (p.moments != Dtype::fp32 && s.algorithm.plan.owns_optimizer)
+    refuse(problems, "precision.moments", "narrow moments of an algorithm's own optimizer",
+           "use fp32");
 }
 
 void check_inside_layers(Scenario& s, Problems& problems) {
@@ -98,7 +105,10 @@ void check_inside_layers(Scenario& s, Problems& problems) {
   if (s.memory.dropout)
     refuse(problems, "memory.dropout", fmt::format("dropout in {}", name), "leave it out");
   if (s.precision.products != Products::as_stored)
-    refuse(problems, "precision.products", fmt::format("fp8 products of {}", name), "leave it out");
+    refuse(problems, "precision.products", fmt::format("narrow products of {}", name),
+           "leave it out");
+  if (s.algorithm.plan.sharding.narrow)
+    refuse(problems, "algorithm.gather", fmt::format("fp8 parameters of {}", name), "leave it out");
 }
 
 }  // namespace orrery

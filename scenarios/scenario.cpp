@@ -217,6 +217,8 @@ void check_values(const Scenario& s, Problems& problems) {
   if (s.precision.products != Products::as_stored && s.recompute_every_second)
     refuse(problems, "memory.recompute",
            "real values of fp8 products of which every second runs again", "use none or full");
+  if (s.precision.products == Products::nvfp4)
+    refuse(problems, "precision.products", "real values of products in NVFP4", "use mxfp8");
   if (m.kind == ModelKind::resnet) return check_pictures(s, problems);
   const std::int64_t vocabulary =
       m.kind == ModelKind::mlp ? m.mlp.vocabulary : m.transformer.vocabulary;
@@ -293,8 +295,10 @@ void check_sizes(Scenario& s, Problems& problems) {
     return check_schedule(s, problems, false);
   }
   for (const Platform::Part& part : s.machines.parts)
-    if (s.precision.products != Products::as_stored && !part.gpu.compute.peak.fp8)
-      problems.add("precision.products", fmt::format("{} has no products in fp8", part.gpu.name),
+    if (s.precision.products != Products::as_stored &&
+        !part.gpu.compute.peak.has(s.product_dtype()))
+      problems.add("precision.products",
+                   fmt::format("{} has no products in {}", part.gpu.name, name(s.product_dtype())),
                    "use as-stored, or another cluster");
   const ParallelSpec& p = s.parallel;
   const std::int64_t one_model = p.tensor * p.context * p.pipeline;

@@ -87,6 +87,7 @@ struct ExpertSpec {
   // Without a capacity: tokens for the experts of the fullest GPU, over the mean of those that
   // divide the experts.
   double imbalance = 1;
+  double balance_rate = 1e-3;  // of the bias of routers by sigmoids (expert_balance.hpp)
 };
 void describe(Fields<ExpertSpec>& f);
 
@@ -94,7 +95,8 @@ struct PrecisionSpec {
   Dtype parameters = Dtype::bf16, activations = Dtype::bf16;
   Products products = Products::as_stored;  // of a transformer's layers
   Dtype reduction = Dtype::fp32;            // of gradients, and of the collective that sums them
-  Dtype master = Dtype::fp32;  // of the optimizer's copy of the parameters and its moments
+  Dtype master = Dtype::fp32;               // of the optimizer's copy of the parameters
+  Dtype moments = Dtype::fp32;              // of the optimizer's, as they are stored
 };
 void describe(Fields<PrecisionSpec>& f);
 
@@ -173,9 +175,7 @@ struct Scenario {
   int data_parallel() const;  // replicas of the model
   int micro_batches() const;  // per replica and step
   // The type of most products: its peak is what MFU is a share of.
-  Dtype product_dtype() const {
-    return precision.products == Products::as_stored ? precision.activations : Dtype::fp8;
-  }
+  Dtype product_dtype() const { return dtype_of(precision.products, precision.activations); }
   Bytes reserve() const;  // of each device's memory, for all but the program's tensors
   PipelineShape pipeline_shape() const;
   Flops flops_per_step() const;

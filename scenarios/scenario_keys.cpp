@@ -107,6 +107,9 @@ void describe(Fields<ExpertSpec>& f) {
   f.field("imbalance", &ExpertSpec::imbalance)
       .between(1, 1000)
       .doc("tokens for the fullest GPU's experts over the mean of all, where none is dropped");
+  f.field("balance_rate", &ExpertSpec::balance_rate)
+      .between(0, 1)
+      .doc("what the bias of a router by sigmoids moves by in a step; 0: it has none");
   f.check([](const ExpertSpec& e, const SectionProblems& p) {
     if (e.capacity_factor && e.imbalance != 1)
       p.add("imbalance", "a capacity says how many places there are", "drop one of the two");
@@ -123,14 +126,19 @@ void describe(Fields<PrecisionSpec>& f) {
                  {"bf16", Dtype::bf16},
                  {"fp16", Dtype::fp16},
                  {"fp8", Dtype::fp8}});
+  f.field("moments", &PrecisionSpec::moments)
+      .one_of({{"fp32", Dtype::fp32}, {"bf16", Dtype::bf16}})
+      .doc("of the optimizer, as they are stored");
   f.field("products", &PrecisionSpec::products)
       .one_of({{"as-stored", Products::as_stored},
                {"fp8-tensor", Products::fp8_tensor},
                {"fp8-block", Products::fp8_block},
-               {"mxfp8", Products::mxfp8}})
+               {"mxfp8", Products::mxfp8},
+               {"nvfp4", Products::nvfp4}})
       .doc(
           "operands of the products of a transformer's layers: cast to fp8, with a scale per "
-          "tensor, per 128 numbers or per 32; in real runs on GPUs only per tensor");
+          "tensor, per 128 numbers or per 32, in real runs on GPUs only per tensor; or to 4 bits, "
+          "with one per 16, as timing only");
 }
 
 void describe(Fields<Throttle>& f) {

@@ -40,7 +40,6 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   refuse(spec.latent() && spec.parametrisation == Parametrisation::mu,
          "latent attention in the mu parametrisation");
   refuse(spec.shared_gate, "shared experts with a gate");
-  refuse(spec.router == "sigmoid", "routing by sigmoids with a bias that balances");
   refuse(spec.window > 0 && spec.window < *scenario.data.sequence,
          "attention over a window shorter than the sequence");
   const auto i = [](std::int64_t v) { return static_cast<int>(v); };
@@ -54,6 +53,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
   shape.capacity = scenario.experts.capacity_factor.value_or(1);
   shape.imbalance = scenario.experts.imbalance;
+  if (shape.experts > 0 && shape.router == Router::sigmoid)
+    shape.balance_rate = scenario.experts.balance_rate;
   shape.expert = i(scenario.parallel.expert);
   shape.context = i(scenario.parallel.context);
   shape.context_algorithm = scenario.parallel.context_algorithm;
@@ -216,6 +217,7 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.gradient_dtype = scenario.precision.reduction;
   options.parameter_dtype = scenario.precision.parameters;
   options.optimizer = scenario.algorithm.plan.optimizer.options();
+  options.optimizer.moments = scenario.precision.moments;
   options.keeps_optimizer = !scenario.algorithm.plan.owns_optimizer;
   options.sharding = scenario.algorithm.plan.sharding;
   options.executes = !scenario.algorithm.plan.runs_stages;

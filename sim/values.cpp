@@ -45,6 +45,7 @@ void store(const View& to, std::int64_t i, double value) {
       static_cast<std::uint8_t*>(to.data)[i] = to_fp8(static_cast<float>(value));
       return;
     case Dtype::uint8:
+    case Dtype::fp4:
       static_cast<std::uint8_t*>(to.data)[i] = static_cast<std::uint8_t>(value);
       return;
   }

@@ -27,6 +27,18 @@ auto part_of(Bytes all, std::size_t i, std::size_t n) {
   return all.subspan(i * (all.size() / n), all.size() / n);
 }
 
+// Of n decoded messages, in the order of the group.
+std::vector<float> mean_of(const Codec& codec, std::span<std::byte> messages, std::size_t n,
+                           std::size_t size) {
+  std::vector<float> sum(size), part(size);
+  for (std::size_t i = 0; i < n; ++i) {
+    codec.decode(part_of(messages, i, n), part);
+    for (std::size_t j = 0; j < size; ++j) sum[j] = i == 0 ? part[j] : sum[j] + part[j];
+  }
+  for (float& each : sum) each /= static_cast<float>(n);
+  return sum;
+}
+
 }  // namespace
 
 CompressedMean::CompressedMean(Stream& stream, Channel& channel, std::shared_ptr<const Codec> codec,
@@ -87,15 +99,22 @@ CompressedMean::Kernels CompressedMean::prepare(std::int64_t elements) const {
   k.combine = rank.prepare(Kernel::custom(  // received, round, message, (error)
       "combine", {Role::read, Role::read, Role::write, Role::update},
       [codec = codec_, n, size, rounding](std::span<const View> v) {
-        std::vector<float> sum(size), part(size);
-        for (std::size_t i = 0; i < n; ++i) {
-          codec->decode(part_of(bytes(v[0]), i, n), part);
-          for (std::size_t j = 0; j < size; ++j) sum[j] = i == 0 ? part[j] : sum[j] + part[j];
-        }
-        for (float& each : sum) each /= static_cast<float>(n);
+        std::vector<float> sum = mean_of(*codec, bytes(v[0]), n, size);
         encode_with_feedback(*codec, sum, floats(v[3]), bytes(v[2]), rounding(v[1], n));
       },
       Flops(0), messages + Bytes(codec_->bytes(chunk))));
+  const auto own = [&](const char* label, bool adds) {  // received, part
+    return rank.prepare(Kernel::custom(
+        label, {Role::read, adds ? Role::update : Role::write},
+        [codec = codec_, n, size, adds](std::span<const View> v) {
+          const std::vector<float> mean = mean_of(*codec, bytes(v[0]), n, size);
+          const auto part = floats(v[1]);
+          for (std::size_t j = 0; j < size; ++j) part[j] = adds ? part[j] + mean[j] : mean[j];
+        },
+        Flops(0), messages + bytes_of(adds ? 2 * chunk : chunk, Dtype::fp32)));
+  };
+  k.take = own("mean of messages", false);
+  k.add = own("add mean of messages", true);
   k.decode = rank.prepare(Kernel::custom(  // messages, x
       "decode", {Role::read, Role::write},
       [codec = codec_, n, size](std::span<const View> v) {
@@ -112,19 +131,31 @@ CompressedMean::Kernels CompressedMean::prepare(std::int64_t elements) const {
   return k;
 }
 
-Event CompressedMean::reduce(const Tensor& x) {
-  if (codec_ == nullptr) return stream_.all_reduce(x, Reduce::mean, channel_);
-  Rank& rank = stream_.rank();
-  const Kernels& k = kernels(x.elements());
-  const std::int64_t message = codec_->bytes(ceil_div(x.elements(), channel_.size()));
-  const auto buffer = [&](std::int64_t size, const char* name) {
-    return rank.allocate(stream_, Label::communication, size, Dtype::uint8, {.name = name});
-  };
+Tensor CompressedMean::buffer(std::int64_t bytes, const char* name) const {
+  return stream_.rank().allocate(stream_, Label::communication, bytes, Dtype::uint8,
+                                 {.name = name});
+}
+
+Tensor CompressedMean::exchange(const Tensor& x, const Kernels& kernels, std::int64_t message) {
   const Tensor all = buffer(message * channel_.size(), "codec.messages");
   Tensor received = buffer(message * channel_.size(), "codec.received");
   stream_.upload(counter_, {static_cast<double>(round_++)});
-  stream_.launch(k.encode, {x, counter_, all, worker_error_});
+  stream_.launch(kernels.encode, {x, counter_, all, worker_error_});
   stream_.all_to_all(received, all, channel_);
+  return received;
+}
+
+void CompressedMean::scatter(const Tensor& x, const Tensor& part, bool add) {
+  const Kernels& k = kernels(x.elements());
+  const Tensor received = exchange(x, k, codec_->bytes(part.elements()));
+  stream_.launch(add ? k.add : k.take, {received, part});
+}
+
+Event CompressedMean::reduce(const Tensor& x) {
+  if (codec_ == nullptr) return stream_.all_reduce(x, Reduce::mean, channel_);
+  const Kernels& k = kernels(x.elements());
+  const std::int64_t message = codec_->bytes(ceil_div(x.elements(), channel_.size()));
+  const Tensor received = exchange(x, k, message);
   const Tensor mine = buffer(message, "codec.mean");
   stream_.launch(k.combine, {received, counter_, mine, server_error_});
   stream_.all_gather(received, mine, channel_);

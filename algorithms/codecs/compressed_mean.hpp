@@ -6,12 +6,14 @@
 //   member j decodes its n parts, adds them in fp32 in the order of the group, divides by n,
 //   encodes the mean;  all-gather;  decode
 //
-// so that all members hold the same bits. Without a codec (fp32) it is one all-reduce. With error
-// feedback (Seide et al. 2014; Tang et al. 2021, arXiv 2102.02888), what either encoding lost is
-// added to what is encoded the next time.
+// so that all members hold the same bits. Where each wants its part of the mean alone, the first
+// phase is all: a reduce-scatter that never adds narrow numbers. Without a codec (fp32) it is one
+// all-reduce. With error feedback (Seide et al. 2014; Tang et al. 2021, arXiv 2102.02888), what
+// either encoding lost is added to what is encoded the next time.
 //
 // Cost, for E elements, n members and b(e) bytes for a message of e elements:
-//   communication  2 (n - 1) b(ceil(E / n)) bytes per rank; fp32: 2 (n - 1) / n 4 E
+//   communication  2 (n - 1) b(ceil(E / n)) bytes per rank, for parts half of it; fp32: 2 (n - 1) /
+//   n 4 E
 //   memory         2 n b(ceil(E / n)) while it runs; feedback: 4 E + 4 ceil(E / n)
 #pragma once
 
@@ -29,16 +31,22 @@ class CompressedMean {
   // The fp32 vector becomes its mean over the members, in stream order. The returned event is the
   // end of it.
   Event reduce(const Tensor& x);
+  // `part` <- (part +) this member's of n equal parts of the mean of x. Not without a codec, nor
+  // with feedback.
+  void scatter(const Tensor& x, const Tensor& part, bool add);
   // Bytes that each of `members` sends for a vector of `elements`.
   static std::int64_t sent(const Codec* codec, std::int64_t elements, int members);
   void visit(Archive& archive);
 
  private:
   struct Kernels {
-    Prepared encode, combine, decode;
+    Prepared encode, combine, decode, take, add;
   };
   const Kernels& kernels(std::int64_t elements);
   Kernels prepare(std::int64_t elements) const;
+  Tensor buffer(std::int64_t bytes, const char* name) const;
+  // Everyone's messages for this member.
+  Tensor exchange(const Tensor& x, const Kernels& kernels, std::int64_t message);
 
   Stream& stream_;
   Channel& channel_;

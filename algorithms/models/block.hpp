@@ -46,6 +46,7 @@ struct ParameterSpec {
   Division division{};
   RateFactors rates{};
   bool written = false;  // its gradient, by the backward, which adds to those of others
+  bool product = false;  // a matrix of the products that may take their operands in a narrower type
 };
 
 // Writes initial values of one rank's part of a parameter, whose number among all of the model is
@@ -72,6 +73,7 @@ struct BlockPass {
   // Of this block, beside the parameters: statistics that a forward moves, unless left empty, and
   // one that `evaluates` uses.
   Tensor state{};
+  Tensor settled{};  // the same of every pass, which reads it as it was when the step began
   bool evaluates = false;
   bool paired = false;  // a forward and a backward of one device that run together
 };
@@ -100,6 +102,10 @@ class Block {
   // what each has added a part of, where has_partial_gradients(). Uses the gradients of the pass.
   virtual void complete_gradients(const BlockPass& /*pass*/) const {}
   bool has_partial_gradients() const { return partial_gradients_; }
+  // Likewise: moves what is settled until the next step, on the stream "balance", where
+  // settles_state().
+  virtual void end_step(const BlockPass& /*pass*/) const {}
+  bool settles_state() const { return settles_state_; }
 
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
   // Initial values as those of parameters; no gradients.
@@ -147,7 +153,7 @@ class Block {
                held_elements_ = 0, deferred_elements_ = 0, backward_input_workspace_ = -1;
   bool weights_read_input_ = false, weights_read_d_output_ = false;
   int shares_with_ = -1;
-  bool computes_loss_ = false, partial_gradients_ = false;
+  bool computes_loss_ = false, partial_gradients_ = false, settles_state_ = false;
   Flops forward_flops_{0}, backward_flops_{0}, weight_flops_{0};
 };
 

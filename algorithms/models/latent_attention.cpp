@@ -31,6 +31,7 @@ LatentAttention::LatentAttention(const TransformerShape& s, std::vector<Paramete
     ParameterSpec spec{name, range.elements, 0.02, 0, true, columns};
     spec.rates = hidden_rates(1);
     spec.written = s.writes_gradients;
+    spec.product = true;
     if (by_heads && s.tensor > 1)
       spec.division = {Axis::tensor, rows, s.tensor * columns, {{0, columns}}};
     if (!by_heads) partial_.push_back(range);

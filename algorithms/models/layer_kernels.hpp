@@ -10,6 +10,12 @@
 // and the scales: 4 bytes for each 128 or one for each 32 elements, twice. What is kept for the
 // backward are the operands in the type of the activations (as pytorch/ao keeps them) and, where a
 // layer has a place for it, each one's largest magnitude, so that nobody looks for it again.
+//
+// In 4 bits, a timing model: NVFP4, E2M1 with a scale of 8 bits (E4M3) for each 16 numbers, under
+// one for the tensor, from its largest number (NVIDIA 2025, "Pretraining Large Language Models with
+// NVFP4", arXiv 2509.25149, section 2). An operand is read twice; written are n / 2 bytes and n /
+// 16 for the scales, twice. What else that recipe does, layers left in 16 bits, rotations, rounding
+// at random, is not in it.
 #pragma once
 
 #include "algorithms/models/transformer_blocks.hpp"
@@ -30,6 +36,13 @@ inline Fp8Scaling scaling_of(Products products) {
   }
 }
 
+inline void cast_to_nvfp4(Rank& rank, PassProgram& pass, const TransformerShape& s,
+                          const SlotView& x) {
+  const std::int64_t n = x.elements;
+  const std::int64_t written = 2 * ((n + 1) / 2 + (n + 15) / 16) / size_of(s.dtype);
+  pass.add(rank.prepare(Kernel::streaming("fp4.cast", 2 * n, written, s.dtype, {Role::read})), {x});
+}
+
 // Places for the largest magnitudes of what goes into the products of a matrix; none: not kept.
 struct Largest {
   SlotView x{}, matrix{}, dy{};
@@ -39,6 +52,7 @@ struct Largest {
 inline void cast_operand(Rank& rank, PassProgram& pass, const TransformerShape& s,
                          const SlotView& x, const SlotView& largest = {}) {
   if (s.products == Products::as_stored) return;
+  if (s.products == Products::nvfp4) return cast_to_nvfp4(rank, pass, s, x);
   pass.add(rank.prepare(fp8_cast(x.elements, scaling_of(s.products), s.dtype)), {x, largest});
 }
 
@@ -50,6 +64,11 @@ enum class ProductPass : std::uint8_t { forward, input_gradient, weight_gradient
 inline void add_product(Rank& rank, PassProgram& pass, Products products, ProductPass which,
                         const Kernel& kernel, std::vector<SlotView> operands,
                         const SlotView& largest_a = {}, const SlotView& largest_b = {}) {
+  if (products == Products::nvfp4) {
+    Kernel in_4_bits = kernel;
+    in_4_bits.dtype = Dtype::fp4;
+    return pass.add(rank.prepare(in_4_bits), std::move(operands));
+  }
   const Fp8Scaling scaling = scaling_of(products);
   if (scaling == Fp8Scaling::none) return pass.add(rank.prepare(kernel), std::move(operands));
   Fp8Product how{.scaling = scaling};

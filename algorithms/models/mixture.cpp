@@ -166,7 +166,16 @@ class ExpertMixture : public Mixture {
       Division division;
       if (t > 1) division = {Axis::tensor, matrices * h, t * all_columns, columns};
       division.run = run;
-      return add({name, matrices * h * all_columns, 0.02, 0, true, all_columns, division});
+      return add({name,
+                  matrices * h * all_columns,
+                  0.02,
+                  0,
+                  true,
+                  all_columns,
+                  division,
+                  {},
+                  false,
+                  true});
     };
     const auto down = [&](const char* name, std::int64_t matrices, std::int64_t width,
                           std::int64_t run) {
@@ -174,7 +183,7 @@ class ExpertMixture : public Mixture {
       Division division;
       if (t > 1) division = {Axis::tensor, matrices, t * each, {{0, each}}};
       division.run = run;
-      return add({name, matrices * each, out_deviation, 0, true, h, division});
+      return add({name, matrices * each, out_deviation, 0, true, h, division, {}, false, true});
     };
     router_ = add({"router.weight", h * s_.experts, 0.02, 0, true, s_.experts});
     if (shared_ > 0) {
@@ -217,12 +226,16 @@ class ExpertMixture : public Mixture {
     return {activated, up, logits, shared, own(rows_ * shared_up_)};
   }
   SlotView weights_of(int tensor) const { return {tensor, 0, choices()}; }
+  SlotView of_experts(int tensor) const {
+    return tensor < 0 ? SlotView{} : SlotView{tensor, 0, s_.experts};
+  }
   SlotView choices_of(const Tensors& t) const { return {t.choices, 0, 2 * choices()}; }
 
   void route(Rank& rank, PassProgram& s, const Tensors& t, const SlotView& kept) const {
     s.add(rank.prepare(Kernel::route(rows_, s_.experts, s_.experts_per_token, capacity_, s_.router,
                                      s_.dtype)),
-          {in(kept, logits_), weights_of(t.weights), choices_of(t)});
+          {in(kept, logits_), weights_of(t.weights), choices_of(t), of_experts(t.bias),
+           of_experts(t.counts)});
   }
   // From [ranks, experts here, places] as they come to [experts here, ranks, places], or back.
   Prepared by_expert(Rank& rank, bool back) const {

@@ -5,7 +5,8 @@
 // et al. 2021, "Switch Transformers" (arXiv 2101.03961), section 2.2: the capacity factor;
 // DeepSeek-AI 2024, "DeepSeekMoE" (arXiv 2401.06066): shared experts, which all tokens pass.
 //
-//   w, S = route(X W_r)                     S: the k experts of each token with the largest logits
+//   w, S = route(X W_r)                     S: the k experts of each token with the largest logits,
+//                                           or those that a bias chooses (expert_balance.hpp)
 //   Y = sum over i in S of w_i E_i(X)  +  E_shared(X)             E(X) = (act(X G) * X U) D
 //   An expert has C = ceil(f T k / E) places for the tokens T of each rank; who finds none is
 //   dropped. Rank r < e holds the experts [r E / e, (r + 1) E / e):
@@ -48,6 +49,7 @@ class Mixture {
   // Tensors of a pass by number: parameters, weights, and their gradients; choices.
   struct Tensors {
     int parameters = -1, gradients = -1, weights = -1, d_weights = -1, choices = -1;
+    int bias = -1, counts = -1;  // of balanced experts
   };
   // `out` may be where a gathered `input` is: it is written once the input is no longer needed.
   struct Forward {

@@ -139,6 +139,7 @@ void PassProgram::build(Rank& rank, const std::string& key) {
 namespace {
 
 Operand operand_of(const Tensor& tensor, const SlotView& view) {
+  if (!tensor) return {};
   Operand operand = tensor;
   operand.begin += view.begin;
   operand.end = operand.begin + view.elements;

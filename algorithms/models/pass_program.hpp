@@ -48,7 +48,8 @@ class PassProgram {
   // Makes the sequences, under keys that begin with `key`: it must determine the kernels.
   void build(Rank& rank, const std::string& key);
   bool built() const { return built_; }
-  // `tensors` in the order of their declaration; those that no kernel uses may be empty.
+  // `tensors` in the order of their declaration; those that no kernel uses, or only as operands
+  // that it can do without, may be empty.
   void run(Stream& compute, std::initializer_list<Tensor> tensors) const;
   Flops matrix_flops() const { return matrix_; }
 

@@ -62,9 +62,10 @@ Model make_transformer(const TransformerShape& shape, std::shared_ptr<const std:
   if (text != nullptr && shape.vocabulary < 256)
     throw Error(Category::config, "a text has 256 different bytes; the model's vocabulary has " +
                                       std::to_string(shape.vocabulary));
-  if (text != nullptr && (shape.stored_attention || shape.dropout))
+  if (text != nullptr &&
+      (shape.stored_attention || shape.dropout || shape.products == Products::nvfp4))
     throw Error(Category::config,
-                "not available yet: values of stored attention scores and dropout");
+                "not available yet: values of stored attention scores, dropout and NVFP4 products");
   if (text != nullptr && shape.recompute_every_second && shape.products != Products::as_stored)
     throw Error(Category::config,
                 "not available yet: values of fp8 products of which every second runs again, by "

@@ -16,7 +16,12 @@ namespace orrery {
 enum class ContextAlgorithm : std::uint8_t { ring, ulysses, all_gather };
 
 // The type in which the products of a layer take their operands (layer_kernels.hpp).
-enum class Products : std::uint8_t { as_stored, fp8_tensor, fp8_block, mxfp8 };
+enum class Products : std::uint8_t { as_stored, fp8_tensor, fp8_block, mxfp8, nvfp4 };
+// as_stored has no type of its own.
+inline Dtype dtype_of(Products products, Dtype stored) {
+  if (products == Products::as_stored) return stored;
+  return products == Products::nvfp4 ? Dtype::fp4 : Dtype::fp8;
+}
 
 // The gradient of the logits in their place; apart from them; or all that a loss that is computed
 // operation by operation, in fp32, leaves.
@@ -49,6 +54,7 @@ struct TransformerShape {
   // (mixture.hpp).
   int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;
   Router router = Router::softmax;
+  double balance_rate = 0;  // of a bias that balances experts (expert_balance.hpp); 0: none
   // Of a timing model that drops no token: what the rank with the fullest experts has to do, over
   // the mean of the ranks that divide the experts.
   double imbalance = 1;

@@ -31,6 +31,7 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.experts > 0)
     key += fmt::format(" e{}/{}x{}+{} {} {} {}", s.experts_per_token, s.experts, s.expert_ffn,
                        s.shared_ffn, static_cast<int>(s.router), s.capacity, s.expert);
+  if (s.balance_rate > 0) key += " balanced";
   if (s.context > 1)
     key += fmt::format(" c{} {}", s.context, static_cast<int>(s.context_algorithm));
   return key;
@@ -53,7 +54,7 @@ Range TransformerBlock::by_columns(const std::string& name, std::vector<Division
   Division division;
   if (!tensor_.alone()) division = {Axis::tensor, s_.hidden, s_.tensor * width, columns};
   parameters_.push_back({name + ".weight", range.elements, 0.02 / std::sqrt(s_.width()), 0, true,
-                         width, division, hidden_rates(s_.width()), s_.writes_gradients});
+                         width, division, hidden_rates(s_.width()), s_.writes_gradients, true});
   if (!bias) return range;
   if (!tensor_.alone()) division.rows = 1;
   parameters_.push_back({name + ".bias", width, 0, 0, false, 0, division, input_rates(s_.width())});
@@ -65,7 +66,8 @@ Range TransformerBlock::by_rows(const std::string& name, std::int64_t rows, doub
   Division division;
   if (!tensor_.alone()) division = {Axis::tensor, rows, s_.hidden, {}};
   parameters_.push_back({name + ".weight", range.elements, deviation / std::sqrt(s_.width()), 0,
-                         true, s_.hidden, division, hidden_rates(s_.width()), s_.writes_gradients});
+                         true, s_.hidden, division, hidden_rates(s_.width()), s_.writes_gradients,
+                         true});
   if (!bias) return range;
   parameters_.push_back({name + ".bias", s_.hidden, 0, 0, false, 0, {}, input_rates(s_.width())});
   whole_.push_back({range.begin + range.elements, s_.hidden, 0});

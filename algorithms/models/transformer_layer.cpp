@@ -52,6 +52,7 @@ void TransformerLayer::prepare(Rank& rank) {
   prepare_groups(rank, key);
   attention_->open(rank);
   if (mixture_) mixture_->open(rank);
+  if (balance_) balance_->open(rank);
   build_passes(rank, key + "/" + std::to_string(part_.index));
   if (!s_.recompute_every_second) return;
   build_again(rank, again_);
@@ -133,6 +134,8 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
   routed.weights = s.tensor("weights");
   routed.choices = s.tensor("choices");
   k.held = s.tensor("held");
+  const int bias = s.tensor("bias of experts"), counts = s.tensor("tokens of experts");
+  if (balance_) routed.bias = bias, routed.counts = counts;
   const SlotView input{x, 0, own}, everything{t, 0, all}, mine{t, all, own};
   const bool keeps = attention_->needs_qkv_again();
   const SlotView qkv = keeps ? qkv_out_.in(k) : SlotView{t, projected_, rows_ * n};

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "algorithms/models/attention_core.hpp"
+#include "algorithms/models/expert_balance.hpp"
 #include "algorithms/models/head_norms.hpp"
 #include "algorithms/models/latent_attention.hpp"
 #include "algorithms/models/layer_kernels.hpp"
@@ -25,10 +26,12 @@ class TransformerLayer : public TransformerBlock {
 
   void prepare(Rank& rank) override;
   void forward(const BlockPass& p) const override {
-    forward_.run(p.stream,
-                 {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output,
-                  choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32), p.held});
+    forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output,
+                            choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32),
+                            p.held, balance_ ? balance_->bias(p.settled) : Tensor(),
+                            balance_ && !p.evaluates ? balance_->counts(p.state) : Tensor()});
   }
+  void end_step(const BlockPass& p) const override { balance_->end_step(p.stream, p.settled); }
   void recompute(const BlockPass& p) const override {
     if (!again_.built()) return forward(p);
     again_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.held});
@@ -43,10 +46,10 @@ class TransformerLayer : public TransformerBlock {
 
  private:
   void run_backward(const PassProgram& program, const BlockPass& p) const {
-    program.run(p.stream,
-                {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace, p.gradients,
-                 p.d_input, p.deferred, choices(p.stream, 1, Dtype::fp32),
-                 choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32), p.held});
+    program.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
+                           p.gradients, p.d_input, p.deferred, choices(p.stream, 1, Dtype::fp32),
+                           choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32),
+                           p.held, balance_ ? balance_->bias(p.settled) : Tensor()});
   }
   // Experts route again in the backward, and their gradients come with it, as do those of latent
   // vectors.
@@ -58,6 +61,8 @@ class TransformerLayer : public TransformerBlock {
   void add_mixture() {
     mixture_ = make_mixture(s_, parameters_);
     partial_.push_back(mixture_->router());
+    settles_state_ = s_.balance_rate > 0;
+    if (settles_state_) balance_.emplace(s_.experts, s_.balance_rate, state_);
   }
   void add_head_norms() {
     head_norms_.emplace(AttentionSizes{s_.micro_batch, s_.length(), heads_, kv_heads_, s_.head_size,
@@ -226,6 +231,7 @@ class TransformerLayer : public TransformerBlock {
   std::vector<Range> partial_;  // whole on every tensor rank, gradients by its part of the work
   std::unique_ptr<Mixture> mixture_;  // null: an MLP
   Range mixture_kept_;
+  std::optional<ExpertBalance> balance_;
   Range attention_norm_, qkv_, out_, mlp_norm_, up_matrix_, down_;
   Range normed_, qkv_out_, attended_, kept_, residual_, normed_again_, before_activation_,
       activated_, attention_mask_, mlp_mask_;

@@ -117,6 +117,7 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
   routed.d_weights = s.tensor("d_weights");
   routed.choices = s.tensor("choices");
   k.held = s.tensor("held");
+  if (const int bias = s.tensor("bias of experts"); balance_) routed.bias = bias;
   const SlotView input{x, 0, own}, d_output{dy, 0, own};
   const Gradients d = lay_out_gradients(part, t, later);
   const bool inputs = part != Part::weight, weights = part != Part::input;

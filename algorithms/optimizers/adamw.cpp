@@ -22,7 +22,7 @@ class AdamW : public Optimizer {
     const double factor = rule.rates.adaptive;
     const Kernel kernel =
         Kernel::adamw(n, options_.lr * factor, options_.beta1, options_.beta2, options_.epsilon,
-                      decay_over(rule, factor), dtype_, gradient.dtype());
+                      decay_over(rule, factor), dtype_, gradient.dtype(), options_.moments);
     stream.launch(rank_.prepare(kernel),
                   {value, gradient, part(first_, begin, n), part(second_, begin, n),
                    part(master_, begin, n), scale, step_});

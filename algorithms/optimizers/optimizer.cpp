@@ -30,8 +30,8 @@ Optimizer::Optimizer(const OptimizerOptions& options, Rank& rank, Stream& home,
 Tensor Optimizer::state(const char* name) {
   const std::string full_name = std::string("optimizer.") + name;
   Tensor zeros =
-      rank_.allocate(home_, Label::optimizer, elements_, Dtype::fp32, {.name = full_name});
-  home_.launch(rank_.prepare(Kernel::fill(elements_, 0, Dtype::fp32)), {zeros});
+      rank_.allocate(home_, Label::optimizer, elements_, options_.moments, {.name = full_name});
+  home_.launch(rank_.prepare(Kernel::fill(elements_, 0, options_.moments)), {zeros});
   states_.emplace_back(name, zeros);
   return zeros;
 }

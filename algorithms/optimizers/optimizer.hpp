@@ -19,12 +19,13 @@ struct OptimizerOptions {
   // The rate of update t, counted from 1: lr t / warmup up to `warmup`; then lr, or, when `cosine`
   // is not 0, lr (1 + cos(pi (t - warmup) / (cosine - warmup))) / 2 up to `cosine`, and 0.
   std::int64_t warmup = 0, cosine = 0;
+  Dtype moments = Dtype::fp32;  // as they are stored; they are computed with in fp32
 };
 
 // The rate of update t as a multiple of lr.
 double schedule_multiplier(const OptimizerOptions& options, std::int64_t t);
 
-// State for `elements` consecutive parameters: moments in fp32, and an fp32 master copy where the
+// State for `elements` consecutive parameters: moments, and an fp32 master copy where the
 // parameters are narrower.
 class Optimizer {
  public:
@@ -50,7 +51,7 @@ class Optimizer {
  protected:
   Optimizer(const OptimizerOptions& options, Rank& rank, Stream& home, std::int64_t elements,
             Dtype dtype);
-  Tensor state(const char* name);  // fp32 zeros, `elements` of them
+  Tensor state(const char* name);  // zeros, `elements` of them, of the moments' type
   // Such that a rate times a factor shrinks a weight as the rate alone would.
   double decay_over(const UpdateRule& rule, double factor) const {
     return rule.decay ? options_.weight_decay / factor : 0;

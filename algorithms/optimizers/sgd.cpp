@@ -20,7 +20,7 @@ class Sgd : public Optimizer {
     const double factor = rule.rates.proportional;
     const Kernel kernel =
         Kernel::sgd(n, options_.lr * factor, momentum_ ? options_.momentum : 0, options_.nesterov,
-                    decay_over(rule, factor), dtype_, gradient.dtype());
+                    decay_over(rule, factor), dtype_, gradient.dtype(), options_.moments);
     stream.launch(rank_.prepare(kernel), {value, gradient, part(momentum_, begin, n),
                                           part(master_, begin, n), scale, step_});
   }

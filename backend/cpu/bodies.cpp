@@ -69,8 +69,10 @@ double load(const View& view, std::int64_t i) {
       return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
     case Dtype::fp8:
       return from_fp8(static_cast<const std::uint8_t*>(view.data)[i]);
+    case Dtype::fp4:
+      break;
   }
-  return 0;
+  throw Error(Category::invalid_program, "fp4 has no values on a CPU");
 }
 
 void store(const View& view, std::int64_t i, double value) {
@@ -99,7 +101,10 @@ void store(const View& view, std::int64_t i, double value) {
     case Dtype::fp8:
       static_cast<std::uint8_t*>(view.data)[i] = to_fp8(static_cast<float>(value));
       return;
+    case Dtype::fp4:
+      break;
   }
+  throw Error(Category::invalid_program, "fp4 has no values on a CPU");
 }
 
 namespace {

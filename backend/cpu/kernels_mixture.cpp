@@ -51,6 +51,19 @@ void weigh(Router router, const float* logits, std::int64_t experts, const std::
 
 }  // namespace
 
+namespace {
+
+// What rows choose by: their logits, or these made comparable with a bias.
+const float* scores(const float* logits, const float* bias, std::int64_t experts,
+                    std::vector<float>& biased) {
+  if (bias == nullptr) return logits;
+  for (std::int64_t e = 0; e < experts; ++e)
+    biased[static_cast<std::size_t>(e)] = sigmoid(logits[e]) + bias[e];
+  return biased.data();
+}
+
+}  // namespace
+
 void route(const Kernel& kernel, const Operands& operands) {
   const std::int64_t rows = kernel.dims[0], experts = kernel.dims[1], chosen = kernel.dims[2],
                      capacity = kernel.dims[3];
@@ -58,13 +71,19 @@ void route(const Kernel& kernel, const Operands& operands) {
   float* weights = operands.fp32(1, rows * chosen);
   std::int32_t* choices = operands.int32(2, 2 * rows * chosen);
   std::int32_t* places = choices + rows * chosen;
+  const float* bias = operands.has(3) ? operands.fp32(3, experts) : nullptr;
+  float* counts = operands.has(4) ? operands.fp32(4, experts) : nullptr;
+  std::vector<float> biased(static_cast<std::size_t>(experts));
   std::vector<std::int32_t> order(static_cast<std::size_t>(experts));
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* l = logits + row * experts;
+    const float* s = scores(l, bias, experts, biased);
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(
         order.begin(), order.begin() + chosen, order.end(),
-        [l](std::int32_t a, std::int32_t b) { return l[a] > l[b] || (l[a] == l[b] && a < b); });
+        [s](std::int32_t a, std::int32_t b) { return s[a] > s[b] || (s[a] == s[b] && a < b); });
+    if (counts != nullptr)
+      for (std::int64_t i = 0; i < chosen; ++i) counts[order[static_cast<std::size_t>(i)]] += 1;
     std::copy_n(order.begin(), chosen, choices + row * chosen);
     weigh(router_of(kernel), l, experts, choices + row * chosen, chosen, weights + row * chosen);
   }

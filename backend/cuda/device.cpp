@@ -47,6 +47,7 @@ void store_as(Dtype dtype, std::byte* to, std::size_t i, double value) {
     case Dtype::fp8:
       return put(to_fp8(static_cast<float>(value)));
     case Dtype::uint8:
+    case Dtype::fp4:
       return put(static_cast<std::uint8_t>(value));
   }
 }

@@ -33,6 +33,7 @@ ncclDataType_t type_of(Dtype dtype) {
       return ncclInt64;
     case Dtype::uint8:
     case Dtype::fp8:
+    case Dtype::fp4:
       break;
   }
   throw Error(Category::invalid_program,

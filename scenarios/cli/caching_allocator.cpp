@@ -33,25 +33,33 @@ std::int64_t CachingAllocator::Segment::gap_at_end() const {
   return last->first + last->second == end ? last->second : 0;
 }
 
+// Such that a gap of this size is there.
+void CachingAllocator::grow(Segment& s, std::int64_t size, bool small) {
+  const bool fixed = kind_ == Segments::fixed;
+  const std::int64_t at_end = fixed ? 0 : s.gap_at_end(), begin = s.end - at_end;
+  const bool whole = fixed && size >= 10 * mebibyte;  // a segment of its own
+  const std::int64_t pages = round_up(size - at_end, (small || whole ? 2 : 20) * mebibyte);
+  if (at_end > 0) s.drop_gap(begin);
+  if (fixed) s.begins.insert(begin);
+  s.end += pages;
+  held_ += Bytes(pages);
+  s.add_gap(begin, s.end - begin);
+}
+
 CachingAllocator::Block CachingAllocator::allocate(std::uint32_t stream, Bytes bytes) {
-  const std::int64_t size = round_up(std::max<std::int64_t>(bytes.value, 1), 512);
+  std::int64_t size = round_up(std::max<std::int64_t>(bytes.value, 1), 512);
   const bool small = size <= mebibyte;
   Segment& s = segments_[{stream, small}];
   auto fit = s.by_size.lower_bound({size, 0});
-  const std::int64_t at_end = s.gap_at_end();
-  if (fit != s.by_size.end() && fit->second + fit->first == s.end &&
-      std::next(fit) != s.by_size.end())
+  if (kind_ == Segments::expandable && fit != s.by_size.end() &&
+      fit->second + fit->first == s.end && std::next(fit) != s.by_size.end())
     ++fit;  // the gap at the end can grow, so it counts as the largest
   if (fit == s.by_size.end()) {
-    const std::int64_t pages = round_up(size - at_end, (small ? 2 : 20) * mebibyte);
-    const std::int64_t begin = s.end - at_end;
-    if (at_end > 0) s.drop_gap(begin);
-    s.end += pages;
-    held_ += Bytes(pages);
-    s.add_gap(begin, s.end - begin);
-    fit = s.by_size.find({s.end - begin, begin});
+    grow(s, size, small);
+    fit = s.by_size.find({s.gap_at_end(), s.gaps.rbegin()->first});
   }
   const auto [room, begin] = *fit;
+  if (kind_ == Segments::fixed && !small && room - size <= mebibyte) size = room;
   s.drop_gap(begin);
   s.add_gap(begin + size, room - size);
   s.used.emplace(begin, size);
@@ -63,11 +71,13 @@ void CachingAllocator::free(const Block& block) {
   const auto used = s.used.find(block.begin);
   std::int64_t begin = used->first, size = used->second;
   s.used.erase(used);
-  if (const auto next = s.gaps.find(begin + size); next != s.gaps.end()) {
+  if (const auto next = s.gaps.find(begin + size);
+      next != s.gaps.end() && !s.begins.contains(begin + size)) {
     size += next->second;
     s.drop_gap(next->first);
   }
-  if (auto before = s.gaps.lower_bound(begin); before != s.gaps.begin()) {
+  if (auto before = s.gaps.lower_bound(begin);
+      before != s.gaps.begin() && !s.begins.contains(begin)) {
     --before;
     if (before->first + before->second == begin) {
       begin = before->first;

@@ -22,8 +22,9 @@ namespace {
 // Every operation is over as soon as it is issued.
 class IdleDevice final : public Device {
  public:
-  explicit IdleDevice(std::function<void(const PreparedKernel&)> launched = {})
-      : launched_(std::move(launched)) {}
+  explicit IdleDevice(std::function<void(const PreparedKernel&)> launched = {},
+                      Segments segments = Segments::expandable)
+      : allocator_(segments), launched_(std::move(launched)) {}
   void open_stream(std::uint32_t, const std::string&, Place) override { host_.passed.push_back(0); }
   void may_change(const Channel&) override {}
   // Every tensor has an address, so that `unmap` is told of it; those without values all the same.
@@ -117,8 +118,9 @@ RankMemory issue(const WorldOptions& options, const World::Program& program, int
 
 }  // namespace
 
-RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank) {
-  return issue(options, program, rank, IdleDevice());
+RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank,
+                          Segments segments) {
+  return issue(options, program, rank, IdleDevice({}, segments));
 }
 
 void launched_by_rank(const WorldOptions& options, const World::Program& program, int rank,

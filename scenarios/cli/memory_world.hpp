@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "backend/world.hpp"
+#include "scenarios/cli/caching_allocator.hpp"
 
 namespace orrery::cli {
 
@@ -21,7 +22,8 @@ struct RankMemory {
 // What the rank `rank` of a world with these options holds at its peak. Values are never computed.
 // Error{out_of_memory} beyond options.device_capacity; Error{unavailable} for programs whose ranks
 // fork flows or wait for control messages, which need a world with time.
-RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank);
+RankMemory memory_of_rank(const WorldOptions& options, const World::Program& program, int rank,
+                          Segments segments = Segments::expandable);
 
 // Calls `launched` with every kernel that the rank launches, those of sequences one by one, in
 // order of issue. Limits and errors as above.

@@ -95,6 +95,8 @@ std::vector<StageMemory> stages_of(Scenario scenario) {
   const Cluster cluster(scenario.machines, scenario.gpus());
   const World::Program program = training_program(scenario);
   WorldOptions options = world_options(scenario);
+  const Segments segments =
+      scenario.machines.stack.expandable_segments ? Segments::expandable : Segments::fixed;
   std::vector<StageMemory> stages;
   for (int stage = 0; stage < options.grid.size(Axis::pipeline); ++stage) {
     StageMemory s;
@@ -102,12 +104,12 @@ std::vector<StageMemory> stages_of(Scenario scenario) {
     s.capacity = cluster.device_memory(s.rank);
     options.device_capacity = s.capacity;
     try {
-      s.memory = memory_of_rank(options, program, s.rank);
+      s.memory = memory_of_rank(options, program, s.rank, segments);
     } catch (const Error& error) {
       if (error.category() != Category::out_of_memory) throw;
       s.fits = false;
       options.device_capacity = Bytes(0);
-      s.memory = memory_of_rank(options, program, s.rank);
+      s.memory = memory_of_rank(options, program, s.rank, segments);
     }
     stages.push_back(s);
   }

@@ -57,7 +57,8 @@ void times(std::optional<Sourced<FlopsPerSecond>>& peak, double factor) {
 void double_peaks(Scenario& s) {
   for (Platform::Part& part : s.machines.parts) {
     PeakSpec& p = part.gpu.compute.peak;
-    for (auto* peak : {&p.fp64, &p.fp32, &p.tf32, &p.bf16, &p.fp16, &p.fp8}) times(*peak, 2);
+    for (auto* peak : {&p.fp64, &p.fp32, &p.tf32, &p.bf16, &p.fp16, &p.fp8, &p.fp4})
+      times(*peak, 2);
   }
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 Dtype dtype_of(const MeasuredCase& c, const AliasTable& aliases, std::vector<Assumption>& notes) {
   const std::string text = meaning(aliases.precision, "precision", word(c.precision), notes);
-  for (const Dtype type : {Dtype::fp32, Dtype::bf16, Dtype::fp16, Dtype::fp8})
+  for (const Dtype type : {Dtype::fp32, Dtype::bf16, Dtype::fp16, Dtype::fp8, Dtype::fp4})
     if (text == name(type)) return type;
   throw NotScored(fmt::format("not available yet: {}", text));
 }

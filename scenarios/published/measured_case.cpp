@@ -144,6 +144,7 @@ void describe(Fields<MeasuredCase>& f) {
   f.field("swiglu", &C::swiglu);
   f.field("sequence_parallel", &C::sequence_parallel);
   f.field("compile", &C::compile);
+  f.field("fp8_all_gather", &C::fp8_all_gather);
   f.field("bytes", &C::bytes).between(1, 1e15);
   for (const auto& [name, member] : {std::pair{"peak_tflops", &C::peak_tflops},
                                      {"iter_s", &C::iter_s},

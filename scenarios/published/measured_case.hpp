@@ -29,7 +29,7 @@ struct MeasuredCase {
   Node ffn_hidden, kv_heads;  // a number, or a product such as 4*hidden
   Node tokens;                // of an elementwise operation, a number; of a run, any text
   Count layers, hidden, heads, vocab, seq_len, experts;
-  std::optional<bool> swiglu, sequence_parallel, compile;
+  std::optional<bool> swiglu, sequence_parallel, compile, fp8_all_gather;
   Count gpus, gpus_per_node, gpus_per_node_used, nodes;
   Count tp, pp, dp, cp, ep, vpp;
   Count micro_batch, grad_accum, num_microbatches, global_batch, local_batch, batch_per_dp;

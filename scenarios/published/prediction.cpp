@@ -51,17 +51,22 @@ Node recompute_of(const MeasuredFile& file, const std::string& means,
 }
 
 // Types of a step. Products in 8 bits are cast from 16: with a scale for each tensor, but for the
-// MX formats. The sharded parameters of torchtitan are fp32, and cast as they are gathered
-// (MixedPrecisionPolicy(param_dtype), torchtitan/parallelisms/parallelize_llama.py).
+// MX formats; those in 4 bits are NVFP4. The sharded parameters of torchtitan are fp32, and cast as
+// they are gathered (MixedPrecisionPolicy(param_dtype),
+// torchtitan/parallelisms/parallelize_llama.py).
 Node precision_of(const MeasuredFile& file, const MeasuredCase& c, const std::string& means,
                   bool gathers, std::vector<Assumption>& notes) {
-  const std::string stored = means == "fp8" ? "bf16" : means;
+  const bool narrow = means == "fp8" || means == "fp4";
+  const std::string stored = narrow ? "bf16" : means;
   const std::string shards = gathers && is_torchtitan(file) ? "fp32" : stored;
   Node out = section({{"parameters", Node::scalar(shards)}, {"activations", Node::scalar(stored)}});
-  if (means != "fp8") return out;
+  if (!narrow) return out;
   const bool scaled = word(c.precision).find("MX") != std::string::npos;
-  const char* products = scaled ? "mxfp8" : "fp8-tensor";
-  if (!scaled) note(notes, "precision.products", products, "how products are scaled is not told");
+  const char* products = means == "fp4" ? "nvfp4" : scaled ? "mxfp8" : "fp8-tensor";
+  if (means == "fp4")
+    note(notes, "precision.products", products, "all products of all layers are in 4 bits");
+  else if (!scaled)
+    note(notes, "precision.products", products, "how products are scaled is not told");
   out.add("products", Node::scalar(products));
   return out;
 }
@@ -141,7 +146,6 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   out.measured = measured_seconds(file, c, plan, model, recompute, aliases_, notes);
   const std::string precision =
       timed_as(meaning(aliases_.precision, "precision", word(c.precision), notes), notes);
-  if (precision == "fp4") throw NotScored("not available yet: fp4");
   const std::string sharding =  // one replica has nothing to shard
       plan.data * plan.context == 1
           ? "ddp"
@@ -165,8 +169,10 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   add_pipeline_details(c, plan, model, schedule, parallel, notes);
   root.add("parallel", std::move(parallel));
   Node algorithm = algorithm_of(sharding);
-  if (sharding == "zero3" && is_torchtitan(file))
+  if (sharding == "zero3" && is_torchtitan(file)) {
     algorithm.add("per_parameter", Node::scalar("true"));
+    if (c.fp8_all_gather.value_or(false)) algorithm.add("gather", Node::scalar("fp8"));
+  }
   root.add("algorithm", std::move(algorithm));
   root.add("memory", section({{"recompute", recompute_of(file, recompute, notes)}}));
   root.add("precision", precision_of(file, c, precision, sharding == "zero3", notes));

@@ -62,7 +62,9 @@ Step step_of(const TransformerShape& shape) {
     train(ddp, progress);
   });
   Step step{kernels, 0};
-  const std::string slice = "\"name\":\"fp8.cast\"", text = trace.text();
+  const std::string slice = shape.products == Products::nvfp4 ? "\"name\":\"fp4.cast\""
+                                                              : "\"name\":\"fp8.cast\"",
+                    text = trace.text();
   for (std::size_t at = text.find(slice); at != text.npos; at = text.find(slice, at + 1))
     ++step.casts;
   return step;
@@ -72,7 +74,7 @@ Step step_of(const TransformerShape& shape) {
 std::set<std::pair<std::int64_t, std::int64_t>> casts_of(const std::vector<Kernel>& kernels) {
   std::set<std::pair<std::int64_t, std::int64_t>> casts;
   for (const Kernel& k : kernels)
-    if (std::string(k.label) == "fp8.cast") casts.insert({k.dims[0], k.dims[1]});
+    if (std::string(k.label).ends_with(".cast")) casts.insert({k.dims[0], k.dims[1]});
   return casts;
 }
 
@@ -105,13 +107,14 @@ void check_types(const std::vector<Kernel>& kernels, Dtype of_layers) {
 // Each operand is read `reads` times and written as it is and transposed, in elements of two bytes;
 // `scales`: of it and of its transpose, likewise.
 template <class Scales>
-void check_casts(Products products, std::int64_t reads, Scales scales) {
+void check_casts(Products products, std::int64_t reads, Scales scales, Dtype type = Dtype::fp8) {
   const auto [kernels, casts] = step_of(dense(products));
-  check_types(kernels, Dtype::fp8);
+  check_types(kernels, type);
   // Of two layers, four products: inputs and matrices forward, gradients of outputs backward.
   CHECK(casts == 2 * 4 * 3);
   std::set<std::pair<std::int64_t, std::int64_t>> expected;
-  for (const std::int64_t n : operands) expected.insert({reads * n, n + scales(n)});
+  for (const std::int64_t n : operands)
+    expected.insert({reads * n, bytes_of(n, type).value + scales(n)});
   CHECK(casts_of(kernels) == expected);
 }
 
@@ -159,6 +162,11 @@ TEST_CASE("fp8 with a scale of four bytes per 128 numbers writes them twice") {
 
 TEST_CASE("mxfp8 writes a scale of a byte per 32 numbers twice") {
   check_casts(Products::mxfp8, 1, [](std::int64_t n) { return (n + 31) / 32; });
+}
+
+TEST_CASE("nvfp4 reads operands twice and writes half a byte, with a scale of a byte per 16") {
+  check_casts(
+      Products::nvfp4, 2, [](std::int64_t n) { return (n + 15) / 16; }, Dtype::fp4);
 }
 
 }  // namespace orrery

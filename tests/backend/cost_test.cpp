@@ -189,6 +189,22 @@ TEST_CASE(
   const Cost bf16 = cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::bf16, Dtype::bf16));
   CHECK(bf16.read == Bytes(n * (2 + 4 + 4 + 4)));     // g, master, m, v
   CHECK(bf16.written == Bytes(n * (2 + 4 + 4 + 4)));  // p, master, m, v
+  const Cost thin =
+      cost(Kernel::adamw(n, 1e-3, 0.9, 0.95, 1e-8, 0.1, Dtype::fp32, Dtype::fp32, Dtype::bf16));
+  CHECK(thin.read == Bytes(n * (4 + 4 + 2 + 2)));  // p, g, m, v
+  CHECK(thin.written == Bytes(n * (4 + 2 + 2)));   // p, m, v
+}
+
+TEST_CASE("products of operands below 16 bits have results of 16, of fp4 two operands to a byte") {
+  for (const auto& [type, read] :
+       {std::pair{Dtype::fp8, 64 * 32 + 32 * 16}, {Dtype::fp4, (64 * 32 + 32 * 16) / 2}}) {
+    const Cost plain = cost(Kernel::gemm(64, 16, 32, type));
+    CHECK(plain.read == Bytes(read));
+    CHECK(plain.written == Bytes(2 * 64 * 16));
+    CHECK(cost(Kernel::gemm(64, 16, 32, type, false, false, true)).read ==
+          Bytes(read + 2 * 64 * 16));
+    CHECK(plain.matrix == Flops(2.0 * 64 * 16 * 32));
+  }
 }
 
 TEST_CASE("SGD reads and writes a momentum only when it has one") {
@@ -198,6 +214,10 @@ TEST_CASE("SGD reads and writes a momentum only when it has one") {
   const Cost momentum = cost(Kernel::sgd(100, 0.1, 0.9, false, 0, Dtype::fp32));
   CHECK(momentum.read == Bytes(1200));
   CHECK(momentum.written == Bytes(800));
+  const Cost thin =
+      cost(Kernel::sgd(100, 0.1, 0.9, false, 0, Dtype::fp32, Dtype::fp32, Dtype::bf16));
+  CHECK(thin.read == Bytes(1000));
+  CHECK(thin.written == Bytes(600));
 }
 
 TEST_CASE("kernels of the same work compare equal and are prepared once; any other differs") {

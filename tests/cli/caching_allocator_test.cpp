@@ -5,6 +5,7 @@
 
 using orrery::Bytes;
 using orrery::cli::CachingAllocator;
+using orrery::cli::Segments;
 
 namespace {
 constexpr std::int64_t mebibyte = 1 << 20;
@@ -50,4 +51,35 @@ TEST_CASE("what one stream gave back, another does not get") {
   CHECK(a.held() == mebibytes(40));
   a.allocate(0, mebibytes(20));
   CHECK(a.held() == mebibytes(40));
+}
+
+TEST_CASE("fixed segments are of 2 MiB for small tensors, of 20 below 10, else of the tensor") {
+  CachingAllocator a(Segments::fixed);
+  a.allocate(0, Bytes(1));
+  CHECK(a.held() == mebibytes(2));
+  a.allocate(0, mebibytes(9));
+  CHECK(a.held() == mebibytes(22));
+  a.allocate(0, mebibytes(9));  // behind it
+  CHECK(a.held() == mebibytes(22));
+  const auto own = a.allocate(0, Bytes(31 * mebibyte + 1));  // in steps of 2 MiB
+  CHECK(a.held() == mebibytes(54));
+  const auto next = a.allocate(0, mebibytes(30));
+  CHECK(a.held() == mebibytes(84));
+  a.free(own);
+  a.free(next);
+  a.allocate(0, mebibytes(60));  // segments side by side are not one
+  CHECK(a.held() == mebibytes(144));
+}
+
+TEST_CASE("of a fixed segment's gap up to 1 MiB is given along with a large tensor") {
+  CachingAllocator a(Segments::fixed);
+  a.free(a.allocate(0, mebibytes(30)));
+  const auto most = a.allocate(0, mebibytes(29));
+  a.allocate(0, mebibytes(1) + Bytes(512));  // finds nothing left
+  CHECK(a.held() == mebibytes(50));
+  a.free(most);
+  const auto part = a.allocate(0, mebibytes(28));
+  CHECK(part.begin == most.begin);
+  a.allocate(0, Bytes(3 * mebibyte / 2));  // of the 2 MiB behind it
+  CHECK(a.held() == mebibytes(50));
 }

@@ -31,6 +31,20 @@ TEST_CASE("places are filled by first choices before second ones") {
   CHECK(choices == Ints{0, 1, 1, 0, 0, -1, 1, -1});
 }
 
+TEST_CASE("a bias chooses experts and has no part in their weights, who chose is counted") {
+  Floats logits{2, 1, 0, 2, 1, 0}, bias{0, 0, 0.5F}, counts{5, 0, 0}, weights(4), plain(4);
+  Ints choices(8);
+  run(Kernel::route(2, 3, 2, 1, Router::sigmoid, Dtype::fp32),
+      {view(logits), view(weights), view(choices), view(bias), view(counts)});
+  // sigmoids 0.88, 0.73, 0.50 + 0.5: the last first, and expert 1 not at all. Who finds no place
+  // counts as well.
+  CHECK(choices == Ints{2, 0, 2, 0, 2, 0, -1, -1});
+  CHECK(counts == Floats{7, 0, 2});
+  const float first = 0.5F, second = 1 / (1 + std::exp(-2.0F));
+  CHECK(weights[0] == doctest::Approx(first / (first + second)));
+  CHECK(weights[1] == doctest::Approx(second / (first + second)));
+}
+
 TEST_CASE("a router's weights sum to one over the chosen, or over all") {
   Floats logits = numbers(40, 3), weights(16);
   Ints choices(32);

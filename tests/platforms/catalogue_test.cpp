@@ -49,6 +49,8 @@ const std::optional<Sourced<FlopsPerSecond>>& own_peak(const PeakSpec& p, Dtype 
       return p.fp16;
     case Dtype::fp8:
       return p.fp8;
+    case Dtype::fp4:
+      return p.fp4;
     default:
       return p.bf16;
   }

@@ -139,6 +139,13 @@ TEST_CASE("selective recomputation and products in fp8 are what a case says") {
   CHECK(products.scenario->recompute_every_second);
   CHECK(assumes(products, "recompute", "every-second-product"));
   CHECK(products.scenario->machines.stack.name == "torchtitan-2024");
+  const Prediction gathered =
+      prediction_of(with(step, "sharding: ddp", "sharding: zero3") +
+                        ", iter_s: 1, fp8_all_gather: true, stack: torchtitan-2025-torchrun",
+                    "source: {title: t, repo: pytorch/torchtitan}\n");
+  REQUIRE_MESSAGE(gathered.scenario, gathered.skipped);
+  CHECK(gathered.scenario->algorithm.plan.sharding.narrow);
+  CHECK_FALSE(gathered.scenario->machines.stack.expandable_segments);
   CHECK(of_repo("foundation-model-stack/fms-fsdp").skipped ==
         "how many layers are recomputed is not stated");
   const std::string h100 = with(with(step, "A100-80GB-SXM", "H100-SXM"), "bf16", "fp8");
@@ -151,6 +158,14 @@ TEST_CASE("selective recomputation and products in fp8 are what a case says") {
   const Prediction blocks = prediction_of(with(h100, "fp8", "MXFP8") + ", iter_s: 1");
   REQUIRE_MESSAGE(blocks.scenario, blocks.skipped);
   CHECK(blocks.scenario->precision.products == Products::mxfp8);
+  const Prediction four = prediction_of(
+      with(with(with(step, "A100-80GB-SXM", "B200-SXM"), "bf16", "NVFP4"), "full", "none") +
+      ", iter_s: 1");
+  REQUIRE_MESSAGE(four.scenario, four.skipped);
+  CHECK(four.scenario->precision.products == Products::nvfp4);
+  CHECK(four.scenario->precision.activations == Dtype::bf16);
+  CHECK(four.scenario->product_dtype() == Dtype::fp4);
+  CHECK(assumes(four, "precision.products", "nvfp4"));
 }
 
 TEST_CASE("kernels are scored in their own unit by the models of the platform") {
@@ -254,7 +269,7 @@ TEST_CASE("every case that cannot be scored says why, in one sentence") {
   check(timed + ", experts: 8", "the experts of a case are not read yet");
   check(timed + ", attention: mla", "not available yet: attention 'mla'");
   check(with(timed, "precision: bf16", "precision: int1"), "precision 'int1' has no alias");
-  check(with(timed, "precision: bf16", "precision: NVFP4"), "not available yet: fp4");
+  check(with(timed, "precision: bf16", "precision: NVFP4"), "a100-sxm-80gb has no products in fp4");
   check(with(timed, "recompute: full", "recompute: some"), "recompute 'some' has no alias");
   check(with(timed, "precision: bf16", "precision: FP8-MX"),
         "a100-sxm-80gb has no products in fp8");

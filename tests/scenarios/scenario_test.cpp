@@ -181,8 +181,9 @@ TEST_CASE("what is not available yet is said, not ignored") {
       said = said || (m.file == "--set" && m.text.find("not available yet") != std::string::npos);
     CHECK_MESSAGE(said, setting);
   };
-  for (const char* setting :
-       {"precision.parameters=fp8", "precision.master=bf16", "precision.activations=fp32"})
+  for (const char* setting : {"precision.parameters=fp8", "precision.master=bf16",
+                              "precision.activations=fp32", "algorithm={name: fsdp, gather: fp8}",
+                              "algorithm={name: fsdp, gather: fp8, reshard_after_forward: 2}"})
     refused(setting);
 }
 
