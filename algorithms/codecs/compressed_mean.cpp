@@ -48,8 +48,9 @@ CompressedMean::CompressedMean(Stream& stream, Channel& channel, std::shared_ptr
 }
 
 const CompressedMean::Kernels& CompressedMean::kernels(std::int64_t elements) {
-  auto found = kernels_.find(elements);
-  if (found == kernels_.end()) found = kernels_.emplace(elements, prepare(elements)).first;
+  const std::tuple key{elements, channel_.size(), channel_.index()};
+  auto found = kernels_.find(key);
+  if (found == kernels_.end()) found = kernels_.emplace(key, prepare(elements)).first;
   return found->second;
 }
 
@@ -112,9 +113,20 @@ CompressedMean::Kernels CompressedMean::prepare(std::int64_t elements) const {
   return k;
 }
 
-Event CompressedMean::reduce(const Tensor& x) {
-  if (codec_ == nullptr) return stream_.all_reduce(x, Reduce::mean, channel_);
+Event CompressedMean::reduce(const Tensor& x, bool some_may_be_lost) {
   Rank& rank = stream_.rank();
+  const auto sends = [this](Collective kind, Bytes size) {
+    sent_ += wire_bytes(kind, size, channel_.size());
+  };
+  const auto all_are_there = [&](Event met) {
+    if (some_may_be_lost) rank.wait(met);
+  };
+  if (codec_ == nullptr) {
+    sends(Collective::all_reduce, x.bytes());
+    const Event end = stream_.all_reduce(x, Reduce::mean, channel_);
+    all_are_there(end);
+    return end;
+  }
   const Kernels& k = kernels(x.elements());
   const std::int64_t message = codec_->bytes(ceil_div(x.elements(), channel_.size()));
   const auto buffer = [&](std::int64_t size, const char* name) {
@@ -124,9 +136,11 @@ Event CompressedMean::reduce(const Tensor& x) {
   Tensor received = buffer(message * channel_.size(), "codec.received");
   stream_.upload(counter_, {static_cast<double>(round_++)});
   stream_.launch(k.encode, {x, counter_, all, worker_error_});
-  stream_.all_to_all(received, all, channel_);
+  sends(Collective::all_to_all, all.bytes());
+  all_are_there(stream_.all_to_all(received, all, channel_));
   const Tensor mine = buffer(message, "codec.mean");
   stream_.launch(k.combine, {received, counter_, mine, server_error_});
+  sends(Collective::all_gather, received.bytes());
   stream_.all_gather(received, mine, channel_);
   stream_.launch(k.decode, {received, x});
   return stream_.record();
