@@ -23,6 +23,7 @@
 #include "algorithms/petra.hpp"
 #include "algorithms/powersgd.hpp"
 #include "algorithms/qsgd.hpp"
+#include "algorithms/quorum.hpp"
 #include "algorithms/reversible_backprop.hpp"
 #include "algorithms/sgp.hpp"
 #include "algorithms/slowmo.hpp"
@@ -84,7 +85,7 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
       throw Error(Category::config,
                   fmt::format("{} workers need a multiple of {} replicas", islands, islands));
     if constexpr (std::is_base_of_v<LearnedOptions, Options>) options.check_workers(islands);
-    check_island_members(options.members, islands);
+    check_membership(options, islands);
     DataAxes axes = inner(n / islands);
     axes.island = islands;
     return axes;
@@ -92,6 +93,13 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
   plan.make = [options, inner = inner.plan.make](Replica& replica) {
     return std::make_unique<Made>(replica, inner(replica), options);
   };
+  if (options.quorum)
+    plan.services.push_back(
+        {quorum::service, [options](int replicas, std::int64_t steps) {
+           const std::int64_t islands = options.workers == 0 ? replicas : options.workers;
+           return quorum_program({static_cast<int>(islands), *options.quorum, options.grace,
+                                  options.deadline, options.inner_steps, steps, options.members});
+         }});
   return plan;
 }
 

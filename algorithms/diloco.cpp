@@ -18,6 +18,8 @@
 //                   gradients get lost
 #include "algorithms/diloco.hpp"
 
+#include <algorithm>
+
 namespace orrery {
 
 void describe(Fields<DilocoOptions>& f) {
@@ -25,12 +27,7 @@ void describe(Fields<DilocoOptions>& f) {
   f.field("drop", &DilocoOptions::drop)
       .between(0, 1)
       .doc("probability that a worker's outer gradient gets lost");
-  describe_island_members(f);
-  f.check([](const DilocoOptions& o, const SectionProblems& p) {
-    if (o.drop > 0 && !o.members.empty())
-      p.add("members", "not available yet: workers that come or go, and lost outer gradients",
-            "leave out drop");
-  });
+  describe_membership(f);
 }
 
 OptimizerOptions outer_optimizer(const DilocoOptions& options) {
@@ -53,40 +50,41 @@ Diloco::Diloco(Replica& replica, std::unique_ptr<Algorithm> inner, const DilocoO
                           {.values = Values::always, .name = "outer.share"});
 }
 
-// How many outer gradients arrive, by the same draws on all workers, and whether this one's does.
-Diloco::Arrivals Diloco::draw_arrivals(std::int64_t meeting) {
-  const int k = rank_.size(Axis::island);
-  if (options_.drop == 0) return {k, true};
-  const Philox draws = rank_.shared_rng(Purpose::order);
-  const int me = rank_.coordinate(Axis::island);
-  Arrivals arrived{0, false};
-  for (int i = 0; i < k; ++i) {
-    if (draws.uniform(static_cast<std::uint64_t>(meeting * k + i)) < options_.drop) continue;
-    ++arrived.workers;
-    arrived.mine = arrived.mine || i == me;
-  }
-  return arrived;
+// Whether an island's outer gradient arrives, by the same draws on all workers.
+bool Diloco::arrives(std::int64_t meeting, int island) const {
+  const auto draw = static_cast<std::uint64_t>(meeting * rank_.size(Axis::island) + island);
+  return rank_.shared_rng(Purpose::order).uniform(draw) >= options_.drop;
 }
 
 void Diloco::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
   const Tensor theta_i = weights();
-  const Arrivals arrived = draw_arrivals(t / options_.inner_steps);
-  if (arrived.mine) {
+  const std::int64_t meeting = t / options_.inner_steps;
+  const bool mine = options_.drop == 0 || arrives(meeting, rank_.coordinate(Axis::island));
+  if (mine) {
     subtract_from(theta_, theta_i);  // Delta, where theta_i was
   } else {
     compute().copy(theta_i, kept_);
     compute().launch(rank_.prepare(Kernel::fill(theta_i.elements(), 0, Dtype::fp32)), {theta_i});
   }
   compute().after(mean(theta_i));
-  if (arrived.workers > 0) {
-    if (share_)
-      compute().upload(share_, {static_cast<double>(rank_.size(Axis::island)) / arrived.workers});
+  if (outer_gradients_arrived(meeting)) {
     outer_->begin_step(compute());
     outer_->update(compute(), theta_, theta_i, 0, {}, share_);
   }
-  compute().copy(arrived.mine ? theta_ : kept_, theta_i);
+  compute().copy(mine ? theta_ : kept_, theta_i);
   weights_changed();
+}
+
+// Whether there are any; what their mean is of those that met goes into share_.
+bool Diloco::outer_gradients_arrived(std::int64_t meeting) {
+  if (options_.drop == 0) return true;
+  const std::vector<int> met = that_meet();
+  const auto arrived =
+      std::ranges::count_if(met, [&](int island) { return arrives(meeting, island); });
+  if (arrived > 0)
+    compute().upload(share_, {static_cast<double>(met.size()) / static_cast<double>(arrived)});
+  return arrived > 0;
 }
 
 void Diloco::visit(Archive& archive) {
@@ -117,4 +115,6 @@ Bytes Diloco::sent_in_meetings(std::int64_t steps) const {
 // goes on from its own parameters, though it hears of the outer step of the others. Where nobody's
 // arrives there is no outer step, of its momentum neither. With `members`, workers come, leave and
 // die: the mean is over those that are there, and one that joins begins with theta, v (algorithm 1
-// has one outer optimizer for all) and an inner optimizer that has not stepped.
+// has one outer optimizer for all) and an inner optimizer that has not stepped. With a `quorum` it
+// is over those that come in time; who comes late goes on from theta, v behind the next meeting,
+// with its own inner optimizer.

@@ -34,16 +34,14 @@ class Diloco : public Islands {
   void inner_step_issued(std::int64_t t) override;
   void visit_common(Archive& archive) override;
   void has_joined() override;
-  struct Arrivals {
-    int workers;
-    bool mine;
-  };
-  Arrivals draw_arrivals(std::int64_t meeting);
+  bool arrives(std::int64_t meeting, int island) const;
+  bool outer_gradients_arrived(std::int64_t meeting);
   Bytes sent_in_meetings(std::int64_t steps) const override;
   DilocoOptions options_;
   Tensor theta_;  // as of the last outer step, the same on all workers
   std::unique_ptr<Optimizer> outer_;
-  Tensor kept_, share_;  // where gradients get lost: theta_i of who lost one, and k / who did not
+  Tensor kept_, share_;  // where gradients get lost: theta_i of who lost one, and how many
+                         // met over how many did not
 };
 
 }  // namespace orrery

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/codecs/compressed_mean.hpp"
@@ -16,14 +17,13 @@
 
 namespace orrery {
 
-// The keys that they share; describe_islands registers them.
-struct IslandOptions {
-  std::int64_t workers = 0;         // islands; 0: every replica is one
-  std::int64_t inner_steps = 500;   // H, between two meetings
-  CodecSpec codec;                  // of what they send
-  Node inner;                       // the inner algorithm; absent: ddp
-  std::vector<Member> members;      // those that come or go on the way, where that is possible
-  std::optional<Seconds> deadline;  // by which one that has died is noticed
+// The keys that they share; describe_islands registers them, and describe_membership those of
+// membership.
+struct IslandOptions : MembershipOptions {
+  std::int64_t workers = 0;        // islands; 0: every replica is one
+  std::int64_t inner_steps = 500;  // H, between two meetings
+  CodecSpec codec;                 // of what they send
+  Node inner;                      // the inner algorithm; absent: ddp
 };
 
 template <class Options>
@@ -43,24 +43,38 @@ void describe_islands(Fields<Options>& f, bool with_codec = true) {
       .doc("the algorithm that trains a worker, with its optimizer; default ddp");
 }
 
-// Of algorithms whose meetings are over before the next step, and whose workers then hold the same.
+// Of algorithms whose workers hold the same, or a part of it, when a meeting is over.
 template <class Options>
-void describe_island_members(Fields<Options>& f) {
-  const auto own = []<class M>(M IslandOptions::*member) {
-    return static_cast<M Options::*>(member);
-  };
-  f.list("members", own(&IslandOptions::members))
+void describe_members(Fields<Options>& f) {
+  f.list("members", static_cast<std::vector<Member> Options::*>(&MembershipOptions::members))
       .doc(
           "workers that come or go at a meeting, or die on the way: {worker, joins_after, "
           "leaves_after or dies_after}; one that joins is given what the others hold alike");
-  f.field("deadline", own(&IslandOptions::deadline))
+}
+// And meetings are over before the next step.
+template <class Options>
+void describe_membership(Fields<Options>& f) {
+  const auto own = []<class M>(M MembershipOptions::*member) {
+    return static_cast<M Options::*>(member);
+  };
+  describe_members(f);
+  f.field("deadline", own(&MembershipOptions::deadline))
       .positive()
       .doc("how long one that has died is waited for until the others meet without it");
+  f.field("quorum", own(&MembershipOptions::quorum))
+      .at_least(1)
+      .doc(
+          "workers that suffice for a meeting; whoever comes later is late: its steps since the "
+          "last count for nothing, and it goes on from what the next brings; absent: all are "
+          "waited for");
+  f.field("grace", own(&MembershipOptions::grace))
+      .at_least(Seconds(0))
+      .doc("how long the others are waited for when a quorum has come");
   f.check([](const Options& options, const SectionProblems& p) {
     const IslandOptions& o = options;
     check_members_noticed(o.members, o.deadline, p);
-    if (!o.members.empty() && make_codec(o.codec) != nullptr)
-      p.add("members", "not available yet: workers that come or go, and a codec", "send fp32");
+    if (o.grace > Seconds(0) && !o.quorum)
+      p.add("grace", "it is a quorum that waits for so long", "set quorum, or leave it out");
   });
 }
 
@@ -69,14 +83,15 @@ class Islands : public Algorithm {
   // The inner algorithm's step, then what the islands have to do with each other.
   StepEnd issue(Progress& progress) final;
   void visit(Archive& archive) override;
-  void finish() override { inner_->finish(); }
+  void finish() override;
   // The inner algorithm's, and the meetings'.
   std::optional<Bytes> sent(std::int64_t steps) const final;
 
  protected:
-  // `elements`: the most that is averaged at a time.
+  // `elements`: the most that is averaged at a time; `meeting_takes`: steps until a meeting is
+  // over.
   Islands(Replica& replica, std::unique_ptr<Algorithm> inner, const IslandOptions& options,
-          std::int64_t elements);
+          std::int64_t elements, std::int64_t meeting_takes = 0);
   // Every island has issued `t` inner steps since the start of the training.
   virtual void inner_step_issued(std::int64_t t) = 0;
   // What workers hold alike behind a meeting, for one that joins; and it has been given that.
@@ -94,9 +109,11 @@ class Islands : public Algorithm {
   Stream* communication() const { return communication_; }
   Channel* channel() const { return channel_; }
   // Issues the mean of a vector of the compute stream over the islands, on the communication
-  // stream; the compute stream waits only where it is told to. Where islands come and go, the host
-  // waits for it.
+  // stream; the compute stream waits only where it is told to. Where islands die, the host waits
+  // for it.
   Event mean(const Tensor& x);
+  // The islands that a mean issued now is over.
+  std::vector<int> that_meet() const;
   // The weights that the rank owns, as the last inner step leaves them.
   Tensor weights();
   // Weights [begin, end), all: have new values.
@@ -113,14 +130,14 @@ class Islands : public Algorithm {
   Rank& rank_;
 
  private:
+  bool enter(Progress& progress);
+  bool meet_as_member(Progress& progress);
+
   std::shared_ptr<const Codec> codec_;
   std::unique_ptr<Algorithm> inner_;
   std::optional<CompressedMean> mean_;    // absent: a single island
   std::optional<IslandMembers> members_;  // absent: all stay
-  std::int64_t inner_steps_;
-  bool begun_ = false;
-  std::int64_t taken_ = 0;  // steps
-  Bytes met_;               // sent in meetings, where islands come and go
+  Bytes met_;  // sent because of changed weights, where islands come and go
   Stream* communication_ = nullptr;
   Channel* channel_ = nullptr;
 };

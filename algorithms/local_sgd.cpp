@@ -17,7 +17,7 @@ namespace orrery {
 
 void describe(Fields<LocalSgdOptions>& f) {
   describe_islands(f);
-  describe_island_members(f);
+  describe_membership(f);
 }
 
 LocalSgd::LocalSgd(Replica& replica, std::unique_ptr<Algorithm> inner,
@@ -47,4 +47,4 @@ Bytes LocalSgd::sent_in_meetings(std::int64_t steps) const {
 
 // Differences from the paper: any inner optimizer may take the local steps, and its moments stay
 // local; a worker may be several replicas. Workers take equally many steps, so the mean has equal
-// weights.
+// weights. With `members` and a `quorum` it is over those that are there, or came in time.

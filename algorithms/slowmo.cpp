@@ -10,7 +10,8 @@
 //
 // Cost, for P parameters of a rank and n workers:
 //   communication   one all-reduce of 4 P bytes every H steps: 2 (n-1)/n 4 P / H bytes per rank and
-//                   step, exposed; fewer with a codec
+//                   step, exposed; fewer with a codec; where workers join, a
+//                   broadcast of 8 P bytes besides: (n-1)/n 8 P
 //   memory          8 P bytes beside the inner algorithm's: x_{t,0} and u
 #include "algorithms/slowmo.hpp"
 
@@ -20,6 +21,7 @@ void describe(Fields<SlowMoOptions>& f) {
   describe_islands(f);
   f.field("slow_lr", &SlowMoOptions::slow_lr).positive().doc("alpha");
   f.field("slow_momentum", &SlowMoOptions::slow_momentum).between(0, 1).doc("beta");
+  describe_membership(f);
 }
 
 SlowMo::SlowMo(Replica& replica, std::unique_ptr<Algorithm> inner, const SlowMoOptions& options)
@@ -54,9 +56,18 @@ void SlowMo::inner_step_issued(std::int64_t t) {
 
 void SlowMo::visit(Archive& archive) {
   Islands::visit(archive);
+  visit_common(archive);
+}
+
+void SlowMo::visit_common(Archive& archive) {
   const Archive::Scope scope(archive, "slowmo");
   archive.field("start", start_);
   momentum_->visit(archive);
+}
+
+void SlowMo::has_joined() {
+  compute().copy(start_, weights());
+  weights_changed();
 }
 
 Bytes SlowMo::sent_in_meetings(std::int64_t steps) const {
@@ -67,4 +78,5 @@ Bytes SlowMo::sent_in_meetings(std::int64_t steps) const {
 
 // Differences from the paper: gamma_t is the base optimizer's rate at the end of an outer
 // iteration, for all of its steps; the base optimizer's buffers are kept (the paper's "maintain"),
-// neither reset nor averaged.
+// neither reset nor averaged. With `members` and a `quorum` the average is over those that are
+// there, or came in time; one that joins or was late begins with x_{t,0} and u.

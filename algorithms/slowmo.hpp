@@ -19,6 +19,8 @@ class SlowMo : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
+  void visit_common(Archive& archive) override;
+  void has_joined() override;
   Bytes sent_in_meetings(std::int64_t steps) const override;
   SlowMoOptions options_;
   Tensor start_;                         // x_{t,0}

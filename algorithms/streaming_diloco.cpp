@@ -54,7 +54,17 @@ void describe(Fields<StreamingDilocoOptions>& f) {
       .doc("alpha: share of the worker's own parameters when a meeting ends; default 0.5, eager 0");
   f.field("eager", &StreamingDilocoOptions::eager)
       .doc("a worker's own outer gradient is applied at once, the others' at the next meeting");
+  describe_members(f);
   f.check([](const StreamingDilocoOptions& o, const SectionProblems& p) {
+    const bool some_die =
+        std::ranges::any_of(o.members, [](const Member& m) { return m.dies_after.has_value(); });
+    if (some_die)
+      p.add("members", "not available yet: workers that die while fragments are under way",
+            "let them leave");
+    if (o.eager && !o.members.empty())
+      p.add("members",
+            "some of an eager meeting is always under way, and belongs to what its workers were",
+            "leave out eager");
     if (o.eager && o.tau() != o.overlap.value_or(o.inner_steps))
       p.add("overlap", "an eager meeting takes until the next of its fragment", "leave it out");
     if (o.tau() > o.inner_steps)
@@ -122,12 +132,18 @@ std::int64_t largest_fragment(const std::vector<Fragment>& all) {
 StreamingDiloco::StreamingDiloco(Replica& replica, std::unique_ptr<Algorithm> inner,
                                  const StreamingDilocoOptions& options)
     : Islands(replica, std::move(inner), options,
-              largest_fragment(fragments(replica.flat(), options))),
+              largest_fragment(fragments(replica.flat(), options)), options.tau()),
       options_(options),
       fragments_(fragments(replica.flat(), options)),
       theta_(copy_of_weights("outer.parameters")),
       outer_(make_optimizer(outer_optimizer(options), rank_, compute(), theta_.elements(),
                             Dtype::fp32)) {
+  if (!options.members.empty() && fragments_.size() > 1 && fragments_[1].offset <= options.tau())
+    throw Error(Category::config,
+                "members: a worker joins or leaves when the first fragment has met and no other is "
+                "under way; the second is sent " +
+                    std::to_string(fragments_[1].offset) + " steps behind it")
+        .with("hint", "use an overlap below that, or larger fragments");
   // As many as are under way at most: those sent in tau + 1 steps in a row.
   std::size_t most = 0;
   for (std::int64_t t = 0; t < options.inner_steps; ++t) {
@@ -249,14 +265,25 @@ Bytes StreamingDiloco::sent_in_meetings(std::int64_t steps) const {
 
 void StreamingDiloco::visit(Archive& archive) {
   Islands::visit(archive);
+  visit_common(archive);
+  const Archive::Scope scope(archive, "outer");
+  for (std::size_t i = 0; i < deltas_.size(); ++i)
+    archive.field("gradient." + std::to_string(i), deltas_[i]);
+  for (std::size_t i = 0; i < own_.size(); ++i) archive.field("own." + std::to_string(i), own_[i]);
+}
+
+// With no fragment under way.
+void StreamingDiloco::visit_common(Archive& archive) {
   const Archive::Scope scope(archive, "outer");
   archive.field("parameters", theta_);
   archive.field("sent", sent_);
   archive.field("applied", applied_);
-  for (std::size_t i = 0; i < deltas_.size(); ++i)
-    archive.field("gradient." + std::to_string(i), deltas_[i]);
-  for (std::size_t i = 0; i < own_.size(); ++i) archive.field("own." + std::to_string(i), own_[i]);
   outer_->visit(archive);
+}
+
+void StreamingDiloco::has_joined() {
+  compute().copy(theta_, weights());
+  weights_changed();
 }
 
 }  // namespace orrery
@@ -267,3 +294,6 @@ void StreamingDiloco::visit(Archive& archive) {
 // Eager updates send each fragment in turn, as the paper's variant of Streaming DiLoCo does. Of a
 // step 1/k is fresh: with many workers they come close to outer gradients that are delayed
 // altogether, for which the paper lowers the outer rate.
+// With `members` the mean of a fragment is over those that are there. One that joins does so when a
+// meeting of the first fragment is over and none is under way, with theta and v; its first meetings
+// come after fewer than H steps, as everyone's do.

@@ -43,6 +43,8 @@ class StreamingDiloco : public Islands {
 
  private:
   void inner_step_issued(std::int64_t t) override;
+  void visit_common(Archive& archive) override;
+  void has_joined() override;
   Bytes sent_in_meetings(std::int64_t steps) const override;
   bool due(const Fragment& p, std::int64_t t) const;
   void send(const Fragment& p);

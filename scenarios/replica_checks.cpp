@@ -107,6 +107,13 @@ std::string nearest_divisors(std::int64_t n, std::int64_t wanted) {
   return below == above ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above);
 }
 
+bool workers_come_and_go(const Scenario& s) {
+  const Node* const members = s.algorithm.options.find("members");
+  const Node* const quorum = s.algorithm.options.find("quorum");
+  return (members != nullptr && !members->children.empty()) ||
+         (quorum != nullptr && !quorum->is_null());
+}
+
 void check_evaluation(const Scenario& s, Problems& problems) {
   if (!s.data.evaluate_every) return;
   const ParallelSpec& p = s.parallel;
@@ -118,8 +125,7 @@ void check_evaluation(const Scenario& s, Problems& problems) {
   if (p.tensor * p.context * p.pipeline * p.expert > 1 || s.algorithm.plan.sharding.parameters())
     refuse(problems, "data.evaluate_every", "the mean of replicas that are divided over ranks",
            "use data parallelism with whole parameters, or leave it out");
-  if (const Node* members = s.algorithm.options.find("members");
-      members != nullptr && !members->children.empty())
+  if (workers_come_and_go(s))
     refuse(problems, "data.evaluate_every", "the mean of workers that come and go",
            "leave it out, or let all stay");
   for (const Refusal& refusal : find_algorithm(s.algorithm.name)->refuses)

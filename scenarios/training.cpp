@@ -1,6 +1,8 @@
 #include "scenarios/training.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <memory>
 
@@ -259,9 +261,9 @@ WorldOptions world_options(const Scenario& scenario) {
 
 namespace {
 
-// Continues from the checkpoint of the hooks.
+// Continues from the checkpoint of the hooks. `together`: workers that are there are at one step.
 void resume(Rank& rank, const TrainingHooks& hooks, const Progress& progress, std::int64_t steps,
-            const std::function<void(Archive&)>& visit) {
+            bool together, const std::function<void(Archive&)>& visit) {
   if (hooks.resume->size() != static_cast<std::size_t>(rank.size(all_axes)))
     throw Error(Category::config, "the checkpoint is of a run with " +
                                       std::to_string(hooks.resume->size()) + " ranks");
@@ -271,7 +273,14 @@ void resume(Rank& rank, const TrainingHooks& hooks, const Progress& progress, st
   if (progress.step() > steps)
     throw Error(Category::config, "the checkpoint is of step " + std::to_string(progress.step()) +
                                       ", beyond run.steps = " + std::to_string(steps));
-  if (hooks.steps_before != nullptr && rank.speaks()) *hooks.steps_before = progress.step();
+  if (hooks.steps_before == nullptr || !rank.speaks()) return;
+  *hooks.steps_before = progress.step();
+  if (!together) return;
+  for (const Checkpoint& state : *hooks.resume) {  // some may not be there any more, or not yet
+    std::int64_t done = 0;
+    std::memcpy(&done, state.fields.at("progress.steps").data(), sizeof done);
+    *hooks.steps_before = std::max(*hooks.steps_before, done);
+  }
 }
 
 }  // namespace
@@ -294,7 +303,8 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
       progress.visit(archive);
       algorithm->visit(archive);
     };
-    if (hooks.resume != nullptr) resume(rank, hooks, progress, scenario.run.steps, visit);
+    if (hooks.resume != nullptr)
+      resume(rank, hooks, progress, scenario.run.steps, !scenario.algorithm.plan.open_ended, visit);
     while (progress.more()) {
       algorithm->step(progress);
       const std::int64_t done = progress.step();

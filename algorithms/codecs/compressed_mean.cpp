@@ -60,8 +60,9 @@ CompressedMean::CompressedMean(Stream& stream, Channel& channel, std::shared_ptr
 }
 
 const CompressedMean::Kernels& CompressedMean::kernels(std::int64_t elements) {
-  auto found = kernels_.find(elements);
-  if (found == kernels_.end()) found = kernels_.emplace(elements, prepare(elements)).first;
+  const std::tuple key{elements, channel_.size(), channel_.index()};
+  auto found = kernels_.find(key);
+  if (found == kernels_.end()) found = kernels_.emplace(key, prepare(elements)).first;
   return found->second;
 }
 
@@ -136,28 +137,43 @@ Tensor CompressedMean::buffer(std::int64_t bytes, const char* name) const {
                                  {.name = name});
 }
 
-Tensor CompressedMean::exchange(const Tensor& x, const Kernels& kernels, std::int64_t message) {
-  const Tensor all = buffer(message * channel_.size(), "codec.messages");
-  Tensor received = buffer(message * channel_.size(), "codec.received");
+void CompressedMean::sends(Collective kind, Bytes size) {
+  sent_ += wire_bytes(kind, size, channel_.size());
+}
+
+Event CompressedMean::exchange(const Tensor& x, const Kernels& kernels, const Tensor& received) {
+  const Tensor all = buffer(received.elements(), "codec.messages");
   stream_.upload(counter_, {static_cast<double>(round_++)});
   stream_.launch(kernels.encode, {x, counter_, all, worker_error_});
-  stream_.all_to_all(received, all, channel_);
-  return received;
+  sends(Collective::all_to_all, all.bytes());
+  return stream_.all_to_all(received, all, channel_);
 }
 
 void CompressedMean::scatter(const Tensor& x, const Tensor& part, bool add) {
   const Kernels& k = kernels(x.elements());
-  const Tensor received = exchange(x, k, codec_->bytes(part.elements()));
+  const Tensor received =
+      buffer(codec_->bytes(part.elements()) * channel_.size(), "codec.received");
+  exchange(x, k, received);
   stream_.launch(add ? k.add : k.take, {received, part});
 }
 
-Event CompressedMean::reduce(const Tensor& x) {
-  if (codec_ == nullptr) return stream_.all_reduce(x, Reduce::mean, channel_);
+Event CompressedMean::reduce(const Tensor& x, bool some_may_be_lost) {
+  const auto all_are_there = [&](Event met) {
+    if (some_may_be_lost) stream_.rank().wait(met);
+  };
+  if (codec_ == nullptr) {
+    sends(Collective::all_reduce, x.bytes());
+    const Event end = stream_.all_reduce(x, Reduce::mean, channel_);
+    all_are_there(end);
+    return end;
+  }
   const Kernels& k = kernels(x.elements());
   const std::int64_t message = codec_->bytes(ceil_div(x.elements(), channel_.size()));
-  const Tensor received = exchange(x, k, message);
+  Tensor received = buffer(message * channel_.size(), "codec.received");
+  all_are_there(exchange(x, k, received));
   const Tensor mine = buffer(message, "codec.mean");
   stream_.launch(k.combine, {received, counter_, mine, server_error_});
+  sends(Collective::all_gather, received.bytes());
   stream_.all_gather(received, mine, channel_);
   stream_.launch(k.decode, {received, x});
   return stream_.record();

@@ -17,6 +17,9 @@
 //   memory         2 n b(ceil(E / n)) while it runs; feedback: 4 E + 4 ceil(E / n)
 #pragma once
 
+#include <map>
+#include <tuple>
+
 #include "algorithms/codecs/codec.hpp"
 #include "backend/checkpoint.hpp"
 #include "backend/rank.hpp"
@@ -29,13 +32,15 @@ class CompressedMean {
   CompressedMean(Stream& stream, Channel& channel, std::shared_ptr<const Codec> codec,
                  std::int64_t elements, bool feedback = false);
   // The fp32 vector becomes its mean over the members, in stream order. The returned event is the
-  // end of it.
-  Event reduce(const Tensor& x);
+  // end of it. Where members may be lost, the host waits until all have met, so that RankLost finds
+  // the vector as it was.
+  Event reduce(const Tensor& x, bool some_may_be_lost = false);
   // `part` <- (part +) this member's of n equal parts of the mean of x. Not without a codec, nor
   // with feedback.
   void scatter(const Tensor& x, const Tensor& part, bool add);
   // Bytes that each of `members` sends for a vector of `elements`.
   static std::int64_t sent(const Codec* codec, std::int64_t elements, int members);
+  Bytes sent() const { return sent_; }  // so far, by this rank
   void visit(Archive& archive);
 
  private:
@@ -45,16 +50,19 @@ class CompressedMean {
   const Kernels& kernels(std::int64_t elements);
   Kernels prepare(std::int64_t elements) const;
   Tensor buffer(std::int64_t bytes, const char* name) const;
-  // Everyone's messages for this member.
-  Tensor exchange(const Tensor& x, const Kernels& kernels, std::int64_t message);
+  void sends(Collective kind, Bytes size);
+  // Everyone's messages for this member, received by the returned event.
+  Event exchange(const Tensor& x, const Kernels& kernels, const Tensor& received);
 
   Stream& stream_;
   Channel& channel_;
   std::shared_ptr<const Codec> codec_;
-  std::int64_t round_ = 0;                   // of rounding at random
-  Tensor counter_;                           // that round, where kernels see it
-  Tensor worker_error_, server_error_;       // empty without feedback
-  std::map<std::int64_t, Kernels> kernels_;  // by number of elements
+  std::int64_t round_ = 0;              // of rounding at random
+  Tensor counter_;                      // that round, where kernels see it
+  Tensor worker_error_, server_error_;  // empty without feedback
+  Bytes sent_;
+  // By elements, members and this one's place among them, which change where members come and go.
+  std::map<std::tuple<std::int64_t, int, int>, Kernels> kernels_;
 };
 
 }  // namespace orrery

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 #include <tuple>
 
 namespace orrery::cli {
@@ -23,13 +24,25 @@ struct OwnStep {
   std::int64_t samples = 0;
 };
 
+// Numbers of the steps that a rank took, in order: where it notes losses, those of its losses, as a
+// worker may have joined later, not have stayed, or have left out steps of which the others had
+// met.
+std::vector<std::int64_t> numbers(const ResultInput& in, const RankReport& rank) {
+  std::vector<std::int64_t> all(rank.steps.size());
+  std::iota(all.begin(), all.end(), first_step(in, rank));
+  if (rank.losses.size() == all.size())
+    std::ranges::copy(std::views::keys(rank.losses), all.begin());
+  return all;
+}
+
 // When the last worker had ended the step of this number.
 double last_end(const ResultInput& in, const RunReport& report, std::int64_t number) {
   double ended = 0;
   for (const RankReport& rank : report.ranks) {
-    const std::int64_t at = number - first_step(in, rank);
-    if (at >= 0 && at < std::ssize(rank.steps))
-      ended = std::max(ended, rank.steps[static_cast<std::size_t>(at)].at.seconds().value);
+    const std::vector<std::int64_t> own = numbers(in, rank);
+    if (const auto at = std::ranges::find(own, number); at != own.end())
+      ended = std::max(ended,
+                       rank.steps[static_cast<std::size_t>(at - own.begin())].at.seconds().value);
   }
   return ended;
 }
@@ -38,20 +51,23 @@ std::vector<Step> together(const ResultInput& in, const RunReport& report) {
   std::vector<Step> steps(static_cast<std::size_t>(std::max<std::int64_t>(0, in.subject.steps)));
   for (std::size_t r = 0; r < report.ranks.size(); ++r) {
     const RankReport& rank = report.ranks[r];
-    // A worker may have joined later, or not have stayed.
-    const std::int64_t own = first_step(in, rank);
-    const auto first = static_cast<std::size_t>(in.takes_turns ? 0 : own - in.steps_before);
-    steps.resize(std::max(steps.size(), first + rank.steps.size()));
-    for (std::size_t s = 0; s < rank.steps.size(); ++s)
-      steps[first + s].ended = std::max(steps[first + s].ended, rank.steps[s].at.seconds().value);
+    const std::int64_t first = in.takes_turns ? first_step(in, rank) : in.steps_before;
+    const auto step_of = [&](std::int64_t number) -> Step& {
+      const auto at = static_cast<std::size_t>(number - first);
+      steps.resize(std::max(steps.size(), at + 1));
+      return steps[at];
+    };
+    const std::vector<std::int64_t> own = numbers(in, rank);
+    for (std::size_t s = 0; s < own.size(); ++s) {
+      Step& step = step_of(own[s]);
+      step.ended = std::max(step.ended, rank.steps[s].at.seconds().value);
+      if (!in.samples.empty() && s < in.samples[r].size()) step.samples += in.samples[r][s];
+    }
     for (const auto& [number, loss] : rank.losses) {
-      Step& step = steps.at(first + static_cast<std::size_t>(number - own));
+      Step& step = step_of(number);
       step.loss += loss;
       ++step.losses;
     }
-    if (in.samples.empty()) continue;
-    for (std::size_t s = 0; s < in.samples[r].size(); ++s)
-      steps[first + s].samples += in.samples[r][s];
   }
   if (in.samples.empty())
     for (Step& step : steps) step.samples = in.samples_per_step;

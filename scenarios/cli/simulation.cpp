@@ -29,6 +29,7 @@
 #include "scenarios/cli/run_trace.hpp"
 #include "scenarios/cli/told.hpp"
 #include "scenarios/cli/value_twin.hpp"
+#include "scenarios/replica_checks.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
 
@@ -64,7 +65,7 @@ ResultInput input_of(const Scenario& scenario, const char* world) {
   in.full_flops_per_step = flops_per_step(scenario.model_spec, *scenario.data.sequence,
                                           scenario.data.global_batch, FlopRule::full);
   in.samples_per_step = scenario.data.global_batch;
-  in.takes_turns = !scenario.algorithm.plan.services.empty();
+  in.takes_turns = scenario.algorithm.plan.open_ended && !scenario.algorithm.plan.services.empty();
   if (scenario.algorithm.plan.open_ended)
     in.planned_flops_per_step = scenario.executed_flops_per_step(FlopRule::full);
   in.warnings = scenario.warnings;
@@ -411,6 +412,10 @@ std::optional<Outcome> run_scenario(const Scenario& scenario, const Arguments& a
   if (!arguments.resume.empty()) hooks.resume = &from;
   hooks.steps_before = &in.steps_before;
   if (!arguments.checkpoint.empty()) hooks.save = &to;
+  if (arguments.checkpoint_every > 0 && workers_come_and_go(scenario))
+    throw Error(Category::unavailable,
+                "not available yet: checkpoints on the way, of workers that come and go")
+        .with("hint", "leave out --checkpoint-every; --checkpoint alone keeps the end");
   hooks.checkpoint_every = arguments.checkpoint_every;
   hooks.checkpoint = write;
   Told told(scenario);
