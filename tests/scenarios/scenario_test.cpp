@@ -333,7 +333,7 @@ TEST_CASE("experts divide over GPUs that train their own samples, and other mode
 }
 
 TEST_CASE("workers that take micro-batches one by one share layers and samples, but no tokens") {
-  for (const std::string name : {"acco", "dpu", "weight-prediction", "sgp", "overlap-sgp"}) {
+  for (const std::string name : {"acco", "dpu", "weight-prediction"}) {
     CAPTURE(name);
     const std::string algorithm = "algorithm={name: " + name + "}";
     const auto shared = [&](const char* setting, bool tokens) {
