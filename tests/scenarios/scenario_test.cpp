@@ -355,6 +355,18 @@ TEST_CASE("workers that take micro-batches one by one share layers and samples, 
   }
 }
 
+TEST_CASE("workers that push may be pipelines, and learned optimizers see layers in parts") {
+  const std::string weights = ", weights: " + root + "/scenarios/learned/averaging.yaml";
+  for (const std::string& algorithm :
+       {std::string("sgp"), std::string("overlap-sgp"), "lopt-a" + weights,
+        "lopt-a, workers: 2, inner: {name: fsdp}" + weights}) {
+    CAPTURE(algorithm);
+    CHECK(messages(quickstart({"parallel={pipeline: 2, tensor: 2, sequence_parallel: true}",
+                               "algorithm={name: " + algorithm + "}"}))
+              .empty());
+  }
+}
+
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {
   CHECK(messages(quickstart({"parallel.pipeline=2"})).empty());
   CHECK(small("platform", "platform: {cluster: this-cpu, stack: cpu-world, gpus: 4}").empty());

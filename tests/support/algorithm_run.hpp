@@ -54,6 +54,7 @@ struct AlgorithmCase {
   int expert = 1;               // divides replicas
   int tensor = 1, context = 1;  // ranks of a replica; `model` says the same
   int pipeline = 1;
+  std::string schedule = "1f1b";
   std::function<Model(Rank&, int micro_batches)> model = small_mlp;
   std::int64_t stop = -1;  // saves the state after this step instead of the last, and ends
   const WorldResult* resume = nullptr;  // goes on from its state
@@ -107,6 +108,7 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
     const Model model = c.model(rank, c.micro_batches);
     ReplicaOptions options;
     options.micro_batches = c.micro_batches;
+    options.schedule = c.schedule;
     options.optimizer = plan.optimizer.options();
     options.keeps_optimizer = !plan.owns_optimizer;
     options.sharding = plan.sharding;
