@@ -94,16 +94,15 @@ TEST_CASE("ranks of one worker take as many micro-batches, however late each hea
 
 // Where messages have weights, passes read what the worker knows of the mean and not what it steps.
 TEST_CASE("workers that push and are pipelines hold what whole ones do, and send as much") {
-  for (const std::string name :
-       {"sgp", "sgp, graph: ring", "overlap-sgp", "overlap-sgp, overlap: 3"})
-    for (const std::string schedule : {"1f1b", "gpipe", "zb-h1"}) {
-      CAPTURE(name);
+  for (const std::string name : {"overlap-sgp", "overlap-sgp, overlap: 3", "sgp"}) {
+    CAPTURE(name);
+    AlgorithmCase c = llama_case("{name: " + name + ", final_average: false}", 1, 1);
+    c.replicas = 3;
+    c.micro_batches = 4;
+    const WorldResult whole = run_in_sim(setup_of(c), training_of(c));
+    REQUIRE_MESSAGE(!whole.error, why(whole));
+    for (const std::string schedule : {"1f1b", "zb-h1"}) {
       CAPTURE(schedule);
-      AlgorithmCase c = llama_case("{name: " + name + ", final_average: false}", 1, 1);
-      c.replicas = 3;
-      c.micro_batches = 4;
-      const WorldResult whole = run_in_sim(setup_of(c), training_of(c));
-      REQUIRE_MESSAGE(!whole.error, why(whole));
       c.pipeline = 2;
       c.schedule = schedule;
       const WorldSetup setup = setup_of(c);
@@ -138,6 +137,7 @@ TEST_CASE("workers that push and are pipelines hold what whole ones do, and send
         CHECK(apart < 1e-5);
       }
     }
+  }
 }
 
 TEST_CASE("workers that push and divide tokens follow whole ones") {
