@@ -56,10 +56,10 @@ AlgorithmPlan read_none(const Node& node, Problems& problems) {
   return plan;
 }
 
-// Workers that each run an inner algorithm; `whole`: that acts on whole parameters.
+// Workers that each run an inner algorithm.
 const std::vector<std::string> trains_a_worker{"none", "ddp",   "fsdp",
                                                "zero", "petra", "reversible-backprop"};
-template <class Made, class Options, bool whole = false>
+template <class Made, class Options>
 AlgorithmPlan over_islands(const Node& node, Problems& problems) {
   auto options = read<Options>(node, problems);
   if constexpr (std::is_base_of_v<LearnedOptions, Options>) load_weights(options, node, problems);
@@ -71,11 +71,6 @@ AlgorithmPlan over_islands(const Node& node, Problems& problems) {
                  fmt::format("{} cannot train a worker of another algorithm", inner.name),
                  "use " + join(fine, " or "));
   read_algorithm(inner, "algorithm.inner.name", problems);
-  if (whole && inner.plan.sharding.stage > 0)
-    problems.add("algorithm.inner.name",
-                 "not available yet: workers that divide their parameters, of an algorithm that "
-                 "sees whole tensors",
-                 "use ddp");
   options.inner = to_node(inner);
   AlgorithmPlan plan = inner.plan;
   plan.options = to_node(options);
@@ -193,11 +188,6 @@ const std::vector<Refusal> no_division{
 const std::vector<std::string> inside_and_inner{
     "tensor", "pipeline", "context", "expert", "recompute",          "none",
     "ddp",    "fsdp",     "zero",    "petra",  "reversible-backprop"};
-const std::vector<std::string> learned_and_inner{
-    "pipeline", "context", "recompute", "none", "ddp", "petra", "reversible-backprop"};
-const char* const sees_tensors =
-    "what a learned optimizer sees of a tensor is over the whole of it";
-const std::vector<Refusal> no_parts_of_tensors{{"tensor", sees_tensors}, {"expert", sees_tensors}};
 const std::vector<std::string> alone_in_a_replica{"recompute"};
 const std::vector<std::string> shared_layers{"tensor", "context", "recompute"};
 const char* const pairs_alone =
@@ -242,20 +232,12 @@ const Refusal own_samples{
     "expert",
     "ranks that divide experts have samples of their own, whose gradients it would have to "
     "average"};
-const std::vector<Refusal> no_schedule{
-    own_samples,
-    {"pipeline",
-     "not available yet: a schedule whose passes read other weights than those that are stepped"},
-    no_sequence};
-const std::vector<Refusal> no_schedule_on_the_way = [] {
-  std::vector<Refusal> all = no_schedule;
-  all.push_back(
-      {"evaluate_every", "a part of what its workers have is under way, and belongs to no model"});
-  return all;
-}();
 const std::vector<std::string> inside{"tensor", "pipeline", "context", "expert", "recompute"};
 const std::vector<std::string> of_one{"tensor", "pipeline", "context", "recompute"};
 const std::vector<Refusal> no_experts{own_samples};
+const std::vector<Refusal> no_experts_on_the_way{
+    own_samples,
+    {"evaluate_every", "a part of what its workers have is under way, and belongs to no model"}};
 
 }  // namespace
 
@@ -287,10 +269,18 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        inside_and_inner,
        {},
        over_islands<StreamingDiloco, StreamingDilocoOptions>},
-      {"lopt-a", "arXiv 2312.02204", "algorithms/lopt_a.cpp", learned_and_inner,
-       no_parts_of_tensors, over_islands<LoptA, LoptAOptions, true>},
-      {"lagg-a", "arXiv 2312.02204", "algorithms/lagg_a.cpp", learned_and_inner,
-       no_parts_of_tensors, over_islands<LaggA, LaggAOptions, true>},
+      {"lopt-a",
+       "arXiv 2312.02204",
+       "algorithms/lopt_a.cpp",
+       inside_and_inner,
+       {},
+       over_islands<LoptA, LoptAOptions>},
+      {"lagg-a",
+       "arXiv 2312.02204",
+       "algorithms/lagg_a.cpp",
+       inside_and_inner,
+       {},
+       over_islands<LaggA, LaggAOptions>},
       {"acco", "arXiv 2406.02613", "algorithms/acco.cpp", shared_layers, one_model_in_turns,
        decoupled<Acco, 2>},
       {"dpu", "arXiv 2101.06840", "algorithms/dpu.cpp", shared_layers, one_model_in_turns,
@@ -303,10 +293,9 @@ const std::vector<AlgorithmEntry>& algorithm_table() {
        gossiping<AdPsgd, AdPsgdOptions>},
       {"dadao", "arXiv 2208.00779", "algorithms/dadao.cpp", alone_in_a_replica, no_company_no_mu,
        gossiping<Dadao, DadaoOptions>},
-      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers, no_schedule,
-       pushing<SgpOptions>},
-      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", shared_layers,
-       no_schedule_on_the_way, pushing<OverlapSgpOptions>},
+      {"sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", of_one, no_experts, pushing<SgpOptions>},
+      {"overlap-sgp", "arXiv 1811.10792", "algorithms/sgp.cpp", of_one, no_experts_on_the_way,
+       pushing<OverlapSgpOptions>},
       {"qsgd", "arXiv 1610.02132", "algorithms/qsgd.cpp", whole_layers, no_parts,
        compressed<Qsgd, QsgdOptions>},
       {"topk", "arXiv 1809.07599", "algorithms/topk.cpp", whole_layers, no_parts,

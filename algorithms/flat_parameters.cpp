@@ -149,6 +149,19 @@ void FlatParameters::allocate(Stream& home) {
   }
 }
 
+namespace {
+// Of a row of several matrices' columns the whole is divided by rows.
+void tell_division(const ParameterSpec& spec, Parameter& p) {
+  const Division& d = spec.division;
+  if (d.run > 0) p.rows_over = Axis::expert;
+  if (d.rows == 0) return;
+  const bool by_columns =
+      spec.columns > 1 && !d.columns.empty() && spec.elements / d.rows == spec.columns;
+  Axes& over = by_columns ? p.columns_over : p.rows_over;
+  over = over | d.axis;
+}
+}  // namespace
+
 void FlatParameters::add_parameters(Stream& home, const Model& model, int block) {
   const Place place = places_[at(block)];
   std::int64_t from = place.begin;
@@ -167,6 +180,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
     for (const Axis axis : {Axis::tensor, Axis::expert})
       if (!spec.division.divides(axis) && !sharding_.over.contains(axis))
         p.replicated = p.replicated | axis;
+    tell_division(spec, p);
     from += spec.elements;
     if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
     if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);
@@ -202,6 +216,19 @@ void FlatParameters::for_own(std::int64_t begin, std::int64_t end, F f) const {
       const std::int64_t from = std::max(begin, mine), to = std::min(end, mine + part.shard);
       if (from < to) f(from, part.shard_begin + from - mine, to - from);
     }
+}
+
+std::vector<OwnedRange> FlatParameters::owned(std::optional<int> index) const {
+  if (!owns_weights()) return {{false, 0, 0, elements_}};
+  std::vector<OwnedRange> ranges;
+  for (const ParameterGroup& group : groups_)
+    for (const DividedPart& part : group.parts) {
+      const Owners& of = owners(part);
+      const std::int64_t owner = index ? *index % of.ranks : of.index;
+      ranges.push_back(
+          {part.experts, part.begin + owner * part.shard, part.shard_begin, part.shard});
+    }
+  return ranges;
 }
 
 Tensor FlatParameters::values_at(std::int64_t begin, std::int64_t own,

@@ -59,6 +59,12 @@ inline Tensor part_of(const Tensor& whole, const ParameterGroup& group, const Di
   return whole.slice(part.begin - group.begin, part.begin - group.begin + part.elements);
 }
 
+// Consecutive elements of the flat buffers, and where in the weights that a rank steps they lie.
+struct OwnedRange {
+  bool experts = false;  // of a part of experts
+  std::int64_t begin = 0, own = 0, elements = 0;
+};
+
 struct FlatOptions {
   Dtype gradient_dtype = Dtype::fp32;
   std::optional<Dtype> value_dtype{};  // of shards of parameters; absent: the model's
@@ -114,6 +120,9 @@ class FlatParameters {
   // Whether `weights` are this rank's shards alone. They are not where a whole fp32 buffer is both
   // what is computed with and what is stepped.
   bool owns_weights() const { return divided() && weights().elements() == own_elements_; }
+  // What of the flat buffers `weights` are, ascending: of this rank, or of the ranks whose place
+  // among those that divide a part is `index`, modulo their number.
+  std::vector<OwnedRange> owned(std::optional<int> index = {}) const;
   // Weights [begin, end) were changed: rounds them to the parameters' type, where that is narrower.
   void weights_changed(Stream& stream, std::int64_t begin, std::int64_t end);
   // The flat buffer of all gradients, where they are not divided.

@@ -16,11 +16,12 @@
 // with two all-reduces of a few sums in between, since a tensor may lie on several ranks
 // (learned/learned_optimizer.hpp). Not sharded, all Deltas are gathered everywhere.
 //
-// Cost, for P parameters of a rank (rounded up to a multiple of K), V of them in vectors, L rows
-// and columns of matrices, T tensors and W weights of the network:
+// Cost, for P parameters that a rank steps in its worker (rounded up to a multiple of K), V of them
+// in vectors, L rows and columns of matrices, T tensors, W weights of the network, and N ranks of
+// all workers that have parts of the same tensors:
 //   communication   (K-1)/K 4 P bytes for each of the two, and all-reduces of 4 L and 4 (K + 27) T,
-//                   every H steps: 2 (K-1)/K 4 (P + L + (K + 27) T) / H bytes per rank and step,
-//                   exposed; not sharded (K-1) 4 P / H
+//                   every H steps: 8 ((K-1)/K P + (N-1)/N (L + (K + 27) T)) / H bytes per rank and
+//                   step, exposed; not sharded (K-1) 4 P / H, and the sums over a worker's ranks
 //   compute         2 W P / K FLOPs every H steps; not sharded 2 W P
 //   memory          beside the inner algorithm's 4 P bytes for theta, (16 P + 12 V) / K + 12 L, and
 //                   8 P in a meeting; not sharded 4 P, 16 P + 12 V + 12 L, and 4 K P
@@ -47,8 +48,7 @@ LaggA::LaggA(Replica& replica, std::unique_ptr<Algorithm> inner, const LaggAOpti
     : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       workers_(rank_.size(Axis::island)),
-      learned_(compute(), replica.parameters(), options.loaded,
-               options.sharded ? rank_.part(Axis::island) : 0, options.sharded ? workers_ : 1) {
+      learned_(compute(), replica.flat(), options.loaded, options.sharded ? workers_ : 1) {
   if (!options.sharded) {
     theta_ = copy_of_weights("learned.parameters");
     return;
@@ -82,7 +82,7 @@ void LaggA::inner_step_issued(std::int64_t t) {
   if (options_.sharded) {
     const std::int64_t begin = learned_.part_elements() * rank_.part(Axis::island);
     compute().copy(theta_.slice(begin, begin + learned_.part_elements()), shard_);
-    learned_.update(shard_, deltas, [this](const Tensor& sums) { add_up(sums); });
+    learned_.update(shard_, deltas);
     communication()->after(compute().record());
     compute().after(communication()->all_gather(theta_, shard_, *channel()));
   } else {
@@ -104,11 +104,6 @@ void LaggA::exchange(const Tensor& received, const Tensor& delta) {
                                    : communication()->all_gather(received, mine, *channel()));
 }
 
-void LaggA::add_up(const Tensor& sums) {
-  communication()->after(compute().record());
-  compute().after(communication()->all_reduce(sums, Reduce::sum, *channel()));
-}
-
 void LaggA::visit(Archive& archive) {
   Islands::visit(archive);
   archive.field("learned.parameters", theta_);
@@ -118,7 +113,8 @@ void LaggA::visit(Archive& archive) {
 Bytes LaggA::sent_in_meetings(std::int64_t steps) const {
   const Bytes part = bytes_of(learned_.part_elements(), Dtype::fp32);
   const Bytes all = part * (workers_ - 1);
-  return (options_.sharded ? all * 2 + learned_.sent_in_sums() : all) *
+  return ((options_.sharded ? all * 2 : all) + learned_.sent_in_sums() +
+          sent_after_change(0, replica_.flat().weights().elements())) *
          (steps / options_.inner_steps);
 }
 

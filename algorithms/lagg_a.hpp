@@ -21,7 +21,6 @@ class LaggA : public Islands {
   void inner_step_issued(std::int64_t t) override;
   Bytes sent_in_meetings(std::int64_t steps) const override;
   void exchange(const Tensor& received, const Tensor& delta);
-  void add_up(const Tensor& sums);
   Tensor buffer(const char* name);
   LaggAOptions options_;
   int workers_;

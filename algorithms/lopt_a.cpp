@@ -14,10 +14,11 @@
 // Under the mu parametrisation (arXiv 2406.00153) steps of hidden matrices are divided by their
 // fan-in.
 //
-// Cost, for P parameters of a rank, V of them in vectors, L rows and columns of its matrices, and W
-// weights of the network:
+// Cost, for P parameters that a rank steps, V of them in vectors, L rows and columns of matrices, T
+// tensors, W weights of the network, and n ranks of a worker that have parts of the same tensors:
 //   communication   one all-reduce of 4 P bytes every H steps: 2 (K-1)/K 4 P / H bytes per rank and
-//                   step, exposed; fewer with a codec
+//                   step, exposed; fewer with a codec; and all-reduces over the n ranks of 4 L and
+//                   112 T bytes: 2 (n-1)/n (4 L + 112 T) / H
 //   compute         2 W P FLOPs every H steps, on each rank
 //   memory          20 P + 12 V + 12 L bytes beside the inner algorithm's: theta, three momenta and
 //                   second moments
@@ -39,7 +40,7 @@ LoptA::LoptA(Replica& replica, std::unique_ptr<Algorithm> inner, const LoptAOpti
     : Islands(replica, std::move(inner), options, replica.flat().weights().elements()),
       options_(options),
       theta_(copy_of_weights("learned.parameters")),
-      learned_(compute(), replica.parameters(), options.loaded) {}
+      learned_(compute(), replica.flat(), options.loaded) {}
 
 void LoptA::inner_step_issued(std::int64_t t) {
   if (t % options_.inner_steps != 0) return;
@@ -58,7 +59,7 @@ void LoptA::visit(Archive& archive) {
 }
 
 Bytes LoptA::sent_in_meetings(std::int64_t steps) const {
-  return sent_in_meeting() * (steps / options_.inner_steps);
+  return (sent_in_meeting() + learned_.sent_in_sums()) * (steps / options_.inner_steps);
 }
 
 }  // namespace orrery

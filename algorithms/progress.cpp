@@ -22,12 +22,6 @@ Batch Progress::part(std::int64_t of_step, std::int64_t from, int samples) const
   return {static_cast<std::uint64_t>(first), samples};
 }
 
-Batch Progress::next(int samples) {
-  const Batch batch = part(step(), taken_, samples);
-  taken_ += samples;
-  return batch;
-}
-
 Batch Progress::draw(int samples) {
   const std::int64_t first = drawn_ * replicas_ + replica_ * samples;
   drawn_ += samples;

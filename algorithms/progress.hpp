@@ -46,9 +46,8 @@ class Progress {
   void begin_at(std::int64_t step) { done_before_ = step - issued_; }
   std::int64_t step() const { return done_before_ + issued_; }  // of the whole training
   std::int64_t local_batch() const { return local_batch_; }     // samples of this replica per step
-  // The next `samples` of this replica. Error{invalid_program} beyond its share of the step.
-  Batch next(int samples);
   // Samples [from, from + samples) of this replica's share of a step, which may be one to come.
+  // Error{invalid_program} beyond the share.
   Batch part(std::int64_t step, std::int64_t from, int samples) const;
   void take_share() { taken_ = local_batch_; }  // this step's samples are handed out by `part`
   std::int64_t steps() const { return length_.steps; }  // of the whole training

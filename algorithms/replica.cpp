@@ -214,10 +214,16 @@ void Replica::zero_gradients() {
   compute_.launch(zero_loss_, {loss_});
 }
 
-void Replica::accumulate_gradients(Progress& progress) {
+void Replica::accumulate_gradients(Progress& progress) { accumulate_gradients(progress, {}); }
+
+void Replica::accumulate_gradients(Progress& progress, const Tensor& weights) {
+  ORRERY_ASSERT(!weights || schedule_->drains(),
+                "a schedule that never drains has its own versions");
   zero_gradients();
   for (Part& p : parts_) p.ready = 0;
+  read_ = weights;
   executor_->run(progress);
+  read_ = {};
   if (settles_state()) compute_.after(rank_.stream("balance").record());
   if (shared_ > 0) sum_shared_gradients();
   if (schedule_->pipes > 1) sum_pipes();

@@ -99,6 +99,9 @@ class Replica {
   // Issues the gradients of one step's micro-batches into the zeroed gradient buffer, by the
   // pipeline schedule.
   void accumulate_gradients(Progress& progress);
+  // Likewise; its passes read other values than the current ones, in the same layout. Of a schedule
+  // that drains only.
+  void accumulate_gradients(Progress& progress, const Tensor& weights);
   // Adds the gradient of one micro-batch, without schedule; for algorithms that decide as they go.
   // One pipeline stage and no sequence parallelism only.
   // `weights`: read in place of the current values; a version of all of them, or these as racy.
@@ -209,6 +212,7 @@ class Replica {
   Channel* pipes_channel_ = nullptr;
   std::map<std::pair<int, int>, InFlight> in_flight_;  // by chunk and micro-batch
   Prepared load_, zero_loss_, add_shared_;
+  Tensor read_;  // by the passes of this step; empty: the current values
 };
 
 }  // namespace orrery

@@ -181,9 +181,7 @@ void Sgp::push(std::int64_t step) {
 
 StepEnd Sgp::issue(Progress& progress) {
   const std::int64_t k = progress.step();
-  replica_.zero_gradients();
-  for (int i = 0; i < replica_.options().micro_batches; ++i)
-    replica_.accumulate_micro_batch(progress.next(replica_.model().micro_batch), z_);
+  replica_.accumulate_gradients(progress, z_);
   context_.take();
   replica_.optimizer_step(compute_, replica_.parameters());
   if (!edges_.empty()) push(k);

@@ -36,6 +36,8 @@ struct Parameter {
   bool decay = true;
   std::int64_t columns = 0;  // of a matrix, stored by rows; 0: not a matrix
   Axes replicated;
+  // Whose ranks have different rows of it as a matrix, or different columns; as a vector, `rows`.
+  Axes rows_over, columns_over;
   RateFactors rates{};
   bool written = false, product = false;  // as in ParameterSpec
 };

@@ -22,15 +22,15 @@ std::array<float, time_features> time_features_at(double t) {
   return out;
 }
 
-float FeatureState::delta(std::int64_t element) const {
-  const std::size_t own = index(element - begin);
-  float sum = deltas[own];
-  for (std::size_t k = 1; k < workers; ++k) sum += deltas[k * index(stride) + own];
+float FeatureState::delta(std::int64_t own) const {
+  float sum = deltas[index(own)];
+  for (std::size_t k = 1; k < workers; ++k) sum += deltas[k * index(stride) + index(own)];
   return workers == 1 ? sum : sum / static_cast<float>(workers);
 }
 
-Features::Features(const FeatureState& state, const LearnedTensor& tensor)
-    : s_(state), tensor_(tensor) {
+Features::Features(const FeatureState& state, const LearnedTensor& tensor,
+                   const LearnedSegment& segment)
+    : s_(state), tensor_(tensor), segment_(segment) {
   if (tensor.columns == 0) return;
   const std::size_t all = s_.lines.size() / decay_count;
   for (std::size_t d = 0; d < decay_count; ++d) {
@@ -41,13 +41,13 @@ Features::Features(const FeatureState& state, const LearnedTensor& tensor)
   }
 }
 
-Features::Factors Features::factors(std::int64_t element) const {
+Features::Factors Features::factors(std::int64_t i) const {
   Factors f{};
-  const std::int64_t own = element - tensor_.begin;
+  const std::int64_t at = segment_.from + i;
   for (std::size_t d = 0; d < decay_count; ++d) {
     if (tensor_.columns == 0) {
       const std::size_t here = s_.vectors.size() / decay_count;
-      const float v = s_.vectors[d * here + index(tensor_.place + own - s_.first_vector)];
+      const float v = s_.vectors[d * here + index(segment_.vector + i)];
       f.row[d] = f.column[d] = v;
       f.of_delta[d] = safe_inverse_root(v + 1e-9F);
       f.of_momentum[d] = inverse_root(v + 1e-6F);
@@ -55,16 +55,16 @@ Features::Factors Features::factors(std::int64_t element) const {
     }
     const std::size_t all = s_.lines.size() / decay_count;
     const float* lines = &s_.lines[d * all + index(tensor_.place)];
-    f.row[d] = lines[tensor_.line_of_fewer(own)];
-    f.column[d] = lines[tensor_.fewer() + tensor_.line_of_more(own)];
+    f.row[d] = lines[tensor_.line_of_fewer(at)];
+    f.column[d] = lines[tensor_.fewer() + tensor_.line_of_more(at)];
     f.of_delta[d] = f.of_momentum[d] =
         safe_inverse_root(f.row[d] / (row_means_[d] + 1e-9F)) * safe_inverse_root(f.column[d]);
   }
   return f;
 }
 
-void Features::at(std::int64_t element, std::span<float> x) const {
-  const std::size_t own = index(element - s_.begin), stride = index(s_.stride);
+void Features::at(std::int64_t i, std::span<float> x) const {
+  const std::size_t own = index(segment_.own + i), stride = index(s_.stride);
   std::size_t n = 0;
   for (std::size_t k = 0; k < s_.workers; ++k) x[n++] = s_.deltas[k * stride + own];
   x[n++] = s_.theta[own];
@@ -74,8 +74,8 @@ void Features::at(std::int64_t element, std::span<float> x) const {
   x[n++] = v;
   for (const float each : m) x[n++] = each * root;
   x[n++] = root;
-  const Factors f = factors(element);
-  const float g = s_.delta(element);
+  const Factors f = factors(i);
+  const float g = s_.delta(segment_.own + i);
   for (const float each : f.of_delta) x[n++] = g * each;
   for (const float each : f.row) x[n++] = each;
   for (const float each : f.column) x[n++] = each;

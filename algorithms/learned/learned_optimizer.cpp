@@ -10,9 +10,9 @@ namespace orrery {
 // What the kernels know.
 struct LearnedOptimizer::Plan {
   std::vector<LearnedTensor> tensors;
-  std::int64_t begin = 0, end = 0, stride = 0;  // of the flat vector, this part
-  std::int64_t lines = 0, vectors = 0;          // of all matrices; of this part, at most
-  std::int64_t first_vector = 0;
+  std::vector<LearnedSegment> segments;  // of this part
+  std::int64_t stride = 0;
+  std::int64_t lines = 0, vectors = 0;  // of all matrices; of the part that has most
   std::size_t workers = 1, features = 0;
   double step = 0, exponent = 0, second_moment_decay = 0;
   std::vector<double> momentum_decays, factored_decays;
@@ -22,19 +22,15 @@ struct LearnedOptimizer::Plan {
   };
   std::vector<Layer> layers;
 
-  // Calls f(tensor number, tensor, from, to) for what this part has of each tensor.
+  // Calls f(segment, tensor) for what this part has of each tensor.
   template <class F>
   void for_own(F f) const {
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const LearnedTensor& t = tensors[i];
-      const std::int64_t from = std::max(begin, t.begin), to = std::min(end, t.begin + t.elements);
-      if (from < to) f(i, t, from, to);
-    }
+    for (const LearnedSegment& segment : segments) f(segment, tensors[segment.tensor]);
   }
   FeatureState state(std::span<const float> theta, std::span<const float> deltas,
                      std::span<const float> moments, std::span<const float> lines_here,
                      std::span<const float> vectors_here) const {
-    return {begin, stride, workers, theta, deltas, moments, lines_here, vectors_here, first_vector};
+    return {stride, workers, theta, deltas, moments, lines_here, vectors_here};
   }
   void add_lines(std::span<const float> deltas, std::span<float> sums) const;
   void move_lines(std::span<const float> sums, std::span<float> lines_here) const;
@@ -55,21 +51,25 @@ float moved(float to, double decay, double by) {
   return static_cast<float>(decay * to + (1 - decay) * by);
 }
 
+void round_all(const std::vector<double>& exact, std::span<float> to) {
+  std::transform(exact.begin(), exact.end(), to.begin(),
+                 [](double x) { return static_cast<float>(x); });
+}
+
 }  // namespace
 
 void LearnedOptimizer::Plan::add_lines(std::span<const float> deltas, std::span<float> sums) const {
   std::vector<double> exact(sums.size());
   const FeatureState s = state({}, deltas, {}, {}, {});
-  for_own([&](std::size_t, const LearnedTensor& t, std::int64_t from, std::int64_t to) {
+  for_own([&](const LearnedSegment& here, const LearnedTensor& t) {
     if (t.columns == 0) return;
-    for (std::int64_t e = from; e < to; ++e) {
-      const double g = s.delta(e);
-      exact[index(t.place + t.line_of_fewer(e - t.begin))] += g * g;
-      exact[index(t.place + t.fewer() + t.line_of_more(e - t.begin))] += g * g;
+    for (std::int64_t i = 0; i < here.elements; ++i) {
+      const double g = s.delta(here.own + i), square = t.share * g * g;
+      exact[index(t.place + t.line_of_fewer(here.from + i))] += square;
+      exact[index(t.place + t.fewer() + t.line_of_more(here.from + i))] += square;
     }
   });
-  std::transform(exact.begin(), exact.end(), sums.begin(),
-                 [](double x) { return static_cast<float>(x); });
+  round_all(exact, sums);
 }
 
 void LearnedOptimizer::Plan::move_lines(std::span<const float> sums,
@@ -89,10 +89,10 @@ void LearnedOptimizer::Plan::move_lines(std::span<const float> sums,
 
 void LearnedOptimizer::Plan::move_moments(const FeatureState& s, std::span<float> moments,
                                           std::span<float> vectors_here) const {
-  for_own([&](std::size_t, const LearnedTensor& t, std::int64_t from, std::int64_t to) {
-    for (std::int64_t e = from; e < to; ++e) {
-      const double g = s.delta(e);
-      const std::size_t own = index(e - begin);
+  for_own([&](const LearnedSegment& here, const LearnedTensor& t) {
+    for (std::int64_t i = 0; i < here.elements; ++i) {
+      const double g = s.delta(here.own + i);
+      const std::size_t own = index(here.own + i);
       for (std::size_t d = 0; d < decay_count; ++d) {
         float& m = moments[d * index(stride) + own];
         m = moved(m, momentum_decays[d], g);
@@ -100,7 +100,7 @@ void LearnedOptimizer::Plan::move_moments(const FeatureState& s, std::span<float
       float& v = moments[decay_count * index(stride) + own];
       v = moved(v, second_moment_decay, g * g);
       if (t.columns > 0) continue;
-      const std::size_t place = index(t.place + e - t.begin - first_vector);
+      const std::size_t place = index(here.vector + i);
       for (std::size_t d = 0; d < decay_count; ++d) {
         float& each = vectors_here[d * index(vectors) + place];
         each = moved(each, factored_decays[d], g * g + 1e-30);
@@ -110,18 +110,18 @@ void LearnedOptimizer::Plan::move_moments(const FeatureState& s, std::span<float
 }
 
 void LearnedOptimizer::Plan::add_squares(const FeatureState& s, std::span<float> squares) const {
-  std::fill(squares.begin(), squares.end(), 0.0F);
-  for_own([&](std::size_t i, const LearnedTensor& t, std::int64_t from, std::int64_t to) {
-    const Features of(s, t);
-    std::vector<float> x(features);
-    std::vector<double> sums(features);
-    for (std::int64_t e = from; e < to; ++e) {
-      of.at(e, x);
-      for (std::size_t f = 0; f < features; ++f) sums[f] += static_cast<double>(x[f]) * x[f];
+  std::vector<double> exact(squares.size());
+  std::vector<float> x(features);
+  for_own([&](const LearnedSegment& here, const LearnedTensor& t) {
+    const Features of(s, t, here);
+    double* sums = &exact[here.tensor * features];
+    for (std::int64_t i = 0; i < here.elements; ++i) {
+      of.at(i, x);
+      for (std::size_t f = 0; f < features; ++f)
+        sums[f] += t.share * static_cast<double>(x[f]) * x[f];
     }
-    for (std::size_t f = 0; f < features; ++f)
-      squares[i * features + f] = static_cast<float>(sums[f]);
   });
+  round_all(exact, squares);
 }
 
 float LearnedOptimizer::Plan::direction(std::vector<float>& x, std::vector<float>& y) const {
@@ -143,54 +143,122 @@ void LearnedOptimizer::Plan::step_all(const FeatureState& s, std::span<const flo
                                       double t, std::span<float> theta) const {
   const std::array<float, time_features> time = time_features_at(t);
   std::vector<float> x, y, scales(features);
-  for_own([&](std::size_t i, const LearnedTensor& tensor, std::int64_t from, std::int64_t to) {
-    const Features of(s, tensor);
+  for_own([&](const LearnedSegment& here, const LearnedTensor& tensor) {
+    const Features of(s, tensor, here);
+    const float* sums = &squares[here.tensor * features];
     for (std::size_t f = 0; f < features; ++f)
-      scales[f] = static_cast<float>(
-          1 / std::sqrt(1e-5 + squares[i * features + f] / static_cast<double>(tensor.elements)));
+      scales[f] =
+          static_cast<float>(1 / std::sqrt(1e-5 + sums[f] / static_cast<double>(tensor.elements)));
     const auto size = static_cast<float>(step * tensor.rate);
-    for (std::int64_t e = from; e < to; ++e) {
+    for (std::int64_t i = 0; i < here.elements; ++i) {
       x.resize(features + time_features);
-      of.at(e, x);
+      of.at(i, x);
       for (std::size_t f = 0; f < features; ++f) x[f] *= scales[f];
       std::copy(time.begin(), time.end(), x.begin() + static_cast<std::ptrdiff_t>(features));
-      theta[index(e - begin)] -= size * direction(x, y);
+      theta[index(here.own + i)] -= size * direction(x, y);
     }
   });
 }
 
-// Where tensors and their lines lie. Sizes are the same for all parts.
-void LearnedOptimizer::lay_out(std::span<const Parameter> parameters, Plan& plan) const {
-  std::int64_t elements = 0, vectors = 0;
-  for (const Parameter& p : parameters) {
-    LearnedTensor t{p.begin, p.elements, p.columns > 1 ? p.columns : 0, 0, p.rates.adaptive};
-    t.place = t.columns == 0 ? vectors : plan.lines;
-    (t.columns == 0 ? vectors : plan.lines) += t.columns == 0 ? t.elements : t.fewer() + t.more();
-    elements = std::max(elements, p.begin + p.elements);
-    plan.tensors.push_back(t);
-  }
-  plan.stride = (elements + parts_ - 1) / parts_;
-  const std::int64_t my_begin = plan.begin;
-  for (int part = 0; part < parts_; ++part) {
-    plan.begin = std::min(elements, part * plan.stride);
-    plan.end = std::min(elements, plan.begin + plan.stride);
-    std::int64_t here = 0;
-    plan.for_own([&](std::size_t, const LearnedTensor& t, std::int64_t from, std::int64_t to) {
-      if (t.columns == 0) here += to - from;
+namespace {
+
+bool is_vector(const Parameter& p) { return p.columns <= 1; }
+
+// What ranges of a rank's weights, cut to [begin, end) of them, hold of each parameter.
+std::vector<LearnedSegment> segments_in(std::span<const Parameter> parameters,
+                                        const std::vector<OwnedRange>& ranges, std::int64_t begin,
+                                        std::int64_t end) {
+  std::vector<LearnedSegment> segments;
+  std::int64_t vectors = 0;
+  for (const OwnedRange& range : ranges) {
+    const std::int64_t shift = range.begin - range.own;
+    const std::int64_t from = std::max(begin, range.own) + shift,
+                       to = std::min(end, range.own + range.elements) + shift;
+    auto p = std::partition_point(parameters.begin(), parameters.end(), [&](const Parameter& each) {
+      return each.begin + each.elements <= from;
     });
-    plan.vectors = std::max(plan.vectors, here);
-    if (part < my_begin) plan.first_vector += here;
+    for (; p != parameters.end() && p->begin < to; ++p) {
+      const std::int64_t first = std::max(from, p->begin),
+                         elements = std::min(to, p->begin + p->elements) - first;
+      segments.push_back({index(p - parameters.begin()), first - p->begin, elements,
+                          first - shift - begin, vectors});
+      if (is_vector(*p)) vectors += elements;
+    }
   }
-  plan.begin = std::min(elements, my_begin * plan.stride);
-  plan.end = std::min(elements, plan.begin + plan.stride);
+  return segments;
 }
 
-LearnedOptimizer::LearnedOptimizer(Stream& home, std::span<const Parameter> parameters,
-                                   std::shared_ptr<const LearnedWeights> weights, int part,
-                                   int parts)
-    : compute_(home), rank_(home.rank()), parts_(parts) {
+// Elements of vectors in the part, of so many of so many weights each, that has most of them. The
+// ranks that divide experts are not at the same places among themselves.
+std::int64_t most_vectors(const FlatParameters& flat, int parts, std::int64_t stride) {
+  const auto of_kind = [](std::vector<OwnedRange> ranges, bool experts) {
+    std::erase_if(ranges, [&](const OwnedRange& each) { return each.experts != experts; });
+    return ranges;
+  };
+  std::int64_t most = 0;
+  for (int part = 0; part < parts; ++part) {
+    std::int64_t here = 0;
+    for (const bool experts : {false, true}) {
+      std::int64_t most_of_kind = 0;
+      for (int rank = 0; rank < flat.ranks(experts); ++rank) {
+        std::int64_t elements = 0;
+        for (const LearnedSegment& each :
+             segments_in(flat.parameters(), of_kind(flat.owned(rank), experts), part * stride,
+                         (part + 1) * stride))
+          if (is_vector(flat.parameters()[each.tensor])) elements += each.elements;
+        most_of_kind = std::max(most_of_kind, elements);
+      }
+      here += most_of_kind;
+    }
+    most = std::max(most, here);
+  }
+  return most;
+}
+
+}  // namespace
+
+// Where tensors, their lines and what this part has of them lie. Sizes are the same for all parts.
+void LearnedOptimizer::lay_out(const FlatParameters& flat, int parts, Plan& plan) const {
+  const auto place = [this](Axes over) -> std::int64_t {
+    return rank_.computes_values() ? rank_.part(over) : 0;
+  };
+  for (const Parameter& p : flat.parameters()) {
+    LearnedTensor t;
+    const std::int64_t wide = rank_.size(p.columns_over);
+    t.elements = p.elements * rank_.size(p.rows_over) * wide;
+    t.rate = p.rates.adaptive;
+    for (const Axis axis : {Axis::tensor, Axis::expert})
+      if (over_.contains(axis) && !(p.rows_over | p.columns_over).contains(axis) &&
+          !(flat.owns_weights() && flat.sharding().over.contains(axis)))
+        t.share /= rank_.size(axis);
+    if (!is_vector(p)) {
+      t.columns = p.columns * wide;
+      t.own_columns = p.columns;
+      t.first_row = place(p.rows_over) * (p.elements / p.columns);
+      t.first_column = place(p.columns_over) * p.columns;
+      t.place = plan.lines;
+      plan.lines += t.fewer() + t.more();
+    }
+    plan.tensors.push_back(t);
+  }
+  plan.stride = (flat.weights().elements() + parts - 1) / parts;
+  const std::int64_t begin = parts > 1 ? rank_.part(Axis::island) * plan.stride : 0;
+  plan.segments = segments_in(flat.parameters(), flat.owned(), begin, begin + plan.stride);
+  plan.vectors = most_vectors(flat, parts, plan.stride);
+}
+
+LearnedOptimizer::LearnedOptimizer(Stream& home, const FlatParameters& flat,
+                                   std::shared_ptr<const LearnedWeights> weights, int parts)
+    : compute_(home), rank_(home.rank()) {
+  for (const Axis axis : {Axis::tensor, Axis::expert})
+    if (rank_.size(axis) > 1) over_ = over_ | axis;
+  if (flat.owns_weights()) over_ = over_ | flat.sharding().over;
+  if (parts > 1) over_ = over_ | Axis::island;
+  if (rank_.size(over_) > 1) {
+    sums_ = &rank_.channel(over_, "learned");
+    communication_ = &rank_.stream("islands");
+  }
   const auto plan = std::make_shared<Plan>();
-  plan->begin = part;
   plan->workers = index(weights->workers);
   plan->features = plan->workers + fixed_features;
   plan->step = weights->step;
@@ -199,27 +267,31 @@ LearnedOptimizer::LearnedOptimizer(Stream& home, std::span<const Parameter> para
   plan->momentum_decays = weights->momentum_decays;
   plan->factored_decays = weights->factored_decays;
   for (const LearnedLayer& layer : weights->layers) {
-    Plan::Layer flat{layer.weights.size(), layer.biases.size(), {}, {}};
+    Plan::Layer one{layer.weights.size(), layer.biases.size(), {}, {}};
     for (const auto& row : layer.weights)
-      for (const double w : row) flat.weights.push_back(static_cast<float>(w));
-    for (const double b : layer.biases) flat.biases.push_back(static_cast<float>(b));
-    plan->layers.push_back(std::move(flat));
+      for (const double w : row) one.weights.push_back(static_cast<float>(w));
+    for (const double b : layer.biases) one.biases.push_back(static_cast<float>(b));
+    plan->layers.push_back(std::move(one));
   }
-  lay_out(parameters, *plan);
+  lay_out(flat, parts, *plan);
   stride_ = plan->stride;
   plan_ = plan;
-  moments_ = zeros((decay_count + 1) * stride_, Label::optimizer, "learned.moments");
-  if (plan->lines > 0) {
-    lines_ = zeros(decay_count * plan->lines, Label::optimizer, "learned.lines");
-    line_sums_ = zeros(plan->lines, Label::workspace, "learned.line_sums");
-  }
-  if (plan->vectors > 0)
-    vectors_ = zeros(decay_count * plan->vectors, Label::optimizer, "learned.vectors");
-  squares_ = zeros(static_cast<std::int64_t>(plan->tensors.size() * plan->features),
-                   Label::workspace, "learned.squares");
-  time_ = rank_.allocate(home, Label::workspace, 1, Dtype::fp64,
-                         {.values = Values::always, .name = "learned.time"});
+  allocate();
   prepare();
+}
+
+void LearnedOptimizer::allocate() {
+  moments_ = zeros((decay_count + 1) * stride_, Label::optimizer, "learned.moments");
+  if (plan_->lines > 0) {
+    lines_ = zeros(decay_count * plan_->lines, Label::optimizer, "learned.lines");
+    line_sums_ = zeros(plan_->lines, Label::workspace, "learned.line_sums");
+  }
+  if (plan_->vectors > 0)
+    vectors_ = zeros(decay_count * plan_->vectors, Label::optimizer, "learned.vectors");
+  squares_ = zeros(static_cast<std::int64_t>(plan_->tensors.size() * plan_->features),
+                   Label::workspace, "learned.squares");
+  time_ = rank_.allocate(compute_, Label::workspace, 1, Dtype::fp64,
+                         {.values = Values::always, .name = "learned.time"});
 }
 
 Tensor LearnedOptimizer::zeros(std::int64_t elements, Label label, const char* name) const {
@@ -262,20 +334,27 @@ void LearnedOptimizer::prepare() {
       Flops(2 * multiply_adds * static_cast<double>(stride_)), vector * (workers + 6)));
 }
 
-void LearnedOptimizer::update(const Tensor& theta, const Tensor& deltas, const Sum& sum) {
+void LearnedOptimizer::add_up(const Tensor& sums) const {
+  if (sums_ == nullptr) return;
+  communication_->after(compute_.record());
+  compute_.after(communication_->all_reduce(sums, Reduce::sum, *sums_));
+}
+
+void LearnedOptimizer::update(const Tensor& theta, const Tensor& deltas) {
   if (line_sums_) {
     compute_.launch(sum_lines_, {deltas, line_sums_});
-    if (sum) sum(line_sums_);
+    add_up(line_sums_);
   }
   compute_.launch(accumulate_, {theta, deltas, line_sums_, moments_, lines_, vectors_, squares_});
-  if (sum) sum(squares_);
+  add_up(squares_);
   compute_.upload(time_, {static_cast<double>(meetings_++)});
   compute_.launch(step_, {theta, deltas, moments_, lines_, vectors_, squares_, time_});
 }
 
 Bytes LearnedOptimizer::sent_in_sums() const {
-  Bytes all = wire_bytes(Collective::all_reduce, squares_.bytes(), parts_);
-  if (line_sums_) all += wire_bytes(Collective::all_reduce, line_sums_.bytes(), parts_);
+  const int ranks = rank_.size(over_);
+  Bytes all = wire_bytes(Collective::all_reduce, squares_.bytes(), ranks);
+  if (line_sums_) all += wire_bytes(Collective::all_reduce, line_sums_.bytes(), ranks);
   return all;
 }
 

@@ -189,7 +189,10 @@ Tensor PipelineExecutor::compute(std::size_t i, Tensor input, const Progress& pr
   const PipelineTask& task = tasks_[i];
   Count& count = counts_[static_cast<std::size_t>(task.chunk)];
   const int all = replica_.part(task.chunk).micro_batches;
-  Replica::PassCall call{.chunk = task.chunk, .micro_batch = task.micro_batch, .next = next};
+  Replica::PassCall call{.chunk = task.chunk,
+                         .micro_batch = task.micro_batch,
+                         .weights = replica_.read_,
+                         .next = next};
   call.paired = task.paired || (i > 0 && tasks_[i - 1].paired);
   std::int64_t step = progress.step(), within = task.micro_batch;
   if (!schedule_.drains()) {

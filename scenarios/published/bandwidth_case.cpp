@@ -48,10 +48,9 @@ double compute_utilization(const BandwidthCase& c, double bits_per_s) {
     std::vector<double>& later =
         over[static_cast<std::size_t>(step + 1 + c.overlap_steps) % over.size()];
     for (std::size_t layer = layers; layer-- > 0;) {
-      time += node;
+      time += layer > 0 ? 2 * node : node;  // the first layer's activations need no gradients
       if (exchanged(c, static_cast<std::int64_t>(layer), step))
         later[layer] = link = std::max(link, time) + exchange;
-      if (layer > 0) time += node;
     }
   }
   return c.step_s * static_cast<double>(steps - settled) / (time - start);
@@ -62,15 +61,13 @@ double bandwidth_grid_gbit_s(int point) {
 }
 
 double needed_gbit_s(const BandwidthCase& c, double utilization) {
-  int low = 0, high = bandwidth_grid_points - 1;
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (compute_utilization(c, bandwidth_grid_gbit_s(middle) * 1e9) >= utilization)
-      high = middle;
-    else
-      low = middle + 1;
+  int below = 0, reached = bandwidth_grid_points;
+  while (reached - below > 1) {
+    const int middle = (below + reached) / 2;
+    const bool reaches = compute_utilization(c, bandwidth_grid_gbit_s(middle) * 1e9) >= utilization;
+    (reaches ? reached : below) = middle;
   }
-  return bandwidth_grid_gbit_s(low);
+  return bandwidth_grid_gbit_s(below);
 }
 
 void predict_bandwidth(const MeasuredFile&, const MeasuredCase& c, const AliasTable&,

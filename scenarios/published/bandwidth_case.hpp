@@ -3,11 +3,14 @@
 // table 7), under their own cost convention.
 //
 // Their simulator (section 3.1 of the first): a step is forward, backward by activations and
-// backward by parameters of every layer (all but the first layer's activations), equally long;
-// communication is one copy of a layer's numbers, 16 bits or `outer_bits` each, over one link
-// without latency, one layer after the other. A layer's may start when its backward by parameters
-// ends, and is over before the layer's forward of the next step, or tau steps later. Neither the
-// factor 2 (n - 1) / n of an all-reduce nor a network inside the sites is in it.
+// backward by parameters of every layer (all but the first layer's activations), in that order and
+// equally long; communication is one copy of a layer's numbers, 16 bits or `outer_bits` each, over
+// one link without latency, one layer after the other. A layer's may start when its backward by
+// parameters ends, and is over before the layer's forward of the next step, or tau steps later.
+// Neither the factor 2 (n - 1) / n of an all-reduce nor a network inside the sites is in it.
+//
+// Not told: which of two neighbours on the grid is printed where utilization passes the level
+// between them. It is the lower one, as the first paper's table shows (README.md).
 #pragma once
 
 #include <cstdint>
@@ -30,7 +33,8 @@ double compute_utilization(const BandwidthCase& c, double bits_per_s);
 inline constexpr int bandwidth_grid_points = 50;
 double bandwidth_grid_gbit_s(int point);
 
-// The first point of the grid that reaches the utilization; the last where none does.
+// The last point of the grid before the first that reaches the utilization, as the papers print it;
+// the grid's first where that reaches it, its last where none does.
 double needed_gbit_s(const BandwidthCase& c, double utilization);
 
 }  // namespace orrery

@@ -42,6 +42,8 @@ const std::vector<Named> cases{
      "{name: streaming-diloco, inner_steps: 4, fragment_layers: 1, workers: 2, inner: {name: "
      "fsdp}}"},
     {"lopt-a", "{name: lopt-a, inner_steps: 3, weights: " + learned + "averaging.yaml}"},
+    {"lopt-a", "{name: lopt-a, inner_steps: 3, workers: 2, inner: {name: fsdp}, weights: " +
+                   learned + "averaging.yaml}"},
     {"lagg-a", "{name: lagg-a, inner_steps: 3, weights: " + learned + "averaging-4-workers.yaml}"},
     {"lagg-a", "{name: lagg-a, inner_steps: 2, sharded: false, weights: " + learned +
                    "averaging-4-workers.yaml}"},

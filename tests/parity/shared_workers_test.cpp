@@ -9,11 +9,12 @@
 namespace orrery {
 namespace {
 
-Model shared_llama(int tensor, int context, int micro_batches) {
+Model shared_llama(int tensor, int context, int micro_batches, bool sequence = false) {
   TransformerShape s = as_llama(small_gpt());
   s.layers = 2;
   s.tensor = tensor;
   s.context = context;
+  s.sequence_parallel = sequence;
   s.sequence = 16;
   s.micro_batches = micro_batches;
   return make_transformer(s, test_text());
@@ -88,6 +89,70 @@ TEST_CASE("ranks of one worker take as many micro-batches, however late each hea
     }
     for (const auto& [late, micro_batches] : staleness_of(sim, 0)) taken += micro_batches;
     CHECK(taken > c.steps * c.micro_batches);
+  }
+}
+
+// Where messages have weights, passes read what the worker knows of the mean and not what it steps.
+TEST_CASE("workers that push and are pipelines hold what whole ones do, and send as much") {
+  for (const std::string name : {"overlap-sgp", "overlap-sgp, overlap: 3", "sgp"}) {
+    CAPTURE(name);
+    AlgorithmCase c = llama_case("{name: " + name + ", final_average: false}", 1, 1);
+    c.replicas = 3;
+    c.micro_batches = 4;
+    const WorldResult whole = run_in_sim(setup_of(c), training_of(c));
+    REQUIRE_MESSAGE(!whole.error, why(whole));
+    for (const std::string schedule : {"1f1b", "zb-h1"}) {
+      CAPTURE(schedule);
+      c.pipeline = 2;
+      c.schedule = schedule;
+      const WorldSetup setup = setup_of(c);
+      const WorldResult sim = run_in_sim(setup, training_of(c)),
+                        cpu = run_in_cpu(setup, training_of(c));
+      for (const WorldResult* result : {&sim, &cpu}) REQUIRE_MESSAGE(!result->error, why(*result));
+      CHECK(sim.channels == cpu.channels);
+      CHECK(sim.peaks == cpu.peaks);
+      std::vector<std::vector<float>> stages(static_cast<std::size_t>(c.replicas));
+      for (const int stage : {0, 1})
+        for (int rank = 0; rank < setup.options.grid.size(); ++rank) {
+          if (setup.options.grid.coordinate(rank, Axis::pipeline) != stage) continue;
+          const auto at = static_cast<std::size_t>(rank);
+          CHECK(sim.notes[at].checkpoints[0].fields == cpu.notes[at].checkpoints[0].fields);
+          std::int64_t pushed = 0;
+          for (const std::string& line : sim.channels)
+            if (line.starts_with(std::to_string(rank) + ' ') &&
+                line.find("/sgp ") != std::string::npos)
+              pushed += std::stoll(line.substr(line.rfind(' ')));
+          CHECK(pushed == sent_by_cost_block(sim, at));
+          auto& all =
+              stages[static_cast<std::size_t>(setup.options.grid.coordinate(rank, Axis::island))];
+          const std::vector<float> part = state_of(sim, at, "replica.parameters");
+          all.insert(all.end(), part.begin(), part.end());
+        }
+      for (std::size_t worker = 0; worker < stages.size(); ++worker) {
+        const std::vector<float> expected = state_of(whole, worker, "replica.parameters");
+        REQUIRE(stages[worker].size() == expected.size());
+        double apart = 0;
+        for (std::size_t i = 0; i < expected.size(); ++i)
+          apart = std::max(apart, std::fabs(static_cast<double>(stages[worker][i] - expected[i])));
+        CHECK(apart < 1e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("workers that push and divide tokens follow whole ones") {
+  for (const std::string name : {"sgp", "overlap-sgp"}) {
+    CAPTURE(name);
+    const AlgorithmCase one = llama_case("{name: " + name + "}", 1, 1);
+    AlgorithmCase two = llama_case("{name: " + name + "}", 2, 1);
+    two.model = [](Rank&, int micro_batches) { return shared_llama(2, 1, micro_batches, true); };
+    const WorldResult whole = run_in_sim(setup_of(one), training_of(one)),
+                      divided = run_in_sim(setup_of(two), training_of(two));
+    for (const WorldResult* result : {&whole, &divided})
+      REQUIRE_MESSAGE(!result->error, why(*result));
+    const std::vector<double> expected = losses(whole, one), found = losses(divided, two);
+    for (std::size_t step = 0; step < expected.size(); ++step)
+      CHECK(found[step] == doctest::Approx(expected[step]).epsilon(1e-5));
   }
 }
 

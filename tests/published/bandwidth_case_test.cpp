@@ -43,18 +43,35 @@ int within(const std::vector<int>& steps, int most) {
 }  // namespace
 
 TEST_CASE(
-    "the whole table of Streaming DiLoCo is met within a step of its grid, but for one case") {
+    "the whole table of Streaming DiLoCo is met within a step of its grid, five in six exactly") {
   const std::vector<int> steps = grid_steps("streaming-diloco.yaml");
   CHECK(steps.size() == 75);
-  CHECK(within(steps, 1) >= 74);
-  CHECK(within(steps, 2) == 75);
+  CHECK(within(steps, 0) >= 63);
+  CHECK(within(steps, 1) == 75);
 }
 
-TEST_CASE("the table of DiLoCo's scaling laws is met within two steps of the grid, mostly one") {
+TEST_CASE(
+    "the table of DiLoCo's scaling laws is met within a step of its grid, half of it exactly") {
   const std::vector<int> steps = grid_steps("diloco-scaling-laws.yaml");
   CHECK(steps.size() == 41);
-  CHECK(within(steps, 1) >= 25);
-  CHECK(within(steps, 2) == 41);
+  CHECK(within(steps, 0) >= 21);
+  CHECK(within(steps, 1) == 41);
+}
+
+TEST_CASE("the bandwidth of a utilisation is the grid's last before one that reaches it") {
+  const BandwidthCase c{.parameters = 1e9, .step_s = 0.5, .layers = 24, .sync_every = 100};
+  for (const double utilization : {0.5, 0.8, 0.95, 0.99}) {
+    CAPTURE(utilization);
+    const double printed = needed_gbit_s(c, utilization);
+    int point = 0;
+    while (bandwidth_grid_gbit_s(point) < printed) ++point;
+    CHECK(bandwidth_grid_gbit_s(point) == printed);
+    CHECK(compute_utilization(c, bandwidth_grid_gbit_s(point) * 1e9) < utilization);
+    CHECK(compute_utilization(c, bandwidth_grid_gbit_s(point + 1) * 1e9) >= utilization);
+  }
+  CHECK(needed_gbit_s(c, 0.01) == bandwidth_grid_gbit_s(0));
+  CHECK(needed_gbit_s({.parameters = 1e15, .step_s = 0.5, .layers = 24}, 0.5) ==
+        bandwidth_grid_gbit_s(bandwidth_grid_points - 1));
 }
 
 TEST_CASE(

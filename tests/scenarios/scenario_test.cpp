@@ -334,7 +334,7 @@ TEST_CASE("experts divide over GPUs that train their own samples, and other mode
 }
 
 TEST_CASE("workers that take micro-batches one by one share layers and samples, but no tokens") {
-  for (const std::string name : {"acco", "dpu", "weight-prediction", "sgp", "overlap-sgp"}) {
+  for (const std::string name : {"acco", "dpu", "weight-prediction"}) {
     CAPTURE(name);
     const std::string algorithm = "algorithm={name: " + name + "}";
     const auto shared = [&](const char* setting, bool tokens) {
@@ -354,6 +354,21 @@ TEST_CASE("workers that take micro-batches one by one share layers and samples, 
     REQUIRE(stages.size() == 1);
     CHECK(stages[0].text.find(name + " does not compose with pipeline: ") == 0);
   }
+}
+
+TEST_CASE("workers that push may be pipelines, and learned optimizers see layers in parts") {
+  const std::string weights = ", weights: " + root + "/scenarios/learned/averaging.yaml";
+  const auto fine = [](const std::string& algorithm, const char* parallel) {
+    CAPTURE(algorithm);
+    const auto all = messages(
+        quickstart({std::string("parallel=") + parallel, "algorithm={name: " + algorithm + "}"}));
+    CHECK_MESSAGE(all.empty(), (all.empty() ? "" : all.front().text));
+  };
+  const char* const stages = "{pipeline: 2, tensor: 2, sequence_parallel: true}";
+  fine("sgp", stages);
+  fine("overlap-sgp", stages);
+  fine("lopt-a" + weights, stages);
+  fine("lopt-a, workers: 2, inner: {name: fsdp}" + weights, "{tensor: 2}");
 }
 
 TEST_CASE("a tied embedding may lie on two stages, and a scenario of the CPU on a CPU") {

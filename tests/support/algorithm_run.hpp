@@ -53,6 +53,8 @@ struct AlgorithmCase {
   int micro_batches = 2;
   int expert = 1;               // divides replicas
   int tensor = 1, context = 1;  // ranks of a replica; `model` says the same
+  int pipeline = 1;
+  std::string schedule = "1f1b";
   std::function<Model(Rank&, int micro_batches)> model = small_mlp;
   std::int64_t stop = -1;  // saves the state after this step instead of the last, and ends
   const WorldResult* resume = nullptr;  // goes on from its state
@@ -67,6 +69,7 @@ inline WorldSetup setup_of(const AlgorithmCase& c) {
       .set(Axis::expert, axes.expert)
       .set(Axis::tensor, c.tensor)
       .set(Axis::context, c.context)
+      .set(Axis::pipeline, c.pipeline)
       .set(Axis::island, axes.island);
   setup.options.seed = 7;
   for (const auto& service : plan.services)
@@ -105,6 +108,7 @@ inline SharedProgram training_of(const AlgorithmCase& c) {
     const Model model = c.model(rank, c.micro_batches);
     ReplicaOptions options;
     options.micro_batches = c.micro_batches;
+    options.schedule = c.schedule;
     options.optimizer = plan.optimizer.options();
     options.keeps_optimizer = !plan.owns_optimizer;
     options.sharding = plan.sharding;
