@@ -136,6 +136,36 @@ TEST_CASE("a graph that SGP does not know is refused where it stands, with the n
   std::filesystem::remove_all(std::filesystem::path(graph).parent_path());
 }
 
+// Two workers, each pulled towards its own point from where it knows the mean to be: algorithm 2
+// with tau 1, whose weights are 1/2 from the first step on.
+TEST_CASE("gradients under overlap are at z, not at x") {
+  constexpr double lr = 0.3, target[]{-1, 2};
+  constexpr std::int64_t steps = 7;
+  double x[]{1, 1}, z[]{1, 1}, sent[]{0, 0};
+  for (std::int64_t k = 0; k < steps; ++k) {
+    for (int i : {0, 1}) x[i] -= lr * (z[i] - target[i]);
+    for (int i : {0, 1}) x[i] += sent[1 - i];
+    for (int i : {0, 1}) {
+      sent[i] = x[i] /= 2;
+      z[i] = x[i] / 0.5;
+    }
+  }
+  Quadratic q;
+  q.curvature = [](int, std::size_t) { return 1.0F; };
+  q.target = [](int rank, std::size_t) { return static_cast<float>(3 * (rank % 2) - 1); };
+  AlgorithmCase c;
+  c.algorithm = "{name: overlap-sgp, optimizer: {name: sgd, lr: 0.3}}";
+  c.replicas = 2;
+  c.steps = steps + 1;
+  c.stop = steps;
+  c.micro_batches = 1;
+  c.model = quadratic(q);
+  const WorldResult result = ran(run_in_sim(setup_of(c), training_of(c)));
+  for (std::size_t i : {0, 1})
+    for (const float each : state_of(result, i, "sgp.z"))
+      CHECK(each == doctest::Approx(z[i]).epsilon(1e-5));
+}
+
 // Worker i pulls towards b_i; the mean settles at that of all b_i, and each beside it by its own
 // pull, in proportion to the rate.
 TEST_CASE("the bias of SGP on unlike workers is proportional to the learning rate") {
