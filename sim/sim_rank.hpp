@@ -78,7 +78,6 @@ class alignas(64) SimRank {
   void prefetch_host() const {
     __builtin_prefetch(main_);
     __builtin_prefetch(reinterpret_cast<const char*>(main_) + 64);
-    __builtin_prefetch(streams_.data());
     for (std::size_t line = 2; line < 6; ++line)
       __builtin_prefetch(reinterpret_cast<const char*>(this) + 64 * line);
   }
@@ -127,9 +126,9 @@ class alignas(64) SimRank {
   std::vector<ChannelPlace> places_;
   HostFlow* main_ = nullptr;  // the first of flows_
   std::uint32_t id_;
-  std::vector<StreamState*> streams_;
-  TimeAccount account_;  // of the compute stream
   HostCosts costs_;
+  TimeAccount account_;  // of the compute stream
+  std::vector<StreamState*> streams_;
   std::vector<std::exception_ptr>
       poison_;  // by stream, up to the last of which an operation failed
   // An array type in place of new[], whose count would take a cache line of its own.
