@@ -214,8 +214,7 @@ Probe::Update by_learned_optimizer(Probe& probe) {
   weights.layers = {{std::vector<std::vector<double>>(39, {0, 0}), {0, 0}}};
   weights.layers[0].weights[0] = {-1, 0};
   const auto learned = std::make_shared<LearnedOptimizer>(
-      probe.stream(), probe.flat(),
-      std::make_shared<const LearnedWeights>(std::move(weights)));
+      probe.stream(), probe.flat(), std::make_shared<const LearnedWeights>(std::move(weights)));
   return [learned](Stream& stream, FlatParameters& flat) {
     const Tensor& g = flat.all_gradients();
     stream.launch(

@@ -102,7 +102,7 @@ TEST_CASE("GPU: two and four ranks of one GPU train as on the CPU by FSDP") {
     for (const int ranks : {2, 4}) {
       TrainingCase c = case_of(ranks, 1, dtype);
       c.shard = ranks;
-      c.zero = ZeroOptions{.stage = 3};
+      c.zero.emplace().stage = 3;
       check_losses(c, dtype == Dtype::fp32 ? 1e-4 : 1e-2, true);
     }
 }
@@ -148,7 +148,7 @@ TEST_CASE("GPUs: 1F1B trains as on the CPU") {
 TEST_CASE("GPUs: FSDP trains as on the CPU") {
   TrainingCase c = case_of(2, 1, Dtype::bf16);
   c.shard = 2;
-  c.zero = ZeroOptions{.stage = 3};
+  c.zero.emplace().stage = 3;
   check_losses(c, 1e-2);
 }
 

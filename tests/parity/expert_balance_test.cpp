@@ -54,7 +54,7 @@ TEST_CASE("balanced experts give the same bits in sim and on cpu") {
 TEST_CASE("balanced experts under FSDP and a pipeline give the same bits in sim and on cpu") {
   TrainingCase c = case_of(balanced(), {.data = 2, .pipeline = 2});
   c.shard = 2;
-  c.zero = ZeroOptions{};
+  c.zero.emplace();
   check_worlds_agree(c);
 }
 

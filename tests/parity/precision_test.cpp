@@ -16,7 +16,7 @@ TEST_CASE("fp16 gradients, on the wire too, give the same bits in sim and on cpu
   c.data = c.shard = 2;
   c.model.dtype = Dtype::fp16;
   c.replica.gradient_dtype = Dtype::fp16;
-  c.zero = ZeroOptions{.stage = 2};
+  c.zero.emplace().stage = 2;
   check_worlds_agree(c);
 }
 

@@ -22,7 +22,7 @@ TrainingCase case_of(const char* schedule, int chunks, int stage) {
   c.replica.schedule = schedule;
   c.replica.chunks = chunks;
   c.replica.micro_batches = 8;
-  c.zero = ZeroOptions{.stage = stage};
+  c.zero.emplace().stage = stage;
   return c;
 }
 
