@@ -302,9 +302,8 @@ Cost cost(const Kernel& k) {
     case Op::text_batch:
       return elementwise(0, (all_of(k) + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
     case Op::streaming:
-      return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
     case Op::host_copy:  // of the device's memory
-      return elementwise(k.dims[0], 0, k.dtype, 0);
+      return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
     case Op::custom: {
       Cost c;
       c.vector = Flops(k.scalars[0]);

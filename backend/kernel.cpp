@@ -485,20 +485,4 @@ Kernel Kernel::combine_backward(std::int64_t rows, std::int64_t width, std::int6
   return kernel;
 }
 
-// dims: bytes moved; scalars: flops, seconds
-Kernel Kernel::custom(const char* label, std::initializer_list<Role> roles, KernelBody body,
-                      Flops flops, Bytes moved, Seconds duration) {
-  Kernel kernel = make(Op::custom, Dtype::fp32, {moved.value}, roles, label);
-  kernel.scalars = {flops.value, duration.value};
-  kernel.body = std::make_shared<const KernelBody>(std::move(body));
-  return kernel;
-}
-
-// scalars: seconds (in place 1, as for custom)
-Kernel Kernel::timed(const char* label, Seconds duration, std::initializer_list<Role> roles) {
-  Kernel kernel = make(Op::timed, Dtype::fp32, {}, roles, label);
-  kernel.scalars[1] = duration.value;
-  return kernel;
-}
-
 }  // namespace orrery

@@ -123,4 +123,20 @@ Kernel Kernel::host_copy(std::int64_t n, Dtype dtype) {
   return make(Op::host_copy, dtype, {n}, {r, w}, "copy");
 }
 
+// dims: bytes moved; scalars: flops, seconds
+Kernel Kernel::custom(const char* label, std::initializer_list<Role> roles, KernelBody body,
+                      Flops flops, Bytes moved, Seconds duration) {
+  Kernel kernel = make(Op::custom, Dtype::fp32, {moved.value}, roles, label);
+  kernel.scalars = {flops.value, duration.value};
+  kernel.body = std::make_shared<const KernelBody>(std::move(body));
+  return kernel;
+}
+
+// scalars: seconds (in place 1, as for custom)
+Kernel Kernel::timed(const char* label, Seconds duration, std::initializer_list<Role> roles) {
+  Kernel kernel = make(Op::timed, Dtype::fp32, {}, roles, label);
+  kernel.scalars[1] = duration.value;
+  return kernel;
+}
+
 }  // namespace orrery

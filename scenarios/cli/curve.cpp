@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <ranges>
 #include <tuple>
 
 namespace orrery::cli {
@@ -30,8 +29,9 @@ struct OwnStep {
 std::vector<std::int64_t> numbers(const ResultInput& in, const RankReport& rank) {
   std::vector<std::int64_t> all(rank.steps.size());
   std::iota(all.begin(), all.end(), first_step(in, rank));
-  if (rank.losses.size() == all.size())
-    std::ranges::copy(std::views::keys(rank.losses), all.begin());
+  if (rank.losses.size() != all.size()) return all;
+  std::size_t at = 0;
+  for (const auto& [number, loss] : rank.losses) all[at++] = number;
   return all;
 }
 

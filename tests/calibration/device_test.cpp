@@ -203,11 +203,12 @@ TEST_CASE(
   // 2 FLOP per m n k; picoseconds of the smallest points.
   CHECK(gpu.compute.peak.bf16->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
   CHECK(gpu.compute.peak.fp16->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
+  CHECK(gpu.compute.peak.fp8->value.value == doctest::Approx(2 * planted_rate).epsilon(1e-3));
   CHECK(gpu.memory.capacity.value == Bytes(8'000'000'000));
   CHECK(gpu.compute.sm.value == 4);
   CHECK(gpu.compute.gemm.launch.value == Seconds(1e-9));
   CHECK(gpu.power->peak.value == Watts(300));
-  CHECK(gpu.link.host->bandwidth_per_direction.value.value == doctest::Approx(planted_rate / 2));
+  CHECK(gpu.link.host->bandwidth_per_direction.value.value == doctest::Approx(planted_rate));
   REQUIRE(gpu.compute.attention.size() == 2);
   // At 2 FLOP per s^2 d, of which a backward pass has 2.5 times as many as a forward one.
   CHECK(gpu.compute.attention[0].forward.value ==

@@ -15,15 +15,7 @@ namespace {
 DeviceBenchOptions bench_on(const Cluster& cluster) {
   DeviceBenchOptions options;
   options.run = [&cluster](int ranks, const World::Program& program) {
-    return marks_from(in_child([&] {
-                        WorldOptions world;
-                        world.grid.set(Axis::replicate, ranks);
-                        SimOptions sim;
-                        sim.machine = &cluster;
-                        sim.fidelity = Fidelity::analytic;
-                        return marks_text(make_sim_world(world, sim)->run(program));
-                      }),
-                      ranks);
+    return run_on(cluster, ranks, program);
   };
   return options;
 }

@@ -75,9 +75,8 @@ inline RunReport marks_from(const std::string& text, int ranks) {
 }
 
 // Each run in a process of its own, as SimGrid needs it.
-inline RunReport run_on_planted(int ranks, const World::Program& program) {
+inline RunReport run_on(const Machine& machine, int ranks, const World::Program& program) {
   return marks_from(in_child([&] {
-                      const UniformMachine machine = planted_devices(ranks);
                       WorldOptions options;
                       options.grid.set(Axis::replicate, ranks);
                       SimOptions sim;
@@ -86,6 +85,9 @@ inline RunReport run_on_planted(int ranks, const World::Program& program) {
                       return marks_text(make_sim_world(options, sim)->run(program));
                     }),
                     ranks);
+}
+inline RunReport run_on_planted(int ranks, const World::Program& program) {
+  return run_on(planted_devices(ranks), ranks, program);
 }
 
 inline DeviceBenchOptions planted_bench(int devices = 1) {

@@ -365,8 +365,7 @@ TEST_CASE("workers that push may be pipelines, and learned optimizers see layers
     CHECK_MESSAGE(all.empty(), (all.empty() ? "" : all.front().text));
   };
   const char* const stages = "{pipeline: 2, tensor: 2, sequence_parallel: true}";
-  fine("sgp", stages);
-  fine("overlap-sgp", stages);
+  for (const char* push : {"sgp", "overlap-sgp"}) fine(push, stages);
   fine("lopt-a" + weights, stages);
   fine("lopt-a, workers: 2, inner: {name: fsdp}" + weights, "{tensor: 2}");
 }
