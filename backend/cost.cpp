@@ -40,6 +40,13 @@ Cost merge_cost(const Kernel& k) {
   return c;
 }
 
+Cost custom_cost(const Kernel& k) {
+  Cost c;
+  c.vector = Flops(k.scalars[0]);
+  c.read = Bytes(k.dims[0]);
+  return c;
+}
+
 Cost elementwise(std::int64_t read, std::int64_t written, Dtype dtype, double flops) {
   Cost c;
   c.read = bytes_of(read, dtype);
@@ -304,12 +311,8 @@ Cost cost(const Kernel& k) {
     case Op::streaming:
     case Op::host_copy:  // of the device's memory
       return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
-    case Op::custom: {
-      Cost c;
-      c.vector = Flops(k.scalars[0]);
-      c.read = Bytes(k.dims[0]);
-      return c;
-    }
+    case Op::custom:
+      return custom_cost(k);
     case Op::timed:
       return {};
     default:
