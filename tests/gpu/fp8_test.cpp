@@ -16,13 +16,9 @@ constexpr Float8 both[] = {Float8::e4m3, Float8::e5m2};
 // 2412.19437, section 3.3.2) tell of about 14. Results are in bf16 or rounder besides.
 constexpr double product_error = 0x1p-7;
 
-// Whether the GPU multiplies in 8 bits: from compute capability 8.9 on.
 bool multiplies_in_8_bits() {
   if (!gpu_here()) return false;
-  int major = 0, minor = 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
-  if (10 * major + minor >= 89) return true;
+  if (cuda::has_fp8(0)) return true;
   MESSAGE("skipped: this GPU has no products in fp8");
   return false;
 }

@@ -8,10 +8,8 @@
 
 namespace orrery {
 
-inline WorldResult in_both_worlds(const AlgorithmCase& c) {
-  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
+inline void check_alike(const WorldResult& sim, const WorldResult& cpu) {
   REQUIRE_MESSAGE(!sim.error, why(sim));
-  const WorldResult cpu = run_in_cpu(setup_of(c), training_of(c));
   REQUIRE_MESSAGE(!cpu.error, why(cpu));
   CHECK(sim.noted() == cpu.noted());
   CHECK(sim.peaks == cpu.peaks);
@@ -20,6 +18,11 @@ inline WorldResult in_both_worlds(const AlgorithmCase& c) {
     CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
     CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
   }
+}
+
+inline WorldResult in_both_worlds(const AlgorithmCase& c) {
+  const WorldResult sim = run_in_sim(setup_of(c), training_of(c));
+  check_alike(sim, run_in_cpu(setup_of(c), training_of(c)));
   return sim;
 }
 

@@ -30,6 +30,20 @@ inline TransformerShape shared_llama() {
   return s;
 }
 
+// DeepSeek style: four experts, of which a token passes two, and a shared one in all layers but the
+// first. None is dropped.
+inline TransformerShape shared_mixture() {
+  TransformerShape s = shared_llama();
+  s.layers = 2;
+  s.experts = 4;
+  s.experts_per_token = 2;
+  s.expert_ffn = 12;
+  s.shared_ffn = 8;
+  s.dense_layers = 1;
+  s.capacity = 4;
+  return s;
+}
+
 // GPT-NeoX style: attention and MLP side by side.
 inline TransformerShape shared_neox() {
   TransformerShape s = shared_gpt();

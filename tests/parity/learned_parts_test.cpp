@@ -14,19 +14,6 @@ namespace {
 constexpr int workers = 2;
 constexpr std::int64_t steps = 6, meetings = 3;
 
-// Of four experts, two for a token, in the second of two layers; none is dropped.
-TransformerShape mixture() {
-  TransformerShape s = shared_llama();
-  s.layers = 2;
-  s.experts = 4;
-  s.experts_per_token = 2;
-  s.expert_ffn = 12;
-  s.shared_ffn = 8;
-  s.dense_layers = 1;
-  s.capacity = 4;
-  return s;
-}
-
 // With vectors that ranks divide and such that they have alike, and an embedding used twice.
 TransformerShape gpt() {
   TransformerShape s = shared_gpt();
@@ -117,7 +104,7 @@ TEST_CASE("learned optimizers of workers that divide their weights follow those 
 TEST_CASE("learned optimizers of workers that divide experts follow those of whole workers") {
   for (const auto& [name, more] : {std::pair{"lopt-a", ""}, {"lagg-a", ""}})
     check_follow_whole_ones(
-        name, more, mixture(),
+        name, more, shared_mixture(),
         {over(1, 2), over(2, 2), over(1, 2, "name: fsdp"), over(2, 2, "name: zero, stage: 1")});
 }
 

@@ -7,6 +7,7 @@
 
 #include "backend/core/philox.hpp"
 #include "sim/simgrid/engine.hpp"
+#include "tests/parity/both_worlds.hpp"
 #include "tests/parity/drawn_workers.hpp"
 #include "tests/parity/gossip_run.hpp"
 #include "tests/support/errors.hpp"
@@ -20,15 +21,7 @@ WorldResult repeated(const AlgorithmCase& c) {
   const WorldSetup setup = swift(c, 7);
   const WorldResult sim = run_in_sim(recording(setup), training_of(c));
   REQUIRE_MESSAGE(!sim.error, why(sim));
-  const WorldResult cpu = run_in_cpu(replaying(setup, sim), training_of(c));
-  REQUIRE_MESSAGE(!cpu.error, why(cpu));
-  CHECK(sim.noted() == cpu.noted());
-  CHECK(sim.peaks == cpu.peaks);
-  CHECK(sim.channels == cpu.channels);
-  for (std::size_t i = 0; i < sim.notes.size(); ++i) {
-    CHECK(sim.notes[i].checkpoints == cpu.notes[i].checkpoints);
-    CHECK(sent(sim, i) == sent_by_cost_block(sim, i));
-  }
+  check_alike(sim, run_in_cpu(replaying(setup, sim), training_of(c)));
   return sim;
 }
 

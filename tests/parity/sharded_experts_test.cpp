@@ -8,16 +8,9 @@
 namespace orrery {
 namespace {
 
-// DeepSeek style: four experts, of which a token passes two, and a shared one in all layers but the
-// first; some tokens are dropped.
+// Of which some tokens are dropped.
 TransformerShape mixture() {
-  TransformerShape s = shared_llama();
-  s.layers = 2;
-  s.experts = 4;
-  s.experts_per_token = 2;
-  s.expert_ffn = 12;
-  s.shared_ffn = 8;
-  s.dense_layers = 1;
+  TransformerShape s = shared_mixture();
   s.capacity = 1.5;
   s.router = Router::sigmoid;
   return s;
