@@ -44,6 +44,8 @@ struct DividedPart {
   bool experts = false;                     // whom Sharding::over_for says who divides
   std::int64_t begin = 0, elements = 0;     // in the flat buffers, with padding
   std::int64_t shard_begin = 0, shard = 0;  // of what one rank owns, in buffers of shards
+
+  std::size_t kind() const { return experts ? 1 : 0; }
 };
 
 // Blocks whose parameters are gathered and whose gradients are reduced at once. A whole that is
@@ -151,7 +153,7 @@ class FlatParameters {
   };
   static std::size_t at(int block) { return static_cast<std::size_t>(block); }
   Tensor own_of(int block, Tensor ParameterGroup::*whole) const;
-  const Owners& owners(const DividedPart& part) const { return owners_[part.experts ? 1 : 0]; }
+  const Owners& owners(const DividedPart& part) const { return owners_[part.kind()]; }
   std::int64_t first_own(const DividedPart& part) const {
     return part.begin + owners(part).index * part.shard;
   }

@@ -33,7 +33,6 @@ namespace {
 // Micro-batches are then many, and gathers in each would cost more than the memory is worth.
 bool pipelined(const Replica& replica) { return replica.rank().size(Axis::pipeline) > 1; }
 
-std::size_t kind(const DividedPart& part) { return part.experts ? 1 : 0; }
 int ranks_of(const Channel* channel) { return channel == nullptr ? 1 : channel->size(); }
 }  // namespace
 
@@ -131,9 +130,9 @@ void GatheredParameters::gather(ParameterGroup& group) {
       const DividedPart& part = group.parts[i];
       const Tensor all = part_of(gathered, group, part);
       if (kept.empty())
-        gather_part(all, flat_.value_shard(part), channel_.at(kind(part)));
+        gather_part(all, flat_.value_shard(part), channel_.at(part.kind()));
       else
-        gather_part(all, kept[i], group_channel_.at(kind(part)));
+        gather_part(all, kept[i], group_channel_.at(part.kind()));
     }
   }
   state.gathered = stream_.record();
@@ -183,7 +182,7 @@ void GatheredParameters::release(ParameterGroup& group, bool keep_part) {
   if (keep_part) {
     State& state = state_of(group);
     for (const DividedPart& part : group.parts) {
-      const Channel* const channel = group_channel_.at(kind(part));
+      const Channel* const channel = group_channel_.at(part.kind());
       const std::int64_t n = part.elements / ranks_of(channel);
       const std::int64_t begin = channel == nullptr ? 0 : channel->index() * n;
       state.kept.push_back(replica_.rank().allocate(
@@ -213,8 +212,8 @@ Bytes GatheredParameters::sent(const ParameterGroup& group, int k) const {
     const Bytes whole = narrow_ && narrow_->narrows(group)
                             ? narrow_->messages(group, i)
                             : bytes_of(part.elements, flat_.whole_dtype());
-    const int first_ranks = ranks_of(channel_.at(kind(part)));
-    const int again = regrouped ? ranks_of(group_channel_.at(kind(part))) : first_ranks;
+    const int first_ranks = ranks_of(channel_.at(part.kind()));
+    const int again = regrouped ? ranks_of(group_channel_.at(part.kind())) : first_ranks;
     all += wire_bytes(Collective::all_gather, whole, first_ranks) * forwards +
            wire_bytes(Collective::all_gather, whole, again) * backwards;
   }

@@ -75,11 +75,11 @@ void describe(Fields<StreamingDilocoOptions>& f) {
 
 namespace {
 
-using Range = std::pair<std::int64_t, std::int64_t>;
+using Bounds = std::pair<std::int64_t, std::int64_t>;
 
 // Of what a rank owns of each block, or of each group of blocks that ranks divide.
-std::vector<Range> ranges_of_blocks(FlatParameters& flat) {
-  std::vector<Range> ranges;
+std::vector<Bounds> ranges_of_blocks(FlatParameters& flat) {
+  std::vector<Bounds> ranges;
   if (flat.owns_weights()) {
     for (const ParameterGroup& group : flat.groups())
       if (group.elements > 0)
@@ -87,7 +87,7 @@ std::vector<Range> ranges_of_blocks(FlatParameters& flat) {
                             group.parts.back().shard_begin + group.parts.back().shard);
     return ranges;
   }
-  std::map<int, Range> blocks;
+  std::map<int, Bounds> blocks;
   for (const Parameter& p : flat.parameters()) {
     const auto [at, fresh] = blocks.try_emplace(p.block, p.begin, p.begin);
     at->second.second = p.begin + p.elements;
@@ -99,13 +99,13 @@ std::vector<Range> ranges_of_blocks(FlatParameters& flat) {
 }  // namespace
 
 std::vector<Fragment> fragments(FlatParameters& flat, const StreamingDilocoOptions& options) {
-  const std::vector<Range> blocks = ranges_of_blocks(flat);
+  const std::vector<Bounds> blocks = ranges_of_blocks(flat);
   const auto count = static_cast<std::int64_t>(blocks.size());
   const std::int64_t layers = options.fragment_layers == 0 ? count : options.fragment_layers;
   const std::int64_t parts = (count + layers - 1) / layers;
   std::vector<Fragment> all(static_cast<std::size_t>(parts));
   std::int64_t number = 0;
-  for (const Range& range : blocks) {
+  for (const Bounds& range : blocks) {
     const std::int64_t p = options.pattern == "strided" ? number % parts : number / layers;
     Fragment& fragment = all[static_cast<std::size_t>(p)];
     fragment.offset = p * options.inner_steps / parts;

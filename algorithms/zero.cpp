@@ -48,7 +48,6 @@ Axes repetitions(Axes over) {
   return others;
 }
 
-std::size_t kind(const DividedPart& part) { return part.experts ? 1 : 0; }
 }  // namespace
 
 Zero::Zero(Replica& replica, const ZeroOptions& options)
@@ -170,7 +169,7 @@ void Zero::reduce_scatter(const Tensor& whole, const DividedPart& part, bool add
         replica_.rank().prepare(Kernel::linear_combination(shard.elements(), 1, 1, own)),
         {more, shard});
   };
-  Channel* const channel = scatter_.at(kind(part));
+  Channel* const channel = scatter_.at(part.kind());
   if (channel == nullptr) {  // the experts of one rank
     if (!flat_.sharding().gradients()) return;
     if (add)
@@ -179,7 +178,7 @@ void Zero::reduce_scatter(const Tensor& whole, const DividedPart& part, bool add
       scatters_->copy(whole, shard);
     return;
   }
-  if (CompressedMean* const coded = coded_.at(kind(part)).get(); coded != nullptr)
+  if (CompressedMean* const coded = coded_.at(part.kind()).get(); coded != nullptr)
     return coded->scatter(whole, shard, add);
   if (!add && wire == own) {
     scatters_->reduce_scatter(shard, whole, Reduce::mean, *channel);
@@ -242,7 +241,7 @@ void Zero::gather(ParameterGroup& group) {
   if (group.elements == 0) return;
   gathers_->after(replica_.compute().record());
   for (const DividedPart& part : group.parts)
-    if (Channel* const channel = gather_.at(kind(part)); channel != nullptr)
+    if (Channel* const channel = gather_.at(part.kind()); channel != nullptr)
       gathers_->all_gather(part_of(group.values, group, part), flat_.value_shard(part), *channel);
   state_of(group).updated = gathers_->record();
 }

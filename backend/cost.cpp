@@ -4,11 +4,11 @@
 
 #include "backend/kernel.hpp"
 
+#include "backend/core/real.hpp"
+
 namespace orrery {
 
 namespace {
-
-double d(std::int64_t v) { return static_cast<double>(v); }
 
 // Q K^T and P V: 2 * (2 b a s^2 h) FLOPs with the full s^2; the backward pass does five products
 // for the forward's two.
@@ -16,7 +16,7 @@ Cost attention_cost(const Kernel& k, bool backward) {
   const auto [batch, heads, kv_heads, sequence, head, which] = k.dims;
   const bool prefix = which == static_cast<std::int64_t>(AttentionPart::prefix);
   const std::int64_t keys = prefix ? k.part.of * sequence : sequence;
-  const double forward = 4.0 * d(batch) * d(heads) * d(sequence) * d(keys) * d(head);
+  const double forward = 4.0 * real(batch) * real(heads) * real(sequence) * real(keys) * real(head);
   const bool full = which == static_cast<std::int64_t>(AttentionPart::full);
   Cost c;
   c.matrix = Flops(backward ? 2.0 * forward : forward);
@@ -36,7 +36,7 @@ Cost merge_cost(const Kernel& k) {
   Cost c;
   c.read = bytes_of(2 * rows * k.dims[4], k.dtype) + bytes_of(2 * rows, Dtype::fp32);
   c.written = bytes_of(rows * k.dims[4], k.dtype) + bytes_of(rows, Dtype::fp32);
-  c.vector = Flops(3.0 * d(rows * k.dims[4]));
+  c.vector = Flops(3.0 * real(rows * k.dims[4]));
   return c;
 }
 
@@ -66,7 +66,7 @@ Cost optimizer_cost(const Kernel& k, std::int64_t gradient, std::int64_t moments
   c.read = state + bytes_of(n, static_cast<Dtype>(gradient)) +
            bytes_of(size_of(k.dtype) < 4 ? 0 : n, k.dtype);
   c.written = state + bytes_of(n, k.dtype);
-  c.vector = Flops(flops_each * d(n));
+  c.vector = Flops(flops_each * real(n));
   return c;
 }
 
@@ -75,7 +75,7 @@ Cost gemm_cost(const Kernel& k) {
   const auto [m, n, depth] = std::array{k.dims[0], k.dims[1], k.dims[2]};
   const Dtype result = size_of(k.dtype) < 2 ? Dtype::bf16 : k.dtype;
   Cost c;
-  c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
+  c.matrix = Flops(2.0 * real(m) * real(n) * real(depth));
   c.executed = c.matrix;
   c.read = bytes_of(m * depth + depth * n, k.dtype) +
            bytes_of((k.accumulate ? m * n : 0) + (k.dims[3] != 0 ? n : 0), result);
@@ -86,7 +86,7 @@ Cost gemm_cost(const Kernel& k) {
 Cost grouped_gemm_cost(const Kernel& k) {
   Cost c = gemm_cost(k);
   const std::int64_t groups = k.dims[4];
-  c.matrix = c.matrix * d(groups);
+  c.matrix = c.matrix * real(groups);
   c.executed = c.matrix;
   c.read = Bytes(c.read.value * groups);
   c.written = Bytes(c.written.value * groups);
@@ -98,17 +98,18 @@ Cost mixture_cost(const Kernel& k) {
   const std::int64_t rows = k.dims[0], width = k.dims[1], chosen = k.dims[2], places = k.dims[3];
   switch (k.op) {
     case Op::route:
-      return elementwise(rows * width, 3 * rows * chosen, k.dtype, 10.0 * d(rows * width));
+      return elementwise(rows * width, 3 * rows * chosen, k.dtype, 10.0 * real(rows * width));
     case Op::route_backward:
-      return elementwise(rows * (width + 4 * chosen), rows * width, k.dtype, 6.0 * d(rows * width));
+      return elementwise(rows * (width + 4 * chosen), rows * width, k.dtype,
+                         6.0 * real(rows * width));
     case Op::dispatch:
       return elementwise(rows * width * chosen, places * width, k.dtype, 0);
     case Op::combine_backward:
       return elementwise(2 * rows * width * chosen, places * width, k.dtype,
-                         4.0 * d(rows * width * chosen));
+                         4.0 * real(rows * width * chosen));
     default:  // a sum per row
       return elementwise(rows * width * (chosen + (k.op == Op::combine ? 1 : 0)), rows * width,
-                         k.dtype, 2.0 * d(rows * width * chosen));
+                         k.dtype, 2.0 * real(rows * width * chosen));
   }
 }
 
@@ -116,7 +117,7 @@ Cost mixture_cost(const Kernel& k) {
 Cost implicit_gemm_cost(const Kernel& k, std::int64_t read, std::int64_t written) {
   const auto [m, n, depth] = product_of(k);
   Cost c;
-  c.matrix = Flops(2.0 * d(m) * d(n) * d(depth));
+  c.matrix = Flops(2.0 * real(m) * real(n) * real(depth));
   c.executed = c.matrix;
   c.read = bytes_of(read, k.dtype);
   c.written = bytes_of(written, k.dtype);
@@ -137,7 +138,7 @@ Cost convolution_cost(const Kernel& k) {
 Cost fft_cost(const Kernel& k) {
   const std::int64_t reals = k.dims[0] * k.dims[1], pairs = k.dims[0] * (k.dims[1] / 2 + 1);
   const bool inverse = k.dims[2] != 0;
-  const double flops = 2.5 * d(reals) * std::log2(d(k.dims[1]));
+  const double flops = 2.5 * real(reals) * std::log2(real(k.dims[1]));
   return elementwise(inverse ? 2 * pairs : reals, inverse ? reals : 2 * pairs, k.dtype, flops);
 }
 
@@ -147,31 +148,31 @@ Cost activation_cost(const Kernel& k) {
   const std::int64_t all = k.dims[0] * k.dims[1], bias = k.dims[2] != 0 ? k.dims[1] : 0;
   switch (k.op) {
     case Op::bias_activation:
-      return elementwise(all + bias, all, k.dtype, 10.0 * d(all));
+      return elementwise(all + bias, all, k.dtype, 10.0 * real(all));
     case Op::bias_activation_backward:
-      return elementwise(2 * all + bias, all, k.dtype, 20.0 * d(all));
+      return elementwise(2 * all + bias, all, k.dtype, 20.0 * real(all));
     case Op::gated_activation:
-      return elementwise(2 * (all + bias), all, k.dtype, 12.0 * d(all));
+      return elementwise(2 * (all + bias), all, k.dtype, 12.0 * real(all));
     case Op::gated_activation_backward:
-      return elementwise(3 * all + 2 * bias, 2 * all, k.dtype, 24.0 * d(all));
+      return elementwise(3 * all + 2 * bias, 2 * all, k.dtype, 24.0 * real(all));
     case Op::residual_add:
-      return elementwise(2 * all + bias, all, k.dtype, d(all + bias));
+      return elementwise(2 * all + bias, all, k.dtype, real(all + bias));
     case Op::residual_add_backward:
-      return elementwise(3 * all, all, k.dtype, d(3 * all));
+      return elementwise(3 * all, all, k.dtype, real(3 * all));
     case Op::batch_norm:  // once for the statistics, again to apply them
-      return elementwise(2 * all, all, k.dtype, d(2 * all));
+      return elementwise(2 * all, all, k.dtype, real(2 * all));
     case Op::batch_norm_backward:
-      return elementwise(4 * all, all, k.dtype, d(4 * all));
+      return elementwise(4 * all, all, k.dtype, real(4 * all));
     case Op::norm:
-      return elementwise(all, all, k.dtype, 5.0 * d(all));
+      return elementwise(all, all, k.dtype, 5.0 * real(all));
     case Op::norm_backward:
-      return elementwise((k.dims[3] != 0 ? 3 : 2) * all, all, k.dtype, 12.0 * d(all));
+      return elementwise((k.dims[3] != 0 ? 3 : 2) * all, all, k.dtype, 12.0 * real(all));
     case Op::rotary: {
       const std::int64_t turned = all * k.dims[2] * k.dims[4];
-      return elementwise(turned, turned, k.dtype, 3.0 * d(turned));
+      return elementwise(turned, turned, k.dtype, 3.0 * real(turned));
     }
     default:  // positions
-      return elementwise(2 * all, all, k.dtype, d(all));
+      return elementwise(2 * all, all, k.dtype, real(all));
   }
 }
 
@@ -186,11 +187,11 @@ Cost picture_cost(const Kernel& k) {
   switch (k.op) {
     case Op::max_pool:
     case Op::average_pool:
-      return elementwise(all, pooled, k.dtype, d(all));
+      return elementwise(all, pooled, k.dtype, real(all));
     case Op::max_pool_backward:
-      return elementwise(pooled + all, all, k.dtype, d(pooled + all));
+      return elementwise(pooled + all, all, k.dtype, real(pooled + all));
     case Op::average_pool_backward:
-      return elementwise(pooled, all, k.dtype, d(pooled));
+      return elementwise(pooled, all, k.dtype, real(pooled));
     default:  // picture_batch, whose third size is no number of channels
       return elementwise(0, 3 * samples * size * size, k.dtype, 0);
   }
@@ -209,10 +210,10 @@ Cost shared_layer_cost(const Kernel& k) {
     case Op::reorder:
       return elementwise(all * k.dims[2] * k.part.of, all * k.dims[2] * k.part.of, k.dtype, 0);
     case Op::row_maximum:
-      return elementwise(all, 0, k.dtype, d(all));
+      return elementwise(all, 0, k.dtype, real(all));
     case Op::softmax_sums:
     case Op::softmax_gradient:
-      return elementwise(all, all, k.dtype, 3.0 * d(all));
+      return elementwise(all, all, k.dtype, 3.0 * real(all));
     default:
       return mixture_cost(k);
   }
@@ -280,26 +281,26 @@ Cost cost(const Kernel& k) {
     case Op::positions_backward:
       return activation_cost(k);
     case Op::column_sum:
-      return elementwise(all_of(k) + cols, cols, k.dtype, d(all_of(k)));
+      return elementwise(all_of(k) + cols, cols, k.dtype, real(all_of(k)));
     case Op::embedding:
       return elementwise(all_of(k), all_of(k), k.dtype, 0);
     case Op::embedding_backward:
-      return elementwise(2 * all_of(k), all_of(k), k.dtype, d(all_of(k)));
+      return elementwise(2 * all_of(k), all_of(k), k.dtype, real(all_of(k)));
     case Op::cross_entropy:
-      return elementwise(all_of(k), all_of(k), k.dtype, 6.0 * d(all_of(k)));
+      return elementwise(all_of(k), all_of(k), k.dtype, 6.0 * real(all_of(k)));
     case Op::linear_combination:
-      return elementwise(2 * rows, rows, k.dtype, 3.0 * d(rows));
+      return elementwise(2 * rows, rows, k.dtype, 3.0 * real(rows));
     case Op::fill:
       return elementwise(0, rows, k.dtype, 0);
     case Op::initialise:
-      return elementwise(0, all_of(k), k.dtype, 40.0 * d(all_of(k)));
+      return elementwise(0, all_of(k), k.dtype, 40.0 * real(all_of(k)));
     case Op::cast: {
-      Cost c = elementwise(0, rows, k.dtype, d(rows));
+      Cost c = elementwise(0, rows, k.dtype, real(rows));
       c.read = bytes_of(rows, static_cast<Dtype>(cols));
       return c;
     }
     case Op::sum_squares:
-      return elementwise(rows, 1, k.dtype, 2.0 * d(rows));
+      return elementwise(rows, 1, k.dtype, 2.0 * real(rows));
     case Op::clip_scale:
       return elementwise(1, 1, k.dtype, 3);
     case Op::sgd:
@@ -310,7 +311,7 @@ Cost cost(const Kernel& k) {
       return elementwise(0, (all_of(k) + rows * k.dims[2]) / k.part.of, Dtype::int32, 0);
     case Op::streaming:
     case Op::host_copy:  // of the device's memory
-      return elementwise(k.dims[0], k.dims[1], k.dtype, d(k.dims[0]));
+      return elementwise(k.dims[0], k.dims[1], k.dtype, real(k.dims[0]));
     case Op::custom:
       return custom_cost(k);
     case Op::timed:

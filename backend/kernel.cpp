@@ -4,8 +4,11 @@
 #include <bit>
 
 #include "backend/core/error.hpp"
+#include "backend/kernel_factory.hpp"
 
 namespace orrery {
+
+using namespace kernel_factory;
 
 namespace {
 
@@ -65,19 +68,6 @@ constexpr std::array<const char*, 56> op_names{"gemm",
                                                "host_copy",
                                                "custom",
                                                "timed"};
-
-Kernel make(Op op, Dtype dtype, std::array<std::int64_t, 6> dims, std::initializer_list<Role> roles,
-            const char* label) {
-  Kernel kernel;
-  kernel.op = op;
-  kernel.dtype = dtype;
-  kernel.dims = dims;
-  kernel.roles = pack_roles(roles);
-  kernel.label = label;
-  return kernel;
-}
-
-constexpr Role r = Role::read, w = Role::write, u = Role::update;
 
 }  // namespace
 

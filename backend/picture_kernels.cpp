@@ -1,22 +1,11 @@
 // Kernels on pictures and fields: their factories.
-#include "backend/kernel.hpp"
+#include "backend/kernel_factory.hpp"
 
 namespace orrery {
 
+using namespace kernel_factory;
+
 namespace {
-
-constexpr Role r = Role::read, w = Role::write, u = Role::update;
-
-Kernel make(Op op, Dtype dtype, std::array<std::int64_t, 6> dims, std::initializer_list<Role> roles,
-            const char* label) {
-  Kernel kernel;
-  kernel.op = op;
-  kernel.dtype = dtype;
-  kernel.dims = dims;
-  kernel.roles = pack_roles(roles);
-  kernel.label = label;
-  return kernel;
-}
 
 std::array<std::int64_t, 6> dims_of(const ConvolutionShape& c) {
   return {c.samples, c.size, c.in, c.out, c.kernel, c.stride};

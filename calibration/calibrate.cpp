@@ -2,26 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
-
 #include "backend/core/error.hpp"
 #include "calibration/fit.hpp"
 #include "calibration/fitted_numbers.hpp"
 #include "calibration/kernel_bench.hpp"
+#include "calibration/monotonic.hpp"
 #include "calibration/platform_file.hpp"
 #include "calibration/world_bench.hpp"
 
 namespace orrery {
-
-namespace {
-
-using Monotonic = std::chrono::steady_clock;
-
-double seconds_since(Monotonic::time_point from) {
-  return std::chrono::duration<double>(Monotonic::now() - from).count();
-}
-
-}  // namespace
 
 Calibration calibrate_cpu(const CalibrationOptions& options, const MachineFacts& machine) {
   if (options.ranks < 1 || options.ranks > 64)

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -18,28 +17,23 @@
 #include "backend/core/error.hpp"
 #include "backend/cpu/bodies.hpp"
 #include "calibration/kernel_samples.hpp"
+#include "calibration/monotonic.hpp"
 
 namespace orrery {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr std::size_t line = 64;
+constexpr std::size_t cache_line = 64;
 constexpr std::size_t arena_bytes = std::size_t{32} << 20;
-constexpr std::size_t most_places = 16;
-constexpr int most_calls = 4000;
-
-double seconds_since(Clock::time_point from) {
-  return std::chrono::duration<double>(Clock::now() - from).count();
-}
+constexpr std::size_t most_operand_places = 16;
+constexpr int most_calls_of_round = 4000;
 
 // Memory that grows and is kept.
 class Buffer {
  public:
   std::byte* take(std::size_t bytes) {
     if (bytes > size_) {
-      data_.reset(static_cast<std::byte*>(std::aligned_alloc(line, bytes)));
+      data_.reset(static_cast<std::byte*>(std::aligned_alloc(cache_line, bytes)));
       if (data_ == nullptr) throw std::bad_alloc();
       size_ = bytes;
     }
@@ -72,7 +66,8 @@ class Arena {
     const auto operands = operands_of(kernel);
     std::size_t bytes = 0;
     for (const auto& [elements, dtype] : operands) bytes += rounded(elements, dtype);
-    places_ = std::clamp<std::size_t>(arena_bytes / std::max(bytes, line), 1, most_places);
+    places_ =
+        std::clamp<std::size_t>(arena_bytes / std::max(bytes, cache_line), 1, most_operand_places);
     count_ = operands.size();
     views_.clear();
     std::byte* at = buffer_.take(std::max(bytes * places_, arena_bytes));
@@ -90,7 +85,7 @@ class Arena {
  private:
   static std::size_t rounded(std::int64_t elements, Dtype dtype) {
     const auto bytes = static_cast<std::size_t>(bytes_of(elements, dtype).value);
-    return (bytes + line - 1) / line * line;
+    return (bytes + cache_line - 1) / cache_line * cache_line;
   }
   // Tokens are such as every vocabulary measured has; what counts steps or samples is one.
   static void fill(const View& view) {
@@ -224,12 +219,13 @@ std::vector<KernelSamples> measure_kernels(const std::vector<KernelPoint>& point
                        from + share * static_cast<double>(done) / static_cast<double>(count));
     });
   };
-  const Clock::time_point start = Clock::now();
+  const Monotonic::time_point start = Monotonic::now();
   // How often a kernel must be called is learnt from a call of each, its second.
   const std::vector<double> once = run(1, 0, 0, 1);
   for (std::size_t i = 0; i < count; ++i)
-    calls[i] = std::clamp(static_cast<int>(std::ceil(options.shortest_s / once[i])), 1, most_calls);
-  const Clock::time_point first_round = Clock::now();
+    calls[i] = std::clamp(static_cast<int>(std::ceil(options.shortest_s / once[i])), 1,
+                          most_calls_of_round);
+  const Monotonic::time_point first_round = Monotonic::now();
   const int least = std::min(2, options.max_rounds);
   for (int round = 1; round <= options.max_rounds; ++round) {
     const double each_round = seconds_since(first_round) / std::max(round - 1, 1);

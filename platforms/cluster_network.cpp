@@ -23,10 +23,6 @@ GpuGeneration generation_of(const std::string& link) {
   return GpuGeneration::ampere;
 }
 
-std::uint32_t next_link(const std::vector<LinkSpec>& links) {
-  return static_cast<std::uint32_t>(links.size());
-}
-
 }  // namespace
 
 void Cluster::make_links() {

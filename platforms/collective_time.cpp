@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/core/error.hpp"
+#include "backend/core/real.hpp"
 #include "platforms/nccl_tuning.hpp"
 
 namespace orrery {
@@ -20,17 +21,15 @@ constexpr double network_ring_factor = 1.4;
 constexpr double ll128_share = 0.92, pat_share = 0.75;
 
 Seconds microseconds(double v) { return Seconds(v * 1e-6); }
-double d(int v) { return static_cast<double>(v); }
-
 // Bytes that each member sends over the bytes of the buffer.
 double traffic(Collective kind, int n) {
   switch (kind) {
     case Collective::all_reduce:
-      return 2.0 * d(n - 1) / d(n);
+      return 2.0 * real(n - 1) / real(n);
     case Collective::all_gather:
     case Collective::reduce_scatter:
     case Collective::all_to_all:
-      return d(n - 1) / d(n);
+      return real(n - 1) / real(n);
     case Collective::broadcast:
       return 1.0;
     case Collective::send:
@@ -58,7 +57,8 @@ double seconds_per_byte(Collective kind, const GroupShape& g, NcclAlgorithm a) {
   const double crossing = g.nodes == 2 ? 1.0 : 2.0;  // of a tree
   const double inside = g.inside_bandwidth.value, between = g.between_bandwidth.value;
   const bool several = g.members_per_node > 1;
-  const double switched = several ? (1 + 1 / d(g.members_per_node)) / g.nvls_bandwidth.value : 0.0;
+  const double switched =
+      several ? (1 + 1 / real(g.members_per_node)) / g.nvls_bandwidth.value : 0.0;
   switch (a) {
     case NcclAlgorithm::ring:
       return std::max(several ? f / inside : 0.0, g.nodes > 1 ? f / between : 0.0);
@@ -123,13 +123,13 @@ CollectivePlan nccl_plan(Collective kind, Bytes size, const GroupShape& g) {
 // Every member exchanges size/n with every other, one partner at a time.
 Seconds all_to_all_time(Bytes size, const GroupShape& g) {
   const int local = g.members_per_node - 1, remote = g.members - g.members_per_node;
-  const double share = static_cast<double>(size.value) / d(g.members);
+  const double share = static_cast<double>(size.value) / real(g.members);
   Seconds t = microseconds(message_base);
-  if (local > 0) t += (hop_inside(g) + Seconds(share / g.inside_bandwidth.value)) * d(local);
+  if (local > 0) t += (hop_inside(g) + Seconds(share / g.inside_bandwidth.value)) * real(local);
   t += g.wan_latency;  // messages to all sites are under way at once
   if (remote > 0) {
-    const double ports = d(remote) * d(g.members_per_node) / g.between_bandwidth.value;
-    t += hop_between(g) * d(remote) +
+    const double ports = real(remote) * real(g.members_per_node) / g.between_bandwidth.value;
+    t += hop_between(g) * real(remote) +
          Seconds(share * (g.all_to_all_load > 0 ? g.all_to_all_load : ports));
   }
   return t;

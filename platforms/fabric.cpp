@@ -12,10 +12,6 @@ namespace orrery {
 
 namespace {
 
-std::uint32_t next_link(const std::vector<LinkSpec>& links) {
-  return static_cast<std::uint32_t>(links.size());
-}
-
 // A finaliser that changes every bit of its result with each bit of its argument (Steele, Lea and
 // Flood 2014, "Fast Splittable Pseudorandom Number Generators", section 5).
 std::uint64_t mix(std::uint64_t z) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/core/error.hpp"
+#include "backend/core/real.hpp"
 
 namespace orrery {
 
@@ -17,8 +18,6 @@ namespace {
 constexpr int tile_m = 128, tile_n = 256;
 // Beyond this side more waves cost more than short sides save.
 constexpr std::int64_t longest_padding = 16384;
-
-double d(std::int64_t v) { return static_cast<double>(v); }
 
 BytesPerSecond achieved_memory(const GpuSpec& gpu) {
   return gpu.memory.bandwidth.value * gpu.memory.achieved.value;
@@ -39,11 +38,11 @@ double efficiency(const EfficiencySpec& e, Dtype dtype) {
 Seconds unfused_attention_time(const Kernel& kernel, const GpuSpec& gpu,
                                const UnfusedAttentionSpec& unfused) {
   const double scores =
-      d(kernel.dims[0]) * d(kernel.dims[1]) * d(kernel.dims[3]) * d(kernel.dims[3]);
+      real(kernel.dims[0]) * real(kernel.dims[1]) * real(kernel.dims[3]) * real(kernel.dims[3]);
   const double passes = kernel.op == Op::attention ? 1 : 2;
-  const Flops products(4.0 * scores * d(kernel.dims[4]) * passes);
+  const Flops products(4.0 * scores * real(kernel.dims[4]) * passes);
   return products / (gpu.peak(kernel.dtype).value * unfused.achieved.value) +
-         Seconds(scores * d(unfused.bytes_per_score.value.value) / achieved_memory(gpu).value);
+         Seconds(scores * real(unfused.bytes_per_score.value.value) / achieved_memory(gpu).value);
 }
 
 Seconds attention_time(const Kernel& kernel, const Cost& cost, const GpuSpec& gpu,
@@ -65,10 +64,10 @@ double share_of_loss(Op op) {
 
 // Bytes that the software really moves for this kernel.
 double moved(const Kernel& kernel, const Cost& cost, const StackSpec& stack) {
-  const double own = d((cost.read + cost.written).value);
+  const double own = real((cost.read + cost.written).value);
   if (is_elementwise(kernel.op)) return own * stack.elementwise.value;
-  const double loss = d(stack.loss_bytes_per_logit.value.value) * d(kernel.dims[0]) *
-                      d(kernel.dims[1]) * share_of_loss(kernel.op);
+  const double loss = real(stack.loss_bytes_per_logit.value.value) * real(kernel.dims[0]) *
+                      real(kernel.dims[1]) * share_of_loss(kernel.op);
   return std::max(own, loss);
 }
 
@@ -100,24 +99,24 @@ double tiles_of(double m, double n) { return std::ceil(m / tile_m) * std::ceil(n
 // `parts`: its own, half of them counted as the whole waves of tiles that they occupy, and more for
 // every short side.
 double gemm_work(double m, double n, double k, double parts, const GemmConstants& c) {
-  const double waves = std::ceil(tiles_of(m, n) * parts / d(c.sm));
+  const double waves = std::ceil(tiles_of(m, n) * parts / real(c.sm));
   const double useful = 2.0 * m * n * k;
-  const double full = waves * 2.0 * tile_m * tile_n * (k / parts) * d(c.sm);
+  const double full = waves * 2.0 * tile_m * tile_n * (k / parts) * real(c.sm);
   return (0.5 * useful + 0.5 * full) * (1.0 + c.edge / m) * (1.0 + c.edge / n) *
          (1.0 + c.edge * parts / k);
 }
 
 // A side and the longer ones, powers of two, that it could be padded to.
 std::vector<double> padded(std::int64_t side) {
-  std::vector<double> sides{d(side)};
+  std::vector<double> sides{real(side)};
   for (std::int64_t longer = 1; longer <= longest_padding; longer *= 2)
-    if (longer > side) sides.push_back(d(longer));
+    if (longer > side) sides.push_back(real(longer));
   return sides;
 }
 
 // Parts of the inner dimension, at least two, that tiles leave room for in a wave.
 std::vector<double> splits(double tiles, const GemmConstants& c) {
-  const double most = std::floor(d(c.sm) / tiles);
+  const double most = std::floor(real(c.sm) / tiles);
   std::vector<double> parts;
   for (double some = 2; some < most; some *= 2) parts.push_back(some);
   if (most >= 2) parts.push_back(most);
@@ -128,7 +127,7 @@ Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_by
                   const GemmConstants& c, bool may_split) {
   if (m <= 0 || n <= 0 || k <= 0) return c.launch;
   const auto compute = [&](double rows, double columns, double parts) {
-    return Seconds(gemm_work(rows, columns, d(k), parts, c) / (c.peak.value * c.efficiency));
+    return Seconds(gemm_work(rows, columns, real(k), parts, c) / (c.peak.value * c.efficiency));
   };
   Seconds least(HUGE_VAL);
   for (const double rows : padded(m))
@@ -137,7 +136,7 @@ Seconds gemm_time(std::int64_t m, std::int64_t n, std::int64_t k, Bytes moved_by
       least = std::min(least, c.launch + whole);
       if (!may_split) continue;
       for (const double parts : splits(tiles_of(rows, columns), c)) {
-        const Seconds sums(parts * d(m) * d(n) * d(c.sum.value) / c.memory.value);
+        const Seconds sums(parts * real(m) * real(n) * real(c.sum.value) / c.memory.value);
         const Seconds all =
             std::max(compute(rows, columns, parts), moved_bytes / c.memory + sums) + sums;
         least = std::min(least, c.launch + all + c.launch);

@@ -31,6 +31,11 @@ struct LinkSpec {
   LinkTier tier = LinkTier::scale_up;
 };
 
+// The number of the link that is added next.
+inline std::uint32_t next_link(const std::vector<LinkSpec>& links) {
+  return static_cast<std::uint32_t>(links.size());
+}
+
 // Bytes that one GPU sends another in the course of a collective.
 struct Flow {
   int from = 0, to = 0;

@@ -7,13 +7,12 @@
 #include <string_view>
 
 #include "backend/core/error.hpp"
+#include "backend/core/real.hpp"
 #include "backend/fp8.hpp"
 
 namespace orrery {
 
 namespace {
-
-double d(std::int64_t v) { return static_cast<double>(v); }
 
 const char* activation_name(Activation a) {
   switch (a) {
@@ -30,7 +29,7 @@ const char* activation_name(Activation a) {
 }
 
 KernelPlace gemm_place(const Kernel& k) {
-  const auto [m, n, depth] = std::array{d(k.dims[0]), d(k.dims[1]), d(k.dims[2])};
+  const auto [m, n, depth] = std::array{real(k.dims[0]), real(k.dims[1]), real(k.dims[2])};
   const char* extra = k.dims[3] != 0 ? "bias " : k.accumulate ? "accumulate " : "";
   // Of products in fp8 those with a scale per tensor are the usual.
   const char* scaling =
@@ -43,7 +42,7 @@ KernelPlace gemm_place(const Kernel& k) {
 }
 
 KernelPlace attention_place(const Kernel& k) {
-  const double sequence = d(k.dims[3]), head = d(k.dims[4]);
+  const double sequence = real(k.dims[3]), head = real(k.dims[4]);
   const auto which = static_cast<AttentionPart>(k.dims[5]);
   // Tables are of squares of queries and keys: half of one, or a prefix, is as much of the work.
   const bool square = which == AttentionPart::full || which == AttentionPart::causal;
@@ -54,7 +53,7 @@ KernelPlace attention_place(const Kernel& k) {
                       name(k.dtype)),
           {"sequence", "head"},
           {sequence, head},
-          d(k.dims[0]) * d(k.dims[1]) * sequence * keys * head};
+          real(k.dims[0]) * real(k.dims[1]) * sequence * keys * head};
 }
 
 KernelPlace matrix_place(const Kernel& k, const std::string& kernels, double rows, double cols) {
@@ -72,7 +71,7 @@ KernelPlace vector_place(const Kernel& k, const std::string& kernels, double ele
 // moments below fp32.
 KernelPlace optimizer_place(const Kernel& k, const std::string& kernels, std::int64_t gradient,
                             std::int64_t moments) {
-  KernelPlace place = vector_place(k, kernels, d(k.dims[0]));
+  KernelPlace place = vector_place(k, kernels, real(k.dims[0]));
   const auto type = static_cast<Dtype>(gradient), kept = static_cast<Dtype>(moments);
   if (type != k.dtype) place.kernels += fmt::format(" gradient {}", name(type));
   if (kept != Dtype::fp32) place.kernels += fmt::format(" moments {}", name(kept));
@@ -165,7 +164,7 @@ void describe(Fields<CollectiveTableSpec>& f) {
 
 std::optional<KernelPlace> place_of(const Kernel& k) {
   const std::string op = name(k.op);
-  const double rows = d(k.dims[0]), cols = d(k.dims[1]);
+  const double rows = real(k.dims[0]), cols = real(k.dims[1]);
   switch (k.op) {
     case Op::gemm:
       return gemm_place(k);
@@ -183,7 +182,7 @@ std::optional<KernelPlace> place_of(const Kernel& k) {
           k, op + (k.dims[2] == static_cast<std::int64_t>(Norm::rms) ? " rms" : " layer"), rows,
           cols);
     case Op::rotary:
-      return matrix_place(k, op, rows * cols * d(k.dims[2]), d(k.dims[4]));
+      return matrix_place(k, op, rows * cols * real(k.dims[2]), real(k.dims[4]));
     case Op::column_sum:
     case Op::embedding:
     case Op::embedding_backward:
@@ -290,12 +289,13 @@ TableAnswer read_table(const CollectiveTableSpec& table, Bytes size) {
   const auto at = static_cast<std::size_t>(upper - table.sizes.begin());
   if (upper == table.sizes.end()) {
     answer.outside = &table.operation;
-    answer.value = d(size.value);
-    answer.time = table.times.back() * (answer.value / d(table.sizes.back().value));
+    answer.value = real(size.value);
+    answer.time = table.times.back() * (answer.value / real(table.sizes.back().value));
   } else if (*upper == size || at == 0) {
     answer.time = table.times[at];  // below the first size, its time: latency is all there is
   } else {
-    const double low = d(table.sizes[at - 1].value), high = d(upper->value), x = d(size.value);
+    const double low = real(table.sizes[at - 1].value), high = real(upper->value),
+                 x = real(size.value);
     const double from = table.times[at - 1].value, to = table.times[at].value;
     answer.time =
         low <= 0 ? Seconds(from + (to - from) * (x / high))

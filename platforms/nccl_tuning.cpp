@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/core/real.hpp"
+
 namespace orrery {
 
 namespace {
@@ -20,8 +22,7 @@ constexpr double ring_overhead = 1, simple_overhead = 3;
 constexpr double ll_limits[4][3]{
     {39.0, 39.0, 20.4}, {87.7, 22.5, 19.0}, {141.0, 45.0, 35.0}, {282.0, 90.0, 70.0}};
 
-double d(int v) { return static_cast<double>(v); }
-double depth(const GroupShape& g) { return std::floor(std::log2(d(g.nodes))); }
+double depth(const GroupShape& g) { return std::floor(std::log2(real(g.nodes))); }
 
 // One way through port and switches, in microseconds; Simple signals once more.
 double port(const GroupShape& g, NcclProtocol p) {
@@ -38,14 +39,14 @@ double ring_latency(Collective kind, const GroupShape& g, NcclProtocol p) {
     inside = std::max(inside, p == NcclProtocol::simple ? simple_overhead : ring_overhead);
   // A GPU alone on its node sends and receives through one port: the tree's row.
   const double between = network_latency[g.members_per_node == 1 ? 1 : 0][column] + port(g, p);
-  return base_latency[0][column] + d(steps - crossings) * inside + d(crossings) * between;
+  return base_latency[0][column] + real(steps - crossings) * inside + real(crossings) * between;
 }
 
 double tree_latency(const GroupShape& g, NcclProtocol p) {
   const auto column = static_cast<std::size_t>(p);
   const double inside = (g.inside == Inside::nvlink ? nvlink_latency : pcie_latency)[1][column];
   const double between = network_latency[1][column] + port(g, p);
-  return base_latency[1][column] + 2 * (d(g.members_per_node - 1) * inside + depth(g) * between);
+  return base_latency[1][column] + 2 * (real(g.members_per_node - 1) * inside + depth(g) * between);
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ std::optional<Seconds> nccl_latency(Collective kind, const GroupShape& g, NcclAl
       const bool spreads = kind == Collective::all_gather || kind == Collective::reduce_scatter;
       if (!spreads || !simple || g.nodes < 2 || g.members_per_node > 1) return std::nullopt;
       return microseconds(pat_base + depth(g) * (pat_between + port(g, protocol)) / pat_fewer +
-                          pat_per_member * d(g.members));
+                          pat_per_member * real(g.members));
     }
   }
   return std::nullopt;

@@ -1,21 +1,21 @@
 #include "scenarios/flop_rule.hpp"
 
+#include "backend/core/real.hpp"
+
 namespace orrery {
 
 namespace {
 
-double d(std::int64_t v) { return static_cast<double>(v); }
-
 // Multiply-adds of attention's two products for one token, in all layers, with the whole s^2.
 double attention_multiply_adds(const ModelSpec& m, std::int64_t sequence) {
   if (m.kind != ModelKind::transformer) return 0;
-  return d(m.transformer.attention_multiply_adds()) * d(sequence);
+  return real(m.transformer.attention_multiply_adds()) * real(sequence);
 }
 
 double layer_multiply_adds(const ModelSpec& m) {
   if (m.by_blocks()) return 0;
-  if (m.kind == ModelKind::transformer) return d(m.transformer.layer_multiply_adds());
-  return d(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
+  if (m.kind == ModelKind::transformer) return real(m.transformer.layer_multiply_adds());
+  return real(m.mlp.multiply_adds() - m.mlp.hidden * m.mlp.vocabulary);
 }
 
 // Keys, the output of attention where the MLP reads it and, where the activation has a gate, what
@@ -23,13 +23,13 @@ double layer_multiply_adds(const ModelSpec& m) {
 double every_second_multiply_adds(const TransformerSpec& t) {
   const std::int64_t keys = t.kv_heads * t.head_size;
   const std::int64_t out = t.parallel_blocks ? 0 : t.heads * t.head_size;
-  return d(t.layers * t.hidden) * d(keys + out + (t.gated ? t.ffn : 0));
+  return real(t.layers * t.hidden) * real(keys + out + (t.gated ? t.ffn : 0));
 }
 
 double head_multiply_adds(const ModelSpec& m) {
   if (m.by_blocks()) return 0;
-  return m.kind == ModelKind::transformer ? d(m.transformer.head_multiply_adds())
-                                          : d(m.mlp.hidden * m.mlp.vocabulary);
+  return m.kind == ModelKind::transformer ? real(m.transformer.head_multiply_adds())
+                                          : real(m.mlp.hidden * m.mlp.vocabulary);
 }
 
 // Of a sample of a timing model, once: by all blocks, by the first, whose input's gradient nobody
@@ -64,7 +64,7 @@ Flops flops_per_token(const ModelSpec& m, std::int64_t sequence, FlopRule rule) 
   }
   const double attention = 6.0 * attention_multiply_adds(m, sequence);
   const double gemms = 6.0 * (layer_multiply_adds(m) + head_multiply_adds(m));
-  const double six_n = 6.0 * d(m.active_parameters());
+  const double six_n = 6.0 * real(m.active_parameters());
   switch (rule) {
     case FlopRule::full:
       return Flops(gemms + attention);
@@ -84,7 +84,7 @@ std::int64_t tokens_per_step(const ModelSpec& m, std::int64_t sequence, std::int
 
 Flops flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch,
                      FlopRule rule) {
-  return flops_per_token(m, sequence, rule) * d(tokens_per_step(m, sequence, global_batch));
+  return flops_per_token(m, sequence, rule) * real(tokens_per_step(m, sequence, global_batch));
 }
 
 Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::int64_t global_batch,
@@ -92,14 +92,14 @@ Flops executed_flops_per_step(const ModelSpec& m, std::int64_t sequence, std::in
   const Flops once = flops_per_step(m, sequence, global_batch, rule);
   if (again == Recomputed::nothing) return once;
   const bool layers = again == Recomputed::layers;
-  if (m.by_blocks()) return once + forward_flops(m).again * (layers ? d(global_batch) : 0.0);
+  if (m.by_blocks()) return once + forward_flops(m).again * (layers ? real(global_batch) : 0.0);
   if (again == Recomputed::every_second_product)
     return once + Flops(2.0 * every_second_multiply_adds(m.transformer) *
-                        d(tokens_per_step(m, sequence, global_batch)));
+                        real(tokens_per_step(m, sequence, global_batch)));
   const double half = rule == FlopRule::megatron_causal ? 0.5 : 1.0;
   const double multiply_adds =
       (layers ? layer_multiply_adds(m) : 0.0) + half * attention_multiply_adds(m, sequence);
-  return once + Flops(2.0 * multiply_adds * d(tokens_per_step(m, sequence, global_batch)));
+  return once + Flops(2.0 * multiply_adds * real(tokens_per_step(m, sequence, global_batch)));
 }
 
 }  // namespace orrery

@@ -26,7 +26,7 @@ class Numbers {
 };
 
 // One channel of the program, on every rank that has it.
-struct Place {
+struct FoldedChannel {
   RecordedChannel channel;
   std::vector<std::uint32_t> group;   // by rank: number of its group; of an edge, the rank itself
   std::vector<std::uint32_t> before;  // by rank: whose edge leads to it
@@ -46,7 +46,7 @@ class Refinement {
     for (std::size_t c = 0; c < program.recordings.size(); ++c)
       for (const RecordedChannel& channel : program.recordings[c].channels)
         places_of_class_[c].push_back(place_of(channel));
-    for (Place& place : places_) find_prices(place);
+    for (FoldedChannel& place : places_) find_prices(place);
   }
 
   Partition run() {
@@ -71,7 +71,7 @@ class Refinement {
   std::size_t place_of(const RecordedChannel& channel) {
     for (std::size_t i = 0; i < places_.size(); ++i)
       if (places_[i].channel == channel) return i;
-    Place& place = places_.emplace_back();
+    FoldedChannel& place = places_.emplace_back();
     place.channel = channel;
     place.group.resize(ranks_);
     if (!channel.edge) {
@@ -104,7 +104,7 @@ class Refinement {
 
   // What the communications of each group cost, by the classes that issue them. Receives are priced
   // with their sends.
-  void find_prices(Place& place) {
+  void find_prices(FoldedChannel& place) {
     std::vector<Signature> classes(place.price.size()), prices(place.price.size());
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       const std::uint32_t its = program_.classes.class_of[rank];
@@ -179,7 +179,7 @@ class Refinement {
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       signature.assign(1, classes[rank]);
       for (const std::size_t p : places_of_class_[program_.classes.class_of[rank]]) {
-        const Place& place = places_[p];
+        const FoldedChannel& place = places_[p];
         signature.push_back(place.price[place.group[rank]]);
         if (!place.channel.edge) {
           signature.push_back(with[p][place.group[rank]]);
@@ -202,7 +202,7 @@ class Refinement {
   Collectives prices_;
   std::uint32_t communicators_ = 0;
   Numbers price_numbers_;
-  std::vector<Place> places_;
+  std::vector<FoldedChannel> places_;
   std::vector<std::vector<std::size_t>> places_of_class_;
 };
 

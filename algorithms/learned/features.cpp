@@ -9,7 +9,6 @@ namespace {
 
 float inverse_root(float x) { return 1.0F / std::sqrt(x); }
 float safe_inverse_root(float x) { return inverse_root(std::max(x, 1e-9F)); }
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 

@@ -26,6 +26,8 @@ namespace orrery {
 inline constexpr std::size_t decay_count = 3;
 inline constexpr std::size_t fixed_features = 27, time_features = 11;  // beside the Deltas
 
+inline std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+
 std::array<float, time_features> time_features_at(double t);
 
 // A parameter, whole: ranks may have parts of it.

@@ -45,8 +45,6 @@ struct LearnedOptimizer::Plan {
 
 namespace {
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 float moved(float to, double decay, double by) {
   return static_cast<float>(decay * to + (1 - decay) * by);
 }

@@ -1,4 +1,5 @@
 #include "algorithms/models/fno.hpp"
+#include "backend/kernel_factory.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -21,7 +22,7 @@ std::int64_t FnoShape::kept_modes() const {
 
 namespace {
 
-constexpr Role r = Role::read, w = Role::write, u = Role::update;
+using namespace kernel_factory;
 
 // A field of `channels` values at each point of the grid, for each sample of the micro-batch.
 class FieldBlock : public Block {

@@ -24,16 +24,16 @@ enum Lane : std::uint8_t { forward_down, forward_up, backward_down, backward_up,
 constexpr int steps = 4, lanes = 5, interval = 6;
 
 using Slots = std::array<std::vector<int>, lanes>;  // of one device, by lane and micro-batch
-using Block = std::array<int, steps>;               // slots of one device's passes
+using DeviceSlots = std::array<int, steps>;         // slots of one device's passes
 
 // A pass and its slot.
-struct Event {
+struct SlottedPass {
   int slot, device, lane, micro_batch;
 };
 
 class SlotTable {
  public:
-  SlotTable(const std::vector<Block>& blocks, int micro_batches)
+  SlotTable(const std::vector<DeviceSlots>& blocks, int micro_batches)
       : m_(micro_batches), devices_(blocks.size()) {
     for (std::size_t d = 0; d < blocks.size(); ++d)
       for (std::size_t lane = 0; lane < steps; ++lane)
@@ -56,7 +56,7 @@ class SlotTable {
   // any.
   TaskList tasks(std::size_t device) const {
     TaskOrder order({0, 0});
-    for (const Event& e : events(device, device + 1)) {
+    for (const SlottedPass& e : events(device, device + 1)) {
       if (e.lane == forward_down || e.lane == forward_up)
         order.forward(e.lane == forward_up ? 1 : 0);
       else if (e.lane != weight)
@@ -68,15 +68,15 @@ class SlotTable {
   }
 
  private:
-  std::vector<Event> events(std::size_t first, std::size_t last) const {
-    std::vector<Event> all;
+  std::vector<SlottedPass> events(std::size_t first, std::size_t last) const {
+    std::vector<SlottedPass> all;
     for (std::size_t d = first; d < last; ++d)
       for (int lane = 0; lane < lanes; ++lane) {
         const auto& slots = devices_[d][static_cast<std::size_t>(lane)];
         for (std::size_t i = 0; i < slots.size(); ++i)
           all.push_back({slots[i], static_cast<int>(d), lane, static_cast<int>(i)});
       }
-    std::sort(all.begin(), all.end(), [](const Event& a, const Event& b) {
+    std::sort(all.begin(), all.end(), [](const SlottedPass& a, const SlottedPass& b) {
       return std::tie(a.slot, a.device, a.lane, a.micro_batch) <
              std::tie(b.slot, b.device, b.lane, b.micro_batch);
     });
@@ -94,7 +94,7 @@ class SlotTable {
     for (std::size_t d = 0; d < devices_.size(); ++d) {
       auto& own = devices_[d][weight];
       int due = 0, free = 0;
-      for (const Event& e : events(d, d + 1)) {
+      for (const SlottedPass& e : events(d, d + 1)) {
         for (; free < e.slot; ++free)
           if (due > 0) own.push_back(free), --due;
         free = e.slot + 1;
@@ -113,7 +113,7 @@ class SlotTable {
     int held = 0, most = 0, due = 0, free = 0;
     const auto d = static_cast<std::size_t>(device);
     const bool placed = !devices_[d][weight].empty();
-    for (const Event& e : events(d, d + 1)) {
+    for (const SlottedPass& e : events(d, d + 1)) {
       for (; !placed && free < e.slot; ++free)
         if (due > 0) --due, --held;
       free = e.slot + 1;
@@ -126,7 +126,7 @@ class SlotTable {
   }
 
   // Of the passes that it takes the output of, in the table as it is.
-  int last_input(const Event& e) {
+  int last_input(const SlottedPass& e) {
     const int last = static_cast<int>(devices_.size()) - 1;
     int slot_before = -1;
     const auto behind = [&](int s) { slot_before = std::max(slot_before, s); };
@@ -154,7 +154,7 @@ class SlotTable {
       limit = std::max(limit, peak(static_cast<int>(d)));
     enum { before, steady, after } phase = before;
     std::vector<std::vector<bool>> taken(devices_.size());
-    for (const Event& e : events(0, devices_.size())) {
+    for (const SlottedPass& e : events(0, devices_.size())) {
       auto& own = taken[static_cast<std::size_t>(e.device)];
       own.resize(std::max(own.size(), static_cast<std::size_t>(e.slot + 1)));
       if (phase == before && e.lane == backward_up && e.device == 0) phase = steady;
@@ -173,7 +173,7 @@ class SlotTable {
 
   void squeeze() {
     std::vector<int> free(devices_.size(), 0);
-    for (const Event& e : events(0, devices_.size())) {
+    for (const SlottedPass& e : events(0, devices_.size())) {
       int& next = free[static_cast<std::size_t>(e.device)];
       const int ready = e.lane == weight ? next : last_input(e) + 1;
       slot(e.device, e.lane, e.micro_batch) = std::max(next, ready);
@@ -186,7 +186,7 @@ class SlotTable {
 };
 
 PipelineSchedule from_blocks(const char* name, const PipelineShape& shape,
-                             const std::vector<Block>& blocks) {
+                             const std::vector<DeviceSlots>& blocks) {
   PipelineSchedule s(name, shape, v_shape(shape.devices));
   SlotTable table(blocks, shape.micro_batches);
   table.optimise();
@@ -198,7 +198,7 @@ PipelineSchedule from_blocks(const char* name, const PipelineShape& shape,
 
 PipelineSchedule v_half(const PipelineShape& shape) {
   const int p = shape.devices, gap = p % 2 == 0 ? 3 : 0;  // so that no two passes share a slot
-  std::vector<Block> blocks;
+  std::vector<DeviceSlots> blocks;
   for (int i = 0; i < p; ++i)
     blocks.push_back({2 * i, 3 * p - i - 2, 3 * p + gap + 2 * i - 1, 6 * p + gap - i - 2});
   return from_blocks("v-half", shape, blocks);
@@ -206,7 +206,7 @@ PipelineSchedule v_half(const PipelineShape& shape) {
 
 PipelineSchedule v_min(const PipelineShape& shape) {
   const int p = shape.devices, gap = p % 3 == 0 ? 2 : 0;
-  std::vector<Block> blocks;
+  std::vector<DeviceSlots> blocks;
   for (int i = 0; i < p; ++i)
     blocks.push_back({i, 2 * p - i - 1, 2 * p + gap + i, 4 * p + gap - i - 1});
   return from_blocks("v-min", shape, blocks);

@@ -80,7 +80,7 @@ struct Demands {
 };
 
 using Batches = Demands::Batches;
-const std::vector<Demands> table{
+const std::vector<Demands> schedule_demands{
     {"gpipe", gpipe},
     {"1f1b", one_forward_one_backward},
     {"interleaved-1f1b", interleaved, 0, false, Batches::multiple_of_devices},
@@ -99,7 +99,7 @@ const std::vector<Demands> table{
 };
 
 const Demands* find(const std::string& name) {
-  for (const Demands& d : table)
+  for (const Demands& d : schedule_demands)
     if (name == d.name) return &d;
   return nullptr;
 }
@@ -108,7 +108,7 @@ const Demands* find(const std::string& name) {
 
 std::vector<std::string> schedule_kinds() {
   std::vector<std::string> names;
-  for (const Demands& d : table) names.emplace_back(d.name);
+  for (const Demands& d : schedule_demands) names.emplace_back(d.name);
   return names;
 }
 

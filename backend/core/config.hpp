@@ -48,6 +48,8 @@
 #include <initializer_list>
 #include <limits>
 #include <map>
+#include <memory>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -72,27 +74,20 @@ concept Described = std::is_class_v<T> && requires(Fields<T>& f) {
 
 namespace orrery {
 
-// One registered key; every call returns *this. S is the struct, M the member's type.
-template <class S, class M>
+// One registered key; every call returns *this. M is the member's type.
+template <class M>
 class Field {
  public:
   using Scalar =
       typename detail::Value<M>::Scalar;  // what remains of M without optional, vector, ...
 
-  Field(detail::Table& table, M S::*member) : entry_(table.entries.back()), member_(member) {}
+  explicit Field(detail::Entry& entry) : entry_(entry) {}
 
-  Field& doc(std::string text) { return entry_.doc = std::move(text), *this; }
+  Field& doc(std::string_view text) { return entry_.set_doc(text), *this; }
   Field& required() { return entry_.required = true, *this; }
   // Instead of the member's initialiser.
   Field& defaults(M value) {
-    entry_.absent = [member = member_, value](detail::Reader& r, void* object) {
-      static_cast<S*>(object)->*member = value;
-      detail::Value<M>::absent(r, static_cast<S*>(object)->*member);
-    };
-    entry_.default_value = [value](const detail::Rules& rules) {
-      return detail::Value<M>::write(value, rules);
-    };
-    return *this;
+    return entry_.standard = std::make_shared<const M>(std::move(value)), *this;
   }
   Field& at_least(Scalar bound) { return entry_.rules.min = detail::bound_of(bound), *this; }
   Field& at_most(Scalar bound) { return entry_.rules.max = detail::bound_of(bound), *this; }
@@ -104,7 +99,8 @@ class Field {
 
   Field& one_of(
       std::initializer_list<const char*> names) requires std::same_as<Scalar, std::string> {
-    return entry_.rules.allowed.assign(names.begin(), names.end()), *this;
+    for (const char* name : names) entry_.allow(name);
+    return *this;
   }
   Field& one_of(std::vector<std::string> names) requires std::same_as<Scalar, std::string> {
     return entry_.rules.allowed = std::move(names), *this;
@@ -112,7 +108,7 @@ class Field {
   Field& one_of(
       std::initializer_list<std::pair<const char*, Scalar>> names) requires std::is_enum_v<Scalar> {
     for (const auto& [text, value] : names) {
-      entry_.rules.allowed.push_back(text);
+      entry_.allow(text);
       entry_.rules.enum_values.push_back(static_cast<std::int64_t>(value));
     }
     return *this;
@@ -120,7 +116,6 @@ class Field {
 
  private:
   detail::Entry& entry_;
-  M S::*member_;
 };
 
 // Reports what is wrong between the fields of one section, at those fields.
@@ -146,60 +141,36 @@ class SectionProblems {
 template <class S>
 class Fields {
  public:
-  explicit Fields(detail::Table& table) : table_(table) {}
+  explicit Fields(detail::Table& table) : table_(table) { table.fresh = &fresh(); }
 
   template <class M>
-  Field<S, M> field(std::string name, M S::*member) {
-    using V = detail::Value<M>;
-    detail::Entry entry;
-    entry.name = std::move(name);
-    entry.shape = V::shape();
-    entry.read = [member](detail::Reader& r, const Node& node, const std::string& path,
-                          const detail::Rules& rules, void* object) {
-      V::read(r, node, path, rules, static_cast<S*>(object)->*member);
-    };
-    entry.absent = [member](detail::Reader& r, void* object) {
-      V::absent(r, static_cast<S*>(object)->*member);
-    };
-    entry.write = [member](const void* object, const detail::Rules& rules) {
-      return V::write(static_cast<const S*>(object)->*member, rules);
-    };
-    entry.default_value = [member](const detail::Rules& rules) {
-      return V::write(S{}.*member, rules);
-    };
-    table_.entries.push_back(std::move(entry));
-    return Field<S, M>(table_, member);
+  Field<M> field(std::string_view name, M S::*member) {
+    return Field<M>(
+        table_.add(name, detail::value_type<M>, detail::Value<M>::shape(), &(fresh().*member)));
   }
 
   // The same, saying what kind of value it is.
   template <Described M>
-  Field<S, M> section(std::string name, M S::*member) {
-    return field(std::move(name), member);
+  Field<M> section(std::string_view name, M S::*member) {
+    return field(name, member);
   }
   template <Described M>
-  Field<S, std::optional<M>> section(std::string name, std::optional<M> S::*member) {
-    return field(std::move(name), member);
+  Field<std::optional<M>> section(std::string_view name, std::optional<M> S::*member) {
+    return field(name, member);
   }
   template <class T>
-  Field<S, std::vector<T>> list(std::string name, std::vector<T> S::*member) {
-    return field(std::move(name), member);
+  Field<std::vector<T>> list(std::string_view name, std::vector<T> S::*member) {
+    return field(name, member);
   }
   template <class T>
-  Field<S, std::map<std::string, T>> map(std::string name, std::map<std::string, T> S::*member) {
-    return field(std::move(name), member);
+  Field<std::map<std::string, T>> map(std::string_view name, std::map<std::string, T> S::*member) {
+    return field(name, member);
   }
   // Any tree, kept as it is for a later reader.
-  Field<S, Node> open(std::string name, Node S::*member) { return field(std::move(name), member); }
+  Field<Node> open(std::string_view name, Node S::*member) { return field(name, member); }
 
   // All keys that are not registered, as one mapping for a later reader.
-  void rest(Node S::*member) {
-    table_.read_rest = [member](Node rest, void* object) {
-      static_cast<S*>(object)->*member = std::move(rest);
-    };
-    table_.write_rest = [member](const void* object) {
-      return static_cast<const S*>(object)->*member;
-    };
-  }
+  void rest(Node S::*member) { table_.keep_rest(&(fresh().*member)); }
 
   // A relation between fields, checked once all of them could be read:
   //   f.check([](const Data& d, const SectionProblems& p) {
@@ -214,6 +185,11 @@ class Fields {
   }
 
  private:
+  static const S& fresh() {
+    static const S object{};
+    return object;
+  }
+
   detail::Table& table_;
 };
 

@@ -33,6 +33,24 @@ void describe(Fields<Source>& f) {
 
 namespace detail {
 
+void Entry::set_doc(std::string_view text) { doc = text; }
+void Entry::allow(std::string_view allowed_name) { rules.allowed.emplace_back(allowed_name); }
+
+Entry& Table::add(std::string_view name, const ValueType& type, Shape shape, const void* member) {
+  Entry& entry = entries.emplace_back();
+  entry.name = name;
+  entry.type = &type;
+  entry.shape = std::move(shape);
+  entry.offset = offset_of(fresh, member);
+  return entry;
+}
+
+void Table::keep_rest(const void* member) { rest = offset_of(fresh, member); }
+
+Node Table::default_value(const Entry& entry) const {
+  return entry.type->write(entry.standard ? entry.standard.get() : entry.in(fresh), entry.rules);
+}
+
 // A `source:` of the mapping in force until the end of the scope.
 class Reader::Inherit {
  public:
@@ -298,27 +316,29 @@ void Reader::section(const Table& table, const Node& node, const std::string& pa
   for (const Node& child : node.children) {
     const bool is_known = std::find(known.begin(), known.end(), child.key) != known.end();
     if (is_known || (sources_required() && child.key == "source")) continue;
-    if (table.read_rest)
+    if (table.rest)
       rest.children.push_back(child);
     else
       unknown_key(child, path, known);
   }
   for (const Entry& entry : table.entries) {
     const std::string at = join_path(path, entry.name);
+    void* const value = entry.in(object);
     if (const Node* child = node.find(entry.name)) {
-      entry.read(*this, *child, at, entry.rules, object);
+      entry.type->read(*this, *child, at, entry.rules, value);
     } else if (entry.required) {
       error(node.where(), fmt::format("missing key '{}'{}", entry.name, in_section(path)),
             entry.doc);
     } else {
-      entry.absent(*this, object);
+      if (entry.standard) entry.type->assign(value, entry.standard.get());
+      entry.type->absent(*this, value);
       if (entry.shape.kind != Shape::Kind::section || entry.shape.nullable) continue;
       Node empty;  // its required keys are missing, and its own sections have defaults too
       empty.mark = node.where();
-      entry.read(*this, empty, at, entry.rules, object);
+      entry.type->read(*this, empty, at, entry.rules, value);
     }
   }
-  if (table.read_rest) table.read_rest(raw(rest, path), object);
+  if (table.rest) *static_cast<Node*>(at_offset(object, *table.rest)) = raw(rest, path);
   if (problems_.size() > before) return;
   for (const auto& check : table.checks) check(*this, node, path, object);
 }
@@ -343,9 +363,10 @@ Node Reader::raw(const Node& node, const std::string& path) const {
 
 Node write_section(const Table& table, const void* object) {
   Node out = Node::map();
-  for (const Entry& entry : table.entries) out.add(entry.name, entry.write(object, entry.rules));
-  if (!table.write_rest) return out;
-  const Node rest = table.write_rest(object);
+  for (const Entry& entry : table.entries)
+    out.add(entry.name, entry.type->write(entry.in(object), entry.rules));
+  if (!table.rest) return out;
+  const Node& rest = *static_cast<const Node*>(at_offset(object, *table.rest));
   out.children.insert(out.children.end(), rest.children.begin(), rest.children.end());
   return out;
 }

@@ -116,13 +116,13 @@ Json section_schema(const Table& table, bool sources) {
     if (entry.required)
       required.push_back(entry.name);
     else if (entry.shape.kind != Shape::Kind::section && entry.shape.kind != Shape::Kind::any)
-      field["default"] = to_json(entry.default_value(entry.rules), entry.shape);
+      field["default"] = to_json(table.default_value(entry), entry.shape);
     properties[entry.name] = std::move(field);
   }
   if (sources && !properties.contains("source")) properties["source"] = source_schema();
   Json out{{"type", "object"}, {"properties", std::move(properties)}};
   if (!required.empty()) out["required"] = std::move(required);
-  out["additionalProperties"] = static_cast<bool>(table.read_rest);
+  out["additionalProperties"] = table.rest.has_value();
   return out;
 }
 
@@ -155,7 +155,7 @@ void reference_rows(const Table& table, const std::string& path, std::string& ou
     const Shape& inner = entry.shape.item.empty() ? entry.shape : entry.shape.item.front();
     std::string standard = entry.required ? "required" : "";
     if (!entry.required && inner.section == nullptr && entry.shape.kind != Shape::Kind::any)
-      standard = "`" + to_json(entry.default_value(entry.rules), entry.shape).dump() + "`";
+      standard = "`" + to_json(table.default_value(entry), entry.shape).dump() + "`";
     out += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type_text(entry.shape, entry.rules),
                        standard, range_text(entry.rules, inner.unit), entry.doc);
     if (inner.section != nullptr) {

@@ -2,10 +2,13 @@
 // reader, dumper and schema writer that work on it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/core/config_error.hpp"
@@ -50,25 +53,52 @@ struct Shape {
   const Table& (*section)() = nullptr;
 };
 
-// One registered key.
+// What can be done with values of one C++ type, by code that does not know it: see
+// config_value.hpp.
+struct ValueType {
+  void (*read)(Reader&, const Node&, const std::string& path, const Rules&, void* value);
+  void (*absent)(Reader&, void* value);
+  Node (*write)(const void* value, const Rules&);
+  void (*assign)(void* to, const void* from);
+};
+
+// A member of a struct, by its distance from the beginning in bytes.
+inline void* at_offset(void* object, std::ptrdiff_t offset) {
+  return static_cast<std::byte*>(object) + offset;
+}
+inline const void* at_offset(const void* object, std::ptrdiff_t offset) {
+  return static_cast<const std::byte*>(object) + offset;
+}
+inline std::ptrdiff_t offset_of(const void* object, const void* member) {
+  return static_cast<const std::byte*>(member) - static_cast<const std::byte*>(object);
+}
+
+// One registered key, a member of the struct.
 struct Entry {
   std::string name;
   std::string doc;
   bool required = false;
   Shape shape;
   Rules rules;
-  std::function<void(Reader&, const Node&, const std::string& path, const Rules&, void* object)>
-      read;
-  std::function<void(Reader&, void* object)> absent;  // applies the default
-  std::function<Node(const void* object, const Rules&)> write;
-  std::function<Node(const Rules&)> default_value;
+  const ValueType* type = nullptr;
+  std::ptrdiff_t offset = 0;             // of the member
+  std::shared_ptr<const void> standard;  // its default, where that is not what it is made with
+
+  void* in(void* object) const { return at_offset(object, offset); }
+  const void* in(const void* object) const { return at_offset(object, offset); }
+  void set_doc(std::string_view text);
+  void allow(std::string_view name);
 };
 
 // All keys of one struct, in order of registration.
 struct Table {
+  const void* fresh = nullptr;  // a struct as its initialisers make it
   std::vector<Entry> entries;
-  std::function<void(Node rest, void* object)> read_rest;
-  std::function<Node(const void* object)> write_rest;
+  std::optional<std::ptrdiff_t> rest;  // offset of the Node for keys that are not registered
+
+  Entry& add(std::string_view name, const ValueType& type, Shape shape, const void* member);
+  void keep_rest(const void* member);
+  Node default_value(const Entry& entry) const;
   std::vector<
       std::function<void(Reader&, const Node&, const std::string& path, const void* object)>>
       checks;

@@ -274,4 +274,16 @@ struct Value<Sourced<T>> {
   }
 };
 
+// The same without the type.
+template <class T>
+inline constexpr ValueType value_type{
+    [](Reader& r, const Node& node, const std::string& path, const Rules& rules, void* value) {
+      Value<T>::read(r, node, path, rules, *static_cast<T*>(value));
+    },
+    [](Reader& r, void* value) { Value<T>::absent(r, *static_cast<T*>(value)); },
+    [](const void* value, const Rules& rules) {
+      return Value<T>::write(*static_cast<const T*>(value), rules);
+    },
+    [](void* to, const void* from) { *static_cast<T*>(to) = *static_cast<const T*>(from); }};
+
 }  // namespace orrery::detail

@@ -92,7 +92,7 @@ ChildResult finish(Child& child) {
 // Waits until a child says something; true when that was its last word.
 bool listen(Child& child) {
   std::array<char, 65536> buffer;
-  const ssize_t n = read(child.from, buffer.data(), buffer.size());
+  const ssize_t n = ::read(child.from, buffer.data(), buffer.size());
   if (n > 0) child.text.append(buffer.data(), static_cast<std::size_t>(n));
   return n == 0 || (n < 0 && errno != EINTR);
 }

@@ -21,7 +21,7 @@ std::string option_names(const Command& command) {
 }
 
 // Words come from names of files and tables of ours; quotes in them would end a string.
-std::string quoted(const std::string& text) {
+std::string shell_quoted(const std::string& text) {
   std::string out;
   for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return "'" + out + "'";
@@ -49,14 +49,14 @@ std::string bash() {
       "  COMPREPLY=()\n"
       "  if ((COMP_CWORD == 1)); then\n";
   out += fmt::format("    mapfile -t COMPREPLY < <(compgen -W {} -- \"$word\")\n    return\n  fi\n",
-                     quoted(join(command_names(), " ") + " --help --version"));
+                     shell_quoted(join(command_names(), " ") + " --help --version"));
   out += "  case $before in\n";
   for (const Option& option : options()) {
     if (*option.value == '\0') continue;
     out += fmt::format("    --{}) ", option.name);
     if (option.completes == Completes::words)
       out += fmt::format("mapfile -t COMPREPLY < <(compgen -W {} -- \"$word\"); ",
-                         quoted(join(option.words, " ")));
+                         shell_quoted(join(option.words, " ")));
     else if (option.completes != Completes::nothing)
       out += fmt::format("mapfile -t COMPREPLY < <(compgen {} -- \"$word\"); ",
                          bash_action(option.completes));
@@ -64,9 +64,10 @@ std::string bash() {
   }
   out += "  esac\n  case ${COMP_WORDS[1]} in\n";
   for (const Command& command : commands())
-    out += fmt::format("    {}) options={} words={} action={} ;;\n", command.name,
-                       quoted(option_names(command)), quoted(join(words_of(command), " ")),
-                       quoted(bash_action(command.completes)));
+    out +=
+        fmt::format("    {}) options={} words={} action={} ;;\n", command.name,
+                    shell_quoted(option_names(command)), shell_quoted(join(words_of(command), " ")),
+                    shell_quoted(bash_action(command.completes)));
   return out +
          "  esac\n"
          "  if [[ $word == -* ]]; then\n"
@@ -112,7 +113,7 @@ std::string zsh() {
       "  local -a commands\n"
       "  commands=(\n";
   for (const Command& command : commands())
-    out += fmt::format("    {}\n", quoted(std::string(command.name) + ":" + command.summary));
+    out += fmt::format("    {}\n", shell_quoted(std::string(command.name) + ":" + command.summary));
   out +=
       "  )\n"
       "  if (( CURRENT == 2 )); then\n"
@@ -129,13 +130,13 @@ std::string zsh() {
       if (std::string(option->name) == "set") spec = "*" + spec;
       if (*option->value != '\0')
         spec += fmt::format(":{}:{}", option->value, zsh_action(option->completes, option->words));
-      out += " \\\n        " + quoted(spec);
+      out += " \\\n        " + shell_quoted(spec);
     }
     if (command.takes_positional())
-      out +=
-          " \\\n        " + quoted(fmt::format("{}:{}:{}", command.takes_several() ? "*" : "1",
-                                               zsh_text(command.positional),
-                                               zsh_action(command.completes, words_of(command))));
+      out += " \\\n        " +
+             shell_quoted(fmt::format("{}:{}:{}", command.takes_several() ? "*" : "1",
+                                      zsh_text(command.positional),
+                                      zsh_action(command.completes, words_of(command))));
     out += "\n      ;;\n";
   }
   return out +

@@ -11,8 +11,6 @@ namespace orrery {
 namespace {
 
 Node yes_no(bool value) { return Node::scalar(value ? "true" : "false"); }
-Node count(std::int64_t value) { return Node::scalar(std::to_string(value)); }
-
 const ModelFamily& family_of(const std::string& model, const AliasTable& aliases) {
   if (const ModelFamily* family = find_alias(aliases.models, model)) return *family;
   throw NotScored(fmt::format("model '{}' has no alias", model));
@@ -53,13 +51,13 @@ ModelSpec case_model(const MeasuredFile& file, const MeasuredCase& c, const Alia
   Node spec = Node::map();
   spec.add("name", Node::scalar(model.empty() ? family.means : model, true));
   spec.add("kind", Node::scalar("transformer"));
-  spec.add("layers", count(*c.layers));
-  spec.add("hidden", count(*c.hidden));
-  spec.add("heads", count(*c.heads));
-  spec.add("kv_heads", count(size_of(c.kv_heads, c).value_or(0)));
-  spec.add("ffn", count(size_of(c.ffn_hidden, c).value_or(0)));
-  spec.add("vocabulary", count(vocabulary));
-  if (family.learned_positions) spec.add("max_positions", count(*c.seq_len));
+  spec.add("layers", Node::count(*c.layers));
+  spec.add("hidden", Node::count(*c.hidden));
+  spec.add("heads", Node::count(*c.heads));
+  spec.add("kv_heads", Node::count(size_of(c.kv_heads, c).value_or(0)));
+  spec.add("ffn", Node::count(size_of(c.ffn_hidden, c).value_or(0)));
+  spec.add("vocabulary", Node::count(vocabulary));
+  if (family.learned_positions) spec.add("max_positions", Node::count(*c.seq_len));
   spec.add("norm", Node::scalar(family.norm));
   spec.add("activation", Node::scalar(c.swiglu.value_or(false) ? "silu" : family.activation));
   spec.add("gated", yes_no(c.swiglu.value_or(family.gated)));

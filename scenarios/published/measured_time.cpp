@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "backend/core/real.hpp"
 #include "scenarios/flop_rule.hpp"
 #include "scenarios/published/not_scored.hpp"
 #include "scenarios/published/prediction.hpp"
@@ -7,8 +8,6 @@
 namespace orrery {
 
 namespace {
-
-double d(std::int64_t v) { return static_cast<double>(v); }
 
 FlopRule rule_of(const MeasuredFile& file, const AliasTable& aliases,
                  std::vector<Assumption>& notes) {
@@ -40,10 +39,10 @@ double measured_seconds(const MeasuredFile& file, const MeasuredCase& c, const C
   const auto there = [](const MeasuredCase::Figure& figure) { return figure.value_or(0) > 0; };
   if (there(c.iter_s)) return *c.iter_s;
   if (there(c.iter_s_derived)) return *c.iter_s_derived;
-  const double tokens = d(plan.global_batch) * d(plan.sequence), gpus = d(plan.gpus);
+  const double tokens = real(plan.global_batch) * real(plan.sequence), gpus = real(plan.gpus);
   if (there(c.tokens_s)) return tokens / *c.tokens_s;
   if (there(c.tokens_s_gpu)) return tokens / (*c.tokens_s_gpu * gpus);
-  if (there(c.samples_s_gpu)) return d(plan.global_batch) / (*c.samples_s_gpu * gpus);
+  if (there(c.samples_s_gpu)) return real(plan.global_batch) / (*c.samples_s_gpu * gpus);
   if (there(c.tflops_gpu)) {
     const Flops flops =
         counted(word(c.tflops_def), plan, model, recompute, rule_of(file, aliases, notes));

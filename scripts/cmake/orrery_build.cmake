@@ -12,6 +12,13 @@ if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
 endif()
 
+# Most of a compilation is reading the standard library and our headers, so several sources of a target are compiled as
+# one: a build from nothing takes under half the time. Names inside a library are therefore its own, also those in unnamed
+# namespaces. The preset `debug` compiles each source alone.
+option(ORRERY_UNITY "Compile several sources of a target as one" ON)
+set(CMAKE_UNITY_BUILD ${ORRERY_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(yaml-cpp REQUIRED)
@@ -44,6 +51,10 @@ function(orrery_target target)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     target_compile_options(${target} PRIVATE -Wno-restrict)  # GCC 12 sees overlaps in `"a" + string` (its bug 105651)
+    if(ORRERY_UNITY)
+      # GCC takes included sources for headers, and inlines more, of which it then says things that are not so.
+      target_compile_options(${target} PRIVATE -Wno-subobject-linkage -Wno-maybe-uninitialized)
+    endif()
     if(CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
       target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)  # of empty std::optionals (its bug 80635)
     endif()
@@ -53,6 +64,11 @@ function(orrery_target target)
   elseif(CMAKE_CXX_COMPILER_ID MATCHES Clang)
     target_compile_options(${target} PRIVATE -Wno-sign-conversion)  # part of Clang's -Wconversion, not of GCC's
   endif()
+endfunction()
+
+# For libraries that no inner loop enters, which read and print: -O1 compiles them in half the time of -O3.
+function(orrery_compiled_quickly target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
 endfunction()
 
 # One static library `orrery_<name>` from the sources of the named folders (not their subfolders); an interface library while

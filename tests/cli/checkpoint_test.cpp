@@ -3,15 +3,12 @@
 #include <signal.h>
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "tests/cli/killed.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 const std::string scenario = "scenarios/mlp-1f1b.yaml";
@@ -30,12 +27,6 @@ std::vector<std::string> run_of(int steps, std::vector<std::string> more = {}) {
                                      "platform.gpus=2"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
-}
-
-Json result_of(const std::vector<std::string>& arguments) {
-  const Finished run = orrery_with(arguments);
-  REQUIRE_MESSAGE(run.exit == 0, run.err);
-  return run.json<Json>();
 }
 
 std::vector<double> losses(const Json& result) { return result["loss"].get<std::vector<double>>(); }

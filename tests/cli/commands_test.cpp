@@ -3,16 +3,13 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/figures.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 bool installed(const std::string& program) {

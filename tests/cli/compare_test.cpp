@@ -1,12 +1,9 @@
 // `orrery compare`: figures side by side, and what is no result.
-#include <nlohmann/json.hpp>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 std::string saved(const TemporaryFolder& folder, const std::string& name, double step_s,

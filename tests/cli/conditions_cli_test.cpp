@@ -3,19 +3,16 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
-using Json = nlohmann::json;
-
 namespace {
 
-Json result_of(const std::vector<std::string>& assignments) {
+Json quickstart_with(const std::vector<std::string>& assignments) {
   std::vector<std::string> arguments{"simulate", "scenarios/quickstart.yaml", "--json"};
   for (const std::string& a : assignments) {
     arguments.push_back("--set");
@@ -29,8 +26,8 @@ Json result_of(const std::vector<std::string>& assignments) {
 }  // namespace
 
 TEST_CASE("a worker four times slower makes those of DDP idle three quarters of the step") {
-  const Json j = result_of({"cluster_conditions.gpu_speed.slow=[{gpus: [3], speed: 0.25}]"});
-  const Json perfect = result_of({});
+  const Json j = quickstart_with({"cluster_conditions.gpu_speed.slow=[{gpus: [3], speed: 0.25}]"});
+  const Json perfect = quickstart_with({});
   CHECK(j["busy"]["least"].get<double>() == near(0.25, 0.03));
   CHECK(j["busy"]["median"].get<double>() == near(0.25, 0.03));
   CHECK(j["busy"]["most"].get<double>() > 0.98);
@@ -41,11 +38,11 @@ TEST_CASE("a worker four times slower makes those of DDP idle three quarters of 
 
 TEST_CASE("replicas have the conditions of the seeds that follow") {
   const std::string jitter = "cluster_conditions.jitter=0.1";
-  const Json three = result_of({jitter, "run.replicas=3"})["replicas"];
+  const Json three = quickstart_with({jitter, "run.replicas=3"})["replicas"];
   std::vector<double> steps;
   for (const char* seed : {"1", "2", "3"})
     steps.push_back(
-        result_of({jitter, std::string("cluster_conditions.seed=") + seed})["step_time_s"]
+        quickstart_with({jitter, std::string("cluster_conditions.seed=") + seed})["step_time_s"]
             .get<double>());
   std::sort(steps.begin(), steps.end());
   CHECK(steps[0] < steps[2]);
@@ -56,7 +53,7 @@ TEST_CASE("replicas have the conditions of the seeds that follow") {
 }
 
 TEST_CASE("a bottleneck is explained: a step bound by arithmetic gains most from it") {
-  const Json j = result_of({"run.explain_bottleneck=true"});
+  const Json j = quickstart_with({"run.explain_bottleneck=true"});
   const Json& rows = j["bottleneck"];
   REQUIRE(rows.size() >= 6);
   CHECK(rows[0]["resource"] == "arithmetic");
@@ -76,8 +73,8 @@ TEST_CASE("a bottleneck is explained: a step bound by arithmetic gains most from
 }
 
 TEST_CASE("how busy links are is counted over all ranks, whoever issues for them") {
-  const Json any = result_of({"run.explain_bottleneck=true"});
-  const Json each = result_of({"run.explain_bottleneck=true", "run.folding=off"});
+  const Json any = quickstart_with({"run.explain_bottleneck=true"});
+  const Json each = quickstart_with({"run.explain_bottleneck=true", "run.folding=off"});
   CHECK(any["links"] == each["links"]);
   CHECK(any["simulated_ranks"] == each["simulated_ranks"]);
 }
@@ -132,8 +129,9 @@ TEST_CASE("gradients that are summed slowly do not hold up the pipeline's backwa
 }
 
 TEST_CASE("fidelity by group is checked and used") {
-  CHECK(result_of({"run.fidelity={replicate: flow, others: analytic}"})["flows"].get<int>() > 0);
-  CHECK(result_of({"run.fidelity={tensor: flow}"})["flows"] == 0);
+  CHECK(quickstart_with({"run.fidelity={replicate: flow, others: analytic}"})["flows"].get<int>() >
+        0);
+  CHECK(quickstart_with({"run.fidelity={tensor: flow}"})["flows"] == 0);
   const auto refused = orrery_with(
       {"simulate", "scenarios/quickstart.yaml", "--set", "run.fidelity={replicas: flow}"});
   CHECK(refused.exit == 3);

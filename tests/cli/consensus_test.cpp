@@ -1,13 +1,9 @@
 // The loss of the mean of all replicas, and shards of the data that differ.
 #include <doctest/doctest.h>
 
-#include <nlohmann/json.hpp>
-
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 // Four workers on a small part of a text: `algorithm` in YAML.
@@ -29,12 +25,6 @@ std::vector<std::string> training(const std::string& command, const std::string&
     if (!setting.starts_with("--")) arguments.push_back(setting);
   }
   return arguments;
-}
-
-Json result_of(const std::vector<std::string>& arguments) {
-  const Finished run = orrery_with(arguments);
-  REQUIRE_MESSAGE(run.exit == 0, run.err << run.out);
-  return run.json<Json>();
 }
 
 const std::string optimizer = "optimizer: {name: momentum, lr: 0.1}}";

@@ -1,14 +1,10 @@
 // `orrery convert`, and clusters that it makes.
 #include <doctest/doctest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "backend/core/text.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 const char* const platform =

@@ -6,14 +6,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 // Waits until `ready` holds, at most 30 s.

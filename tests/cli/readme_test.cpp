@@ -12,15 +12,15 @@ using namespace orrery;
 
 namespace {
 
-struct Block {
+struct ReadmeBlock {
   std::string language;   // what follows the opening fence
   std::string output_of;  // the command of the comment right before it, or ""
   std::string text;
 };
 
-std::vector<Block> blocks_of(const std::string& markdown) {
+std::vector<ReadmeBlock> blocks_of(const std::string& markdown) {
   const std::string opening = "<!-- output of: ";
-  std::vector<Block> blocks;
+  std::vector<ReadmeBlock> blocks;
   std::string before;
   bool inside = false;
   for (const std::string& line : split(markdown, '\n')) {
@@ -41,7 +41,7 @@ std::vector<Block> blocks_of(const std::string& markdown) {
   return blocks;
 }
 
-std::vector<Block> readme_blocks(const std::string& folder = "") {
+std::vector<ReadmeBlock> readme_blocks(const std::string& folder = "") {
   return blocks_of(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/" + folder + "README.md"));
 }
 
@@ -81,7 +81,7 @@ TEST_CASE("blocks of Markdown are found with their language and their command") 
 TEST_CASE("every command of the README works") {
   const Checkout checkout;
   int run_blocks = 0;
-  for (const Block& block : readme_blocks()) {
+  for (const ReadmeBlock& block : readme_blocks()) {
     if (block.language != "sh") continue;  // `sh norun`: shown only
     ++run_blocks;
     const Finished done = checkout.run(block.text);
@@ -99,7 +99,7 @@ TEST_CASE("the outputs in the READMEs are what commands print; `scripts/readme` 
   const Checkout checkout;
   int compared = 0;
   for (const char* folder : {"", "algorithms/"})
-    for (const Block& block : readme_blocks(folder)) {
+    for (const ReadmeBlock& block : readme_blocks(folder)) {
       if (block.output_of.empty()) continue;
       ++compared;
       const Finished done = checkout.run(block.output_of);

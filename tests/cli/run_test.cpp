@@ -7,17 +7,14 @@
 #include <array>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <thread>
 
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
-const std::string scenario = "scenarios/mlp-ddp.yaml";
+const std::string mlp_ddp = "scenarios/mlp-ddp.yaml";
 
 // Conditional entropy of a byte given the one before it, in nats: the least mean loss of a model
 // that looks at one byte.
@@ -38,7 +35,7 @@ double bigram_entropy(const std::string& text) {
 }
 
 Json run_steps(int steps, std::vector<std::string> more = {}, const char* command = "run") {
-  std::vector<std::string> arguments{command, scenario, "--json", "--set",
+  std::vector<std::string> arguments{command, mlp_ddp, "--json", "--set",
                                      "run.steps=" + std::to_string(steps)};
   arguments.insert(arguments.end(), more.begin(), more.end());
   const Finished run = orrery_with(arguments);
@@ -58,7 +55,7 @@ using Variables = std::map<std::string, std::string>;
 Finished run_as(const Variables& variables, const std::vector<std::string>& more = {}) {
   ProcessOptions options;
   options.environment = variables;
-  std::vector<std::string> arguments{"run", scenario, "--world", "cuda"};
+  std::vector<std::string> arguments{"run", mlp_ddp, "--world", "cuda"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return orrery_with(arguments, options);
 }
@@ -101,7 +98,7 @@ TEST_CASE("training on this machine takes the loss below the bigram entropy of t
       bigram_entropy(text_of_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/texts/gpl-3.txt"));
   CHECK(entropy > 2);
   CHECK(entropy < 3);
-  const Finished run = orrery_with({"run", scenario, "--world", "cpu", "--json"});
+  const Finished run = orrery_with({"run", mlp_ddp, "--world", "cpu", "--json"});
   REQUIRE_MESSAGE(run.exit == 0, run.err);
   const auto loss = run.json<Json>()["loss"].get<std::vector<double>>();
   REQUIRE(loss.size() == 300);
@@ -112,7 +109,7 @@ TEST_CASE("training on this machine takes the loss below the bigram entropy of t
 }
 
 TEST_CASE("a checkpoint that is not there is exit 3") {
-  CHECK(orrery_with({"run", scenario, "--resume", "none/of/this"}).exit == 3);
+  CHECK(orrery_with({"run", mlp_ddp, "--resume", "none/of/this"}).exit == 3);
 }
 
 TEST_CASE("simulation and run have the same losses, also by the decisions of the other") {
@@ -165,11 +162,11 @@ TEST_CASE("the parts of a measured step sum to it, in every plan") {
 TEST_CASE("a world that this build or machine lacks is exit 6, one that nobody knows exit 2") {
   const Json doctor = orrery_with({"doctor", "--json"}).json<Json>();
   if (!doctor["cuda_missing"].is_null()) {
-    const Finished run = orrery_with({"run", scenario, "--world", "cuda"});
+    const Finished run = orrery_with({"run", mlp_ddp, "--world", "cuda"});
     CHECK(run.exit == 6);
     CHECK(run.err.find(doctor["cuda_missing"].get<std::string>()) != std::string::npos);
   }
-  CHECK(orrery_with({"run", scenario, "--world", "gpu"}).exit == 2);
+  CHECK(orrery_with({"run", mlp_ddp, "--world", "gpu"}).exit == 2);
 }
 
 TEST_CASE("what is wrong with the variables of several processes is named, exit 2") {

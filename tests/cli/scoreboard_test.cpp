@@ -1,13 +1,10 @@
 // `orrery scoreboard`: its table, its JSON, its errors, and the cases that must be scored.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 // Four steps, of which two are the same, two kernels, and one of another kind.

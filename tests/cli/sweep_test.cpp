@@ -3,7 +3,6 @@
 
 #include <csignal>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "backend/core/error.hpp"
@@ -11,11 +10,9 @@
 #include "scenarios/cli/sweep_points.hpp"
 #include "scenarios/cli/sweep_store.hpp"
 #include "tests/cli/killed.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 using Settings = std::vector<std::vector<std::string>>;

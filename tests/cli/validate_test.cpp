@@ -4,18 +4,15 @@
 
 #include <csignal>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "backend/core/error.hpp"
 #include "backend/core/text.hpp"
 #include "scenarios/cli/children.hpp"
 #include "scenarios/cli/comparison.hpp"
-#include "tests/cli/process.hpp"
+#include "tests/cli/results.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 std::vector<std::string> validation(std::vector<std::string> more = {}) {
@@ -26,12 +23,6 @@ std::vector<std::string> validation(std::vector<std::string> more = {}) {
     arguments.insert(arguments.end(), {"--set", setting});
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
-}
-
-Json result_of(const std::vector<std::string>& arguments) {
-  const Finished done = orrery_with(arguments);
-  REQUIRE_MESSAGE(done.exit == 0, done.err);
-  return done.json<Json>();
 }
 
 // A result with what a comparison looks at.
@@ -51,7 +42,7 @@ std::string result(double step_s, double compute_s, double peak, const std::vect
   return j.dump();
 }
 
-cli::Repeat repeat(double step_s) {
+cli::Repeat validated_repeat(double step_s) {
   return {result(step_s, step_s / 2, 100, {3.0, 2.0}), step_s, 200, 250, 150};
 }
 
@@ -191,8 +182,9 @@ TEST_CASE("what validation cannot do is told by its exit code") {
 }
 
 TEST_CASE("the measured result is the repeat with the median step time") {
-  const cli::Comparison comparison(result(1.1, 0.6, 100, {3.0, 2.5}),
-                                   {repeat(9), repeat(1), repeat(0.5)}, 0.2);
+  const cli::Comparison comparison(
+      result(1.1, 0.6, 100, {3.0, 2.5}),
+      {validated_repeat(9), validated_repeat(1), validated_repeat(0.5)}, 0.2);
   CHECK(*comparison.step_difference() == doctest::Approx(0.1));
   CHECK(comparison.within_tolerance());
   const Json j = Json::parse(comparison.to_json());
@@ -203,11 +195,11 @@ TEST_CASE("the measured result is the repeat with the median step time") {
   CHECK(j["repeats"]["spread"]["step"]["low"] == 0.5);
   CHECK(j["repeats"]["spread"]["step"]["high"] == 9.0);
   CHECK(j["resident"]["difference"].get<double>() == doctest::Approx(-0.2));
-  CHECK(!cli::Comparison(result(1.3, 1, 100, {}), {repeat(1)}, 0.2).within_tolerance());
+  CHECK(!cli::Comparison(result(1.3, 1, 100, {}), {validated_repeat(1)}, 0.2).within_tolerance());
 }
 
 TEST_CASE("a repeat comes back from another process as it was") {
-  const cli::Repeat was = repeat(2);
+  const cli::Repeat was = validated_repeat(2);
   const cli::Repeat is = cli::repeat_from_text(cli::in_child([&] { return cli::to_text(was); }));
   CHECK(is.result == was.result);
   CHECK(is.median_step_s == was.median_step_s);

@@ -32,11 +32,11 @@ Doubles naive_convolution(const Doubles& x, const Doubles& w, const ConvolutionS
 }
 
 // As in ResNets; one of more pictures than are gathered at once.
-const std::vector<ConvolutionShape> shapes{{2, 5, 3, 4, 3, 1}, {2, 6, 2, 5, 3, 2},
-                                           {3, 5, 4, 3, 1, 1}, {2, 5, 3, 4, 1, 2},
-                                           {1, 9, 3, 2, 7, 2}, {5, 20, 2, 3, 3, 1}};
+const std::vector<ConvolutionShape> convolutions{{2, 5, 3, 4, 3, 1}, {2, 6, 2, 5, 3, 2},
+                                                 {3, 5, 4, 3, 1, 1}, {2, 5, 3, 4, 1, 2},
+                                                 {1, 9, 3, 2, 7, 2}, {5, 20, 2, 3, 3, 1}};
 
-constexpr std::int64_t rows = 14, cols = 5;
+constexpr std::int64_t norm_rows = 14, norm_cols = 5;
 
 Doubles naive_batch_norm(const Doubles& x, const Doubles& gain, const Doubles& bias) {
   Doubles y(x.size());
@@ -77,7 +77,7 @@ Doubles naive_max_pool(const Doubles& x, std::int64_t samples, std::int64_t size
 }  // namespace
 
 TEST_CASE("a convolution is the sum over its window, and its gradients are those of that sum") {
-  for (const ConvolutionShape& s : shapes) {
+  for (const ConvolutionShape& s : convolutions) {
     CAPTURE(s.size);
     CAPTURE(s.kernel);
     CAPTURE(s.stride);
@@ -106,7 +106,7 @@ TEST_CASE("a convolution is the sum over its window, and its gradients are those
 }
 
 TEST_CASE("a convolution gives the same bits wherever its operands lie") {
-  const ConvolutionShape s = shapes[0];
+  const ConvolutionShape s = convolutions[0];
   const std::vector<Floats> operands{numbers(s.inputs(), 1), numbers(s.weights(), 2),
                                      Floats(static_cast<std::size_t>(s.outputs()))};
   for (std::size_t offset : {1, 2, 5})
@@ -115,16 +115,17 @@ TEST_CASE("a convolution gives the same bits wherever its operands lie") {
 }
 
 TEST_CASE("a batch norm normalises columns, and its gradients are those of the formula") {
-  Floats x = numbers(rows * cols, 1, 2), gain = numbers(cols, 2), bias = numbers(cols, 3);
-  const Floats dy = numbers(rows * cols, 4);
-  Floats y(x.size()), running(2 * cols, 0.5F);
-  run(Kernel::batch_norm(rows, cols, 1e-5, 0.1, Dtype::fp32),
+  Floats x = numbers(norm_rows * norm_cols, 1, 2), gain = numbers(norm_cols, 2),
+         bias = numbers(norm_cols, 3);
+  const Floats dy = numbers(norm_rows * norm_cols, 4);
+  Floats y(x.size()), running(2 * norm_cols, 0.5F);
+  run(Kernel::batch_norm(norm_rows, norm_cols, 1e-5, 0.1, Dtype::fp32),
       {view(x), view(gain), view(bias), view(y), view(running)});
   CHECK(distance(y, narrow(naive_batch_norm(wide(x), wide(gain), wide(bias)))) < 1e-5);
 
-  Floats d = dy, dgain = numbers(cols, 5), dbias = numbers(cols, 6), dx(x.size());
+  Floats d = dy, dgain = numbers(norm_cols, 5), dbias = numbers(norm_cols, 6), dx(x.size());
   const Floats gain_before = dgain, bias_before = dbias;
-  run(Kernel::batch_norm_backward(rows, cols, 1e-5, Dtype::fp32),
+  run(Kernel::batch_norm_backward(norm_rows, norm_cols, 1e-5, Dtype::fp32),
       {view(d), view(x), view(gain), view(dgain), view(dbias), view(dx)});
   const auto added = [](Floats a, const Floats& b) {
     for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
@@ -142,31 +143,34 @@ TEST_CASE("a batch norm normalises columns, and its gradients are those of the f
 }
 
 TEST_CASE("running statistics move by the momentum, and evaluation uses them and leaves them") {
-  Floats x = numbers(rows * cols, 1, 2), gain(cols, 1), bias(cols, 0), y(x.size());
-  Floats running(2 * cols);
-  for (std::size_t c = 0; c < cols; ++c) running[cols + c] = 1;
-  run(Kernel::batch_norm(rows, cols, 1e-5, 0.1, Dtype::fp32),
+  Floats x = numbers(norm_rows * norm_cols, 1, 2), gain(norm_cols, 1), bias(norm_cols, 0),
+         y(x.size());
+  Floats running(2 * norm_cols);
+  for (std::size_t c = 0; c < norm_cols; ++c) running[norm_cols + c] = 1;
+  run(Kernel::batch_norm(norm_rows, norm_cols, 1e-5, 0.1, Dtype::fp32),
       {view(x), view(gain), view(bias), view(y), view(running)});
-  for (std::size_t c = 0; c < cols; ++c) {
+  for (std::size_t c = 0; c < norm_cols; ++c) {
     double mean = 0, squares = 0;
-    for (std::size_t r = 0; r < rows; ++r) mean += x[r * cols + c] / double{rows};
-    for (std::size_t r = 0; r < rows; ++r)
-      squares += (x[r * cols + c] - mean) * (x[r * cols + c] - mean);
+    for (std::size_t r = 0; r < norm_rows; ++r) mean += x[r * norm_cols + c] / double{norm_rows};
+    for (std::size_t r = 0; r < norm_rows; ++r)
+      squares += (x[r * norm_cols + c] - mean) * (x[r * norm_cols + c] - mean);
     CHECK(running[c] == doctest::Approx(0.1 * mean).epsilon(1e-5));
-    CHECK(running[cols + c] == doctest::Approx(0.9 + 0.1 * squares / (rows - 1)).epsilon(1e-5));
+    CHECK(running[norm_cols + c] ==
+          doctest::Approx(0.9 + 0.1 * squares / (norm_rows - 1)).epsilon(1e-5));
   }
   const Floats kept = running;
-  run(Kernel::batch_norm(rows, cols, 1e-5, 0.1, Dtype::fp32, true),
+  run(Kernel::batch_norm(norm_rows, norm_cols, 1e-5, 0.1, Dtype::fp32, true),
       {view(x), view(gain), view(bias), view(y), view(running)});
   CHECK(running == kept);
   for (std::size_t i = 0; i < x.size(); ++i)
-    CHECK(y[i] == doctest::Approx((x[i] - kept[i % cols]) / std::sqrt(kept[cols + i % cols] + 1e-5))
+    CHECK(y[i] == doctest::Approx((x[i] - kept[i % norm_cols]) /
+                                  std::sqrt(kept[norm_cols + i % norm_cols] + 1e-5))
                       .epsilon(1e-4));
   // Without running statistics the result is that with them.
   Floats with(y.size()), without(y.size());
-  run(Kernel::batch_norm(rows, cols, 1e-5, 0.1, Dtype::fp32),
+  run(Kernel::batch_norm(norm_rows, norm_cols, 1e-5, 0.1, Dtype::fp32),
       {view(x), view(gain), view(bias), view(with), view(running)});
-  run(Kernel::batch_norm(rows, cols, 1e-5, 0.1, Dtype::fp32),
+  run(Kernel::batch_norm(norm_rows, norm_cols, 1e-5, 0.1, Dtype::fp32),
       {view(x), view(gain), view(bias), view(without), View{}});
   CHECK(with == without);
 }
@@ -200,11 +204,12 @@ TEST_CASE("pools take the largest and the mean of windows, and hand gradients ba
 }
 
 TEST_CASE("a sum behind which a ReLU is hands back the gradient where the sum was positive") {
-  Floats x = numbers(rows * cols, 1), y = numbers(rows * cols, 2), dz = numbers(rows * cols, 3);
+  Floats x = numbers(norm_rows * norm_cols, 1), y = numbers(norm_rows * norm_cols, 2),
+         dz = numbers(norm_rows * norm_cols, 3);
   Floats z(x.size()), dx(x.size());
-  run(Kernel::residual_add(rows, cols, Dtype::fp32, false, Activation::relu),
+  run(Kernel::residual_add(norm_rows, norm_cols, Dtype::fp32, false, Activation::relu),
       {view(x), view(y), View{}, view(z)});
-  run(Kernel::residual_add_backward(rows, cols, Activation::relu, Dtype::fp32),
+  run(Kernel::residual_add_backward(norm_rows, norm_cols, Activation::relu, Dtype::fp32),
       {view(dz), view(x), view(y), view(dx)});
   for (std::size_t i = 0; i < x.size(); ++i) {
     CHECK(z[i] == std::max(0.0F, x[i] + y[i]));

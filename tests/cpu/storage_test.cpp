@@ -14,7 +14,7 @@ using namespace orrery;
 namespace {
 
 // An operand of a case: how many elements, of what kind.
-struct Shape {
+struct OperandSpec {
   std::int64_t elements;
   enum { numbers, positive, tokens, small } what = numbers;
 };
@@ -22,7 +22,7 @@ struct Shape {
 struct Case {
   const char* name;
   Kernel (*kernel)(Dtype);
-  std::vector<Shape> operands;
+  std::vector<OperandSpec> operands;
   double tolerance;  // of 16-bit storage, relative to the largest magnitude
 };
 
@@ -62,15 +62,15 @@ std::vector<Case> cases() {
        0.02},
       {"embedding",
        [](Dtype d) { return Kernel::embedding(9, 31, 8, d); },
-       {{9, Shape::tokens}, {8 * 31}, {9 * 31}},
+       {{9, OperandSpec::tokens}, {8 * 31}, {9 * 31}},
        0.01},
       {"embedding_backward",
        [](Dtype d) { return Kernel::embedding_backward(9, 31, 8, d); },
-       {{9, Shape::tokens}, {9 * 31}, {8 * 31}},
+       {{9, OperandSpec::tokens}, {9 * 31}, {8 * 31}},
        0.02},
       {"cross_entropy",
        [](Dtype d) { return Kernel::cross_entropy(6, 83, 0.5, d); },
-       {{6 * 83}, {6, Shape::tokens}, {1, Shape::small}},
+       {{6 * 83}, {6, OperandSpec::tokens}, {1, OperandSpec::small}},
        0.02},
       {"linear_combination",
        [](Dtype d) { return Kernel::linear_combination(203, 0.3, 0.7, d); },
@@ -78,33 +78,33 @@ std::vector<Case> cases() {
        0.01},
       {"sum_squares",
        [](Dtype d) { return Kernel::sum_squares(203, d); },
-       {{203}, {1, Shape::small}},
+       {{203}, {1, OperandSpec::small}},
        0.01},
       {"sgd",
        [](Dtype d) { return Kernel::sgd(101, 0.1, 0.9, true, 0.1, d); },
-       {{101}, {101}, {101}, {0}, {1, Shape::small}, {2, Shape::small}},
+       {{101}, {101}, {101}, {0}, {1, OperandSpec::small}, {2, OperandSpec::small}},
        0.02},
       {"adamw",
        [](Dtype d) { return Kernel::adamw(101, 0.1, 0.9, 0.99, 1e-8, 0.1, d); },
-       {{101}, {101}, {101}, {101, Shape::positive}, {0}, {0}, {2, Shape::small}},
+       {{101}, {101}, {101}, {101, OperandSpec::positive}, {0}, {0}, {2, OperandSpec::small}},
        0.05},
       {"initialise", [](Dtype d) { return Kernel::initialise(77, 5, 1, 3, 2, d); }, {{77}}, 0.01},
   };
 }
 
-double value_of(const Shape& shape, std::size_t operand, std::int64_t i) {
+double value_of(const OperandSpec& shape, std::size_t operand, std::int64_t i) {
   const double normal = Philox(11, Purpose::user, static_cast<std::uint32_t>(operand))
                             .normal(static_cast<std::uint64_t>(i));
   // Rounded so that bf16 and fp16 hold it: what is left of a difference comes from storing results.
   const double rounded = static_cast<double>(from_bf16(to_bf16(static_cast<float>(normal))));
   switch (shape.what) {
-    case Shape::tokens:
+    case OperandSpec::tokens:
       return static_cast<double>((i * 5) % 8);
-    case Shape::positive:
+    case OperandSpec::positive:
       return std::fabs(rounded);
-    case Shape::small:
+    case OperandSpec::small:
       return 1;
-    case Shape::numbers:
+    case OperandSpec::numbers:
       break;
   }
   return rounded;
@@ -145,10 +145,10 @@ std::vector<std::vector<double>> after_run(const Case& c, Dtype dtype, std::int6
   std::vector<std::vector<std::byte>> memory;
   std::vector<View> views;
   for (std::size_t o = 0; o < c.operands.size(); ++o) {
-    const Shape& shape = c.operands[o];
-    const Dtype type = shape.what == Shape::tokens  ? Dtype::int32
-                       : shape.what == Shape::small ? Dtype::fp32
-                                                    : dtype;
+    const OperandSpec& shape = c.operands[o];
+    const Dtype type = shape.what == OperandSpec::tokens  ? Dtype::int32
+                       : shape.what == OperandSpec::small ? Dtype::fp32
+                                                          : dtype;
     memory.emplace_back(static_cast<std::size_t>(bytes_of(shape.elements + shift, type).value) +
                         64);
     const auto start = reinterpret_cast<std::uintptr_t>(memory.back().data());
@@ -197,10 +197,10 @@ TEST_CASE("16-bit storage rounds the results of fp32 arithmetic") {
           const auto x = static_cast<float>(exact[o][i]);
           const float rounded =
               dtype == Dtype::bf16 ? from_bf16(to_bf16(x)) : from_fp16(to_fp16(x));
-          off +=
-              c.operands[o].what <= Shape::positive && static_cast<double>(rounded) != stored[o][i]
-                  ? 1U
-                  : 0U;
+          off += c.operands[o].what <= OperandSpec::positive &&
+                         static_cast<double>(rounded) != stored[o][i]
+                     ? 1U
+                     : 0U;
         }
         CHECK(off == 0);
       }

@@ -21,14 +21,14 @@ namespace {
 using cuda_double::plans_of_this_thread;
 
 // Over all ranks.
-struct Counts {
+struct LaunchCounts {
   std::atomic<int> rehearsed{0}, made_in_rehearsal{0}, launched{0}, made_in_launch{0};
 };
 
 // Plans are cuDNN's, values the host's: the double computes none.
 class AttentionLauncher final : public cuda::Launcher {
  public:
-  AttentionLauncher(std::function<void(std::exception_ptr)> failed, Counts& counts)
+  AttentionLauncher(std::function<void(std::exception_ptr)> failed, LaunchCounts& counts)
       : counts_(counts), others_(cuda::make_host_launcher(cpu_bodies(), std::move(failed))) {}
   void rehearse(CUstream_st* stream, const Kernel& kernel,
                 std::span<const std::int64_t> elements) override {
@@ -55,13 +55,13 @@ class AttentionLauncher final : public cuda::Launcher {
     return kernel.op == Op::attention || kernel.op == Op::attention_backward;
   }
 
-  Counts& counts_;
+  LaunchCounts& counts_;
   cuda::Dnn dnn_;
   std::unique_ptr<cuda::Launcher> others_;
 };
 
 // All ranks on one GPU.
-cuda::CudaOptions with_attention(Counts& counts) {
+cuda::CudaOptions with_attention(LaunchCounts& counts) {
   setenv("ORRERY_CUDA_LIBRARIES", ORRERY_LIBRARY_DOUBLES, 1);
   cuda::CudaOptions options = on_one_gpu();
   options.launcher = [&counts](int, std::function<void(std::exception_ptr)> failed) {
@@ -90,7 +90,7 @@ TrainingCase llama_of(int data, int pipeline) {
 TEST_CASE("every rank makes its plans for attention, and runs them, before ranks communicate") {
   for (const auto& [data, pipeline] : {std::pair{2, 1}, {1, 4}}) {
     const TrainingCase c = llama_of(data, pipeline);
-    Counts counts;
+    LaunchCounts counts;
     std::vector<Checkpoint> state;
     RunReport report =
         run_on_double(training_options(c), training(c, state, nullptr), with_attention(counts));
@@ -105,7 +105,7 @@ TEST_CASE("every rank makes its plans for attention, and runs them, before ranks
 }
 
 TEST_CASE("attention that cuDNN does not do is not rehearsed, and leaves no memory behind") {
-  Counts counts;
+  LaunchCounts counts;
   run_on_double(
       options_for(Axis::replicate, 1),
       [](Rank& rank) {
@@ -124,7 +124,7 @@ TEST_CASE("attention that cuDNN does not do is not rehearsed, and leaves no memo
 }
 
 TEST_CASE("a sequence that many layers ask for is rehearsed once") {
-  Counts counts;
+  LaunchCounts counts;
   run_on_double(
       options_for(Axis::replicate, 1),
       [](Rank& rank) {

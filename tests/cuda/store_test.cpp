@@ -66,7 +66,7 @@ class Child {
   // The next line; empty at the end.
   std::string next() const {
     std::string line;
-    for (char c = 0; read(from_, &c, 1) == 1 && c != '\n';) line.push_back(c);
+    for (char c = 0; ::read(from_, &c, 1) == 1 && c != '\n';) line.push_back(c);
     return line;
   }
   void kill() const { ::kill(pid_, SIGKILL); }

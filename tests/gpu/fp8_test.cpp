@@ -9,7 +9,6 @@
 namespace orrery {
 namespace {
 
-constexpr Dtype bulk_types[] = {Dtype::fp32, Dtype::bf16, Dtype::fp16};
 constexpr Float8 both[] = {Float8::e4m3, Float8::e5m2};
 
 // What cuBLASLt adds up in 8 bits has fewer bits than fp32 on Hopper: DeepSeek-AI 2024 (arXiv

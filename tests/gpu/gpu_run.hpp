@@ -23,6 +23,8 @@
 
 namespace orrery {
 
+inline constexpr Dtype bulk_types[] = {Dtype::fp32, Dtype::bf16, Dtype::fp16};
+
 // Whether there is a GPU; says so where there is none, and why. A test that needs one then returns.
 inline bool gpu_here() {
   cuda::prepare_environment();

@@ -6,8 +6,6 @@
 namespace orrery {
 namespace {
 
-constexpr Dtype bulk_types[] = {Dtype::fp32, Dtype::bf16, Dtype::fp16};
-
 // Half a unit in the last place of a type, some of them: the sums on both sides are in fp32 or
 // better, in orders of their own, and rounded once.
 double rounding(Dtype dtype, double units = 2) {

@@ -12,7 +12,7 @@ namespace orrery {
 namespace {
 
 constexpr std::int64_t psi = 7'500'000'000;
-constexpr int ranks = 64;
+constexpr int divided_ranks = 64;
 
 struct Held {
   double between_steps = 0, peak = 0;  // GB
@@ -22,14 +22,14 @@ struct Held {
 Held held(const std::string& algorithm, Execution execution = Execution::folded) {
   const std::string text = in_child([&] {
     const AlgorithmPlan plan = plan_of(algorithm);
-    const DataAxes axes = plan.divide(ranks);
+    const DataAxes axes = plan.divide(divided_ranks);
     WorldOptions world;
     world.grid.set(Axis::shard, axes.shard)
         .set(Axis::replicate, axes.replicate)
         .set(Axis::island, axes.island);
     world.bodies = &cpu_bodies();
     UniformSpec spec;
-    spec.gpus = ranks;
+    spec.gpus = divided_ranks;
     spec.alpha = Time(1'000'000);
     spec.bandwidth = BytesPerSecond(1e18);  // a round takes no longer than its gradients
     const UniformMachine machine(spec);
@@ -46,7 +46,7 @@ Held held(const std::string& algorithm, Execution execution = Execution::folded)
       options.sharding = plan.sharding;
       Replica replica(rank, weights(3, psi / 3, Dtype::bf16), options);
       const std::unique_ptr<Algorithm> made = plan.make(replica);
-      Progress progress(rank, {2, 2 * ranks});
+      Progress progress(rank, {2, 2 * divided_ranks});
       train(*made, progress);
       if (rank.speaks()) bytes << rank.ledger(Place::device).used().value << ' ';
     });
@@ -57,7 +57,7 @@ Held held(const std::string& algorithm, Execution execution = Execution::folded)
   Held all;
   int simulated = 0;
   bytes >> all.between_steps >> all.peak >> simulated;
-  CHECK(simulated == (execution == Execution::folded ? 1 : ranks));
+  CHECK(simulated == (execution == Execution::folded ? 1 : divided_ranks));
   return {all.between_steps * 1e-9, all.peak * 1e-9};
 }
 
@@ -77,13 +77,13 @@ TEST_CASE("DDP holds the 120 GB of the paper, ZeRO its 31, 16 and 2 between step
 // and of the new parameters, of 2 bytes each, and while it estimates, what was before the estimate.
 TEST_CASE(
     "ACCO and weight prediction hold the 46 GB of the paper and a shard of two vectors more") {
-  const double paper = (6 + 12.0 / ranks) * 7.5;
+  const double paper = (6 + 12.0 / divided_ranks) * 7.5;
   for (const char* algorithm : {"{name: acco}", "{name: weight-prediction}", "{name: dpu}"}) {
     CAPTURE(std::string(algorithm));
     const bool estimates = std::string(algorithm) != "{name: dpu}";
     const Held all = held(algorithm, Execution::unfolded);  // it polls
-    CHECK(all.between_steps == gigabytes(paper + 4.0 / ranks * 7.5));
-    CHECK(all.peak == gigabytes(paper + (estimates ? 16.0 : 4.0) / ranks * 7.5));
+    CHECK(all.between_steps == gigabytes(paper + 4.0 / divided_ranks * 7.5));
+    CHECK(all.peak == gigabytes(paper + (estimates ? 16.0 : 4.0) / divided_ranks * 7.5));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/parity/results.hpp"
 #include "tests/support/quadratic.hpp"
 
 namespace orrery {
@@ -12,7 +13,7 @@ namespace {
 constexpr std::size_t dimensions = 64;
 
 // 4 workers that want different points, under curvatures from 0.25 to 1.
-AlgorithmCase unlike_workers(const std::string& algorithm, std::int64_t steps) {
+AlgorithmCase unlike_quadratics(const std::string& algorithm, std::int64_t steps) {
   Quadratic q;
   q.elements = dimensions;
   q.columns = 8;
@@ -29,12 +30,6 @@ AlgorithmCase unlike_workers(const std::string& algorithm, std::int64_t steps) {
   c.micro_batches = 1;
   c.model = quadratic(q);
   return c;
-}
-
-std::vector<float> weights_after(const AlgorithmCase& c, std::size_t rank = 0) {
-  const WorldResult result = run_in_sim(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return state_of(result, rank, "replica.parameters");
 }
 
 // The distance to the optimum of the mean loss; all workers have the same curvatures, so that is
@@ -55,19 +50,13 @@ std::string with_sgd(const std::string& head, double lr) {
   return "{" + head + ", optimizer: {name: sgd, lr: " + std::to_string(lr) + "}}";
 }
 
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double most = 0;
-  for (std::size_t j = 0; j < a.size(); ++j)
-    most = std::max(most, static_cast<double>(std::fabs(a[j] - b[j])));
-  return most;
-}
-
 }  // namespace
 
 TEST_CASE("with error feedback 4 of 64 numbers a step come near the optimum, without they do not") {
-  const double with = distance(unlike_workers(with_sgd("name: topk, ratio: 0.0625", 0.02), 6000));
+  const double with =
+      distance(unlike_quadratics(with_sgd("name: topk, ratio: 0.0625", 0.02), 6000));
   const double without = distance(
-      unlike_workers(with_sgd("name: topk, ratio: 0.0625, error_feedback: false", 0.02), 6000));
+      unlike_quadratics(with_sgd("name: topk, ratio: 0.0625, error_feedback: false", 0.02), 6000));
   CHECK(with < 0.25);
   CHECK(without > 4 * with);
 }
@@ -75,27 +64,28 @@ TEST_CASE("with error feedback 4 of 64 numbers a step come near the optimum, wit
 TEST_CASE("PowerSGD of rank 1 converges on unlike workers, to what fp32 leaves of its errors") {
   // Each worker's error grows by what it differs from the mean, so after 400 steps fp32 has lost
   // about 400 x 2^-24 of a gradient.
-  CHECK(distance(unlike_workers(with_sgd("name: powersgd, rank: 1", 0.5), 400)) < 2e-4);
+  CHECK(distance(unlike_quadratics(with_sgd("name: powersgd, rank: 1", 0.5), 400)) < 2e-4);
 }
 
 TEST_CASE("what keeps everything is plain SGD on the mean gradient") {
-  const std::vector<float> plain = weights_after(unlike_workers(with_sgd("name: ddp", 0.1), 20));
+  const std::vector<float> plain = weights_after(unlike_quadratics(with_sgd("name: ddp", 0.1), 20));
   for (const std::string all :
        {"name: topk, ratio: 1", "name: powersgd, rank: 8", "name: dgc, ratio: 1, momentum: 0"})
-    CHECK(largest_difference(weights_after(unlike_workers(with_sgd(all, 0.1), 20)), plain) < 1e-6);
+    CHECK(largest_difference(weights_after(unlike_quadratics(with_sgd(all, 0.1), 20)), plain) <
+          1e-6);
 }
 
 TEST_CASE("DGC that sends everything has momentum masked away, and a warm-up sends more") {
   // With all places masked u and v are zero after each step: no momentum is left.
-  const std::vector<float> plain = weights_after(unlike_workers(with_sgd("name: ddp", 0.1), 20));
-  CHECK(largest_difference(
-            weights_after(unlike_workers(with_sgd("name: dgc, ratio: 1, momentum: 0.9", 0.1), 20)),
-            plain) < 1e-6);
-  CHECK(distance(unlike_workers(with_sgd("name: dgc, ratio: 0.03", 0.002), 6000)) < 0.5);
+  const std::vector<float> plain = weights_after(unlike_quadratics(with_sgd("name: ddp", 0.1), 20));
+  CHECK(largest_difference(weights_after(unlike_quadratics(
+                               with_sgd("name: dgc, ratio: 1, momentum: 0.9", 0.1), 20)),
+                           plain) < 1e-6);
+  CHECK(distance(unlike_quadratics(with_sgd("name: dgc, ratio: 0.03", 0.002), 6000)) < 0.5);
 }
 
 TEST_CASE("DeMo that sends all coefficients is sign SGD on the mean gradient") {
-  const AlgorithmCase c = unlike_workers(with_sgd("name: demo, kept: 64", 0.125), 1);
+  const AlgorithmCase c = unlike_quadratics(with_sgd("name: demo, kept: 64", 0.125), 1);
   const std::vector<float> x = weights_after(c);
   for (std::size_t j = 0; j < dimensions; ++j) {
     double mean = 0;
@@ -107,7 +97,7 @@ TEST_CASE("DeMo that sends all coefficients is sign SGD on the mean gradient") {
 }
 
 TEST_CASE("all replicas of DeMo have the same parameters and different momenta") {
-  const AlgorithmCase c = unlike_workers(with_sgd("name: demo, kept: 4", 0.01), 10);
+  const AlgorithmCase c = unlike_quadratics(with_sgd("name: demo, kept: 4", 0.01), 10);
   const WorldResult result = run_in_sim(setup_of(c), training_of(c));
   CHECK(state_of(result, 0, "replica.parameters") == state_of(result, 3, "replica.parameters"));
   CHECK(state_of(result, 0, "momentum") != state_of(result, 3, "momentum"));
@@ -115,19 +105,22 @@ TEST_CASE("all replicas of DeMo have the same parameters and different momenta")
 
 TEST_CASE("1-bit Adam is Adam until its variance is frozen, and goes on to learn after it") {
   const std::string adam = ", optimizer: {name: adamw, lr: 0.01, epsilon: 0.1}}";
-  const std::vector<float> plain = weights_after(unlike_workers("{name: ddp" + adam, 30));
-  CHECK(weights_after(unlike_workers("{name: onebit-adam, freeze_step: 30" + adam, 30)) == plain);
-  const double frozen = distance(unlike_workers("{name: onebit-adam, freeze_step: 60" + adam, 60));
-  CHECK(distance(unlike_workers("{name: onebit-adam, freeze_step: 60" + adam, 400)) < 0.5 * frozen);
+  const std::vector<float> plain = weights_after(unlike_quadratics("{name: ddp" + adam, 30));
+  CHECK(weights_after(unlike_quadratics("{name: onebit-adam, freeze_step: 30" + adam, 30)) ==
+        plain);
+  const double frozen =
+      distance(unlike_quadratics("{name: onebit-adam, freeze_step: 60" + adam, 60));
+  CHECK(distance(unlike_quadratics("{name: onebit-adam, freeze_step: 60" + adam, 400)) <
+        0.5 * frozen);
 }
 
 TEST_CASE("QSGD is unbiased: many small steps end where SGD's do") {
-  CHECK(distance(unlike_workers(with_sgd("name: qsgd, levels: 15, bucket: 64", 0.01), 1500)) <
+  CHECK(distance(unlike_quadratics(with_sgd("name: qsgd, levels: 15, bucket: 64", 0.01), 1500)) <
         0.15);
 }
 
 TEST_CASE("PowerSGD refuses a model without matrices, which it would send whole") {
-  AlgorithmCase c = unlike_workers(with_sgd("name: powersgd", 0.1), 1);
+  AlgorithmCase c = unlike_quadratics(with_sgd("name: powersgd", 0.1), 1);
   Quadratic q;
   q.elements = 8;
   c.model = quadratic(q);

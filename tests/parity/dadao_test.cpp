@@ -13,7 +13,7 @@
 namespace orrery {
 namespace {
 
-constexpr int workers = 16;
+constexpr int dadao_workers = 16;
 constexpr double mu = 1, smoothness = 9.6;
 
 // Worker i: 1/2 sum over j of a_ij (x_j - b_ij)^2, curvatures between mu and L, both taken.
@@ -31,36 +31,36 @@ Quadratic regression() {
   return q;
 }
 
-struct Trained {
+struct DadaoRun {
   double error = 0;     // the mean over workers of ||x_i - x*||^2
   double messages = 0;  // of a worker per unit of time
 };
 
-Trained trained(const std::string& graph, std::int64_t units) {
+DadaoRun trained(const std::string& graph, std::int64_t units) {
   const Quadratic q = regression();
   AlgorithmCase c;
   c.algorithm = "{name: dadao, mu: 1, smoothness: 9.6, final_average: false, graph: " + graph + "}";
-  c.replicas = workers;
+  c.replicas = dadao_workers;
   c.steps = units;
   c.micro_batches = 1;
   c.model = quadratic(q);
   const WorldResult result = run_in_sim(swift(c, 3), training_of(c));
   REQUIRE_MESSAGE(!result.error, why(result));
-  Trained trained;
+  DadaoRun trained;
   for (std::size_t j = 0; j < q.elements; ++j) {
     double pull = 0, stiffness = 0;
-    for (int i = 0; i < workers; ++i) {
+    for (int i = 0; i < dadao_workers; ++i) {
       pull += static_cast<double>(q.curvature(i, j) * q.target(i, j));
       stiffness += static_cast<double>(q.curvature(i, j));
     }
-    for (std::size_t i = 0; i < workers; ++i) {
+    for (std::size_t i = 0; i < dadao_workers; ++i) {
       const double x = static_cast<double>(state_of(result, i, "replica.parameters")[j]);
-      trained.error += (x - pull / stiffness) * (x - pull / stiffness) / workers;
+      trained.error += (x - pull / stiffness) * (x - pull / stiffness) / dadao_workers;
     }
   }
-  for (std::size_t i = 0; i < workers; ++i)
+  for (std::size_t i = 0; i < dadao_workers; ++i)
     trained.messages += static_cast<double>(sent(result, i)) / static_cast<double>(4 * q.elements) /
-                        static_cast<double>(workers * units);
+                        static_cast<double>(dadao_workers * units);
   return trained;
 }
 
@@ -71,7 +71,7 @@ void check_rate(const std::string& graph, double lambda) {
   double messages = 0;
   for (std::int64_t units = 30; units <= 330; units += 15) {
     t.push_back(static_cast<double>(units));
-    const Trained end = trained(graph, units);
+    const DadaoRun end = trained(graph, units);
     y.push_back(std::log(end.error));
     messages = end.messages;
   }
@@ -82,7 +82,7 @@ void check_rate(const std::string& graph, double lambda) {
   }
   const double slope = (n * sty - st * sy) / (n * stt - st * st);
   const double fit = std::pow(n * sty - st * sy, 2) / ((n * stt - st * st) * (n * syy - sy * sy));
-  CHECK(messages == doctest::Approx(2 * lambda / workers).epsilon(0.05));
+  CHECK(messages == doctest::Approx(2 * lambda / dadao_workers).epsilon(0.05));
   CHECK(-slope >= std::sqrt(mu / 2 / smoothness) / 8);
   CHECK(fit > 0.98);
 }
@@ -94,19 +94,19 @@ void check_rate(const std::string& graph, double lambda) {
 //   complete  lambda_2 = 2 / (n - 1), resistance n - 1
 //   star      lambda_2 = 1 / (n - 1), resistance n - 1
 TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a ring") {
-  const double half = std::sin(std::numbers::pi / workers);
-  check_rate("ring", std::sqrt(workers * (workers - 1) / (4 * half * half)));
+  const double half = std::sin(std::numbers::pi / dadao_workers);
+  check_rate("ring", std::sqrt(dadao_workers * (dadao_workers - 1) / (4 * half * half)));
 }
 TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a complete graph") {
-  check_rate("complete", (workers - 1) / std::sqrt(2));
+  check_rate("complete", (dadao_workers - 1) / std::sqrt(2));
 }
 TEST_CASE("DADAO's error falls by at least q / 8 per unit of time, evenly, on a star") {
   std::string folder = (std::filesystem::temp_directory_path() / "star-XXXXXX").string();
   const std::string path = std::string(mkdtemp(folder.data())) + "/graph.txt";
   std::ofstream star(path);
-  for (int i = 1; i < workers; ++i) star << "0 " << i << "\n";
+  for (int i = 1; i < dadao_workers; ++i) star << "0 " << i << "\n";
   star.close();
-  check_rate(path, workers - 1);
+  check_rate(path, dadao_workers - 1);
   std::filesystem::remove_all(folder);
 }
 

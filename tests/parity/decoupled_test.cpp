@@ -27,7 +27,7 @@ WorldResult simulated(const AlgorithmCase& c) {
 }
 
 // The largest curvature, in hundredths, up to which SGD of rate 1 does not grow; all below it.
-double stability_edge(const std::string& name, int micro_batches, const std::string& field) {
+double edge_of(const std::string& name, int micro_batches, const std::string& field) {
   Quadratic q;
   q.elements = 240;
   q.curvature = [](int, std::size_t j) { return 0.01F * (static_cast<float>(j) + 0.5F); };
@@ -119,16 +119,16 @@ void check_recursion(int group) {
 }  // namespace
 
 TEST_CASE("SGD is stable up to lr x curvature of 2, ACCO too, delayed updates up to 1") {
-  CHECK(stability_edge("ddp", 1, "replica.parameters") == doctest::Approx(2.0).epsilon(0.005));
-  CHECK(stability_edge("acco", 2, "decoupled.parameters") == doctest::Approx(2.0).epsilon(0.005));
+  CHECK(edge_of("ddp", 1, "replica.parameters") == doctest::Approx(2.0).epsilon(0.005));
+  CHECK(edge_of("acco", 2, "decoupled.parameters") == doctest::Approx(2.0).epsilon(0.005));
   for (const int micro_batches : {1, 3})  // taken at a time, and weighing as one mean
-    CHECK(stability_edge("dpu", micro_batches, "decoupled.parameters") ==
+    CHECK(edge_of("dpu", micro_batches, "decoupled.parameters") ==
           doctest::Approx(1.0).epsilon(0.01));
 }
 
 TEST_CASE("weight prediction is stable up to the root of a^2 + a = 1") {
   for (const int micro_batches : {1, 2})
-    CHECK(stability_edge("weight-prediction", micro_batches, "decoupled.parameters") ==
+    CHECK(edge_of("weight-prediction", micro_batches, "decoupled.parameters") ==
           doctest::Approx((std::sqrt(5.0) - 1) / 2).epsilon(0.01));
 }
 

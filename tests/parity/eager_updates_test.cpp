@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "tests/parity/results.hpp"
 #include "tests/support/quadratic.hpp"
 
 namespace orrery {
@@ -55,18 +56,12 @@ std::vector<double> by_hand(std::size_t k, int offset, int steps) {
   return x;
 }
 
-std::vector<float> weights_after(const AlgorithmCase& c, std::size_t rank = 0) {
-  const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return state_of(result, rank, "replica.parameters");
-}
-
 }  // namespace
 
 TEST_CASE("eager updates take a worker's own outer gradient at once, the others' a meeting later") {
   const std::vector<double> x = by_hand(4, 0, 15);
   for (std::size_t m = 0; m < 4; ++m)
-    CHECK(weights_after(scalar(4, "streaming-diloco", eager), m)[0] ==
+    CHECK(weights_on_cpu_after(scalar(4, "streaming-diloco", eager), m)[0] ==
           doctest::Approx(x[m]).epsilon(1e-6));
   CHECK(std::fabs(x[0] - x[3]) > 0.01);  // they have outer parameters of their own
 }
@@ -77,7 +72,7 @@ TEST_CASE("eager fragments meet in turn, each with the last mean of its own") {
   for (const std::int64_t steps : {14, 15, 16}) {
     c.steps = steps;
     for (const std::size_t rank : {std::size_t{0}, std::size_t{3}}) {
-      const std::vector<float> weights = weights_after(c, rank);
+      const std::vector<float> weights = weights_on_cpu_after(c, rank);
       for (int p = 0; p < 3; ++p)
         CHECK(weights[static_cast<std::size_t>(p)] ==
               doctest::Approx(by_hand(4, p, static_cast<int>(steps))[rank]).epsilon(1e-6));
@@ -86,7 +81,8 @@ TEST_CASE("eager fragments meet in turn, each with the last mean of its own") {
 }
 
 TEST_CASE("eager updates of a single worker are DiLoCo, to the bit") {
-  CHECK(weights_after(scalar(1, "streaming-diloco", eager)) == weights_after(scalar(1, "diloco")));
+  CHECK(weights_on_cpu_after(scalar(1, "streaming-diloco", eager)) ==
+        weights_on_cpu_after(scalar(1, "diloco")));
 }
 
 TEST_CASE("an eager meeting has no overlap to choose") {

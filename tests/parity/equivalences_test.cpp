@@ -2,6 +2,7 @@
 // are short binary fractions, on which neither rounds: then bits are equal too.
 #include <doctest/doctest.h>
 
+#include "tests/parity/results.hpp"
 #include "tests/support/quadratic.hpp"
 
 namespace orrery {
@@ -26,46 +27,43 @@ AlgorithmCase short_fractions(const std::string& algorithm, std::int64_t steps =
   return c;
 }
 
-std::vector<float> weights_after(const AlgorithmCase& c) {
-  const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!result.error, why(result));
-  const std::vector<float> first = state_of(result, 0, "replica.parameters");
-  return first;
-}
-
-const std::string sgd = "inner: {optimizer: {name: sgd, lr: 0.5}}";
+const std::string inner_sgd = "inner: {optimizer: {name: sgd, lr: 0.5}}";
 
 }  // namespace
 
 TEST_CASE("local SGD with H = 1 is DDP with SGD") {
-  CHECK(weights_after(short_fractions("{name: local-sgd, inner_steps: 1, " + sgd + "}")) ==
-        weights_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
+  CHECK(weights_on_cpu_after(
+            short_fractions("{name: local-sgd, inner_steps: 1, " + inner_sgd + "}")) ==
+        weights_on_cpu_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
 }
 
 TEST_CASE("DiLoCo with H = 1 and an outer SGD of rate 1 is DDP with SGD") {
-  CHECK(weights_after(short_fractions(
-            "{name: diloco, inner_steps: 1, outer_lr: 1, outer_momentum: 0, " + sgd + "}")) ==
-        weights_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
+  CHECK(weights_on_cpu_after(short_fractions(
+            "{name: diloco, inner_steps: 1, outer_lr: 1, outer_momentum: 0, " + inner_sgd + "}")) ==
+        weights_on_cpu_after(short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}")));
 }
 
 TEST_CASE("DiLoCo with an outer SGD of rate 1 is local SGD") {
-  CHECK(weights_after(short_fractions(
-            "{name: diloco, inner_steps: 2, outer_lr: 1, outer_momentum: 0, " + sgd + "}")) ==
-        weights_after(short_fractions("{name: local-sgd, inner_steps: 2, " + sgd + "}")));
+  CHECK(weights_on_cpu_after(short_fractions(
+            "{name: diloco, inner_steps: 2, outer_lr: 1, outer_momentum: 0, " + inner_sgd + "}")) ==
+        weights_on_cpu_after(
+            short_fractions("{name: local-sgd, inner_steps: 2, " + inner_sgd + "}")));
 }
 
 TEST_CASE("SlowMo without momentum and with rate 1 is local SGD") {
-  CHECK(weights_after(short_fractions(
-            "{name: slowmo, inner_steps: 2, slow_lr: 1, slow_momentum: 0, " + sgd + "}")) ==
-        weights_after(short_fractions("{name: local-sgd, inner_steps: 2, " + sgd + "}")));
+  CHECK(weights_on_cpu_after(short_fractions(
+            "{name: slowmo, inner_steps: 2, slow_lr: 1, slow_momentum: 0, " + inner_sgd + "}")) ==
+        weights_on_cpu_after(
+            short_fractions("{name: local-sgd, inner_steps: 2, " + inner_sgd + "}")));
 }
 
 TEST_CASE("at a constant rate SlowMo is DiLoCo with plain outer momentum") {
-  CHECK(weights_after(short_fractions(
-            "{name: slowmo, inner_steps: 2, slow_lr: 0.5, slow_momentum: 0.5, " + sgd + "}")) ==
-        weights_after(short_fractions("{name: diloco, inner_steps: 2, outer_lr: 0.5, "
-                                      "outer_momentum: 0.5, nesterov: false, " +
-                                      sgd + "}")));
+  CHECK(
+      weights_on_cpu_after(short_fractions(
+          "{name: slowmo, inner_steps: 2, slow_lr: 0.5, slow_momentum: 0.5, " + inner_sgd + "}")) ==
+      weights_on_cpu_after(short_fractions("{name: diloco, inner_steps: 2, outer_lr: 0.5, "
+                                           "outer_momentum: 0.5, nesterov: false, " +
+                                           inner_sgd + "}")));
 }
 
 TEST_CASE("Streaming DiLoCo with one fragment, no overlap and no mixing is DiLoCo, to the bit") {
@@ -74,18 +72,19 @@ TEST_CASE("Streaming DiLoCo with one fragment, no overlap and no mixing is DiLoC
       "{name: streaming-diloco, inner_steps: 3, fragment_layers: 0, overlap: 0, mixing: 0, "
       "outer_lr: 0.7, codec: {name: int8}}";
   plain.algorithm = "{name: diloco, inner_steps: 3, codec: {name: int8}}";
-  CHECK(weights_after(streaming) == weights_after(plain));
+  CHECK(weights_on_cpu_after(streaming) == weights_on_cpu_after(plain));
 }
 
 TEST_CASE("a worker of several replicas is trained by DDP inside it") {
   // Two islands of two, against two islands of one that see both halves of the data.
   AlgorithmCase pairs =
-      short_fractions("{name: local-sgd, workers: 2, inner_steps: 2, " + sgd + "}");
-  const std::vector<float> weights = weights_after(pairs);
-  AlgorithmCase all = short_fractions("{name: local-sgd, workers: 1, inner_steps: 2, " + sgd + "}");
-  CHECK(weights != weights_after(all));
+      short_fractions("{name: local-sgd, workers: 2, inner_steps: 2, " + inner_sgd + "}");
+  const std::vector<float> weights = weights_on_cpu_after(pairs);
+  AlgorithmCase all =
+      short_fractions("{name: local-sgd, workers: 1, inner_steps: 2, " + inner_sgd + "}");
+  CHECK(weights != weights_on_cpu_after(all));
   AlgorithmCase ddp = short_fractions("{name: ddp, optimizer: {name: sgd, lr: 0.5}}");
-  CHECK(weights_after(all) == weights_after(ddp));
+  CHECK(weights_on_cpu_after(all) == weights_on_cpu_after(ddp));
 }
 
 TEST_CASE("workers that divide parameters or optimizer state learn what others learn") {
@@ -114,7 +113,7 @@ TEST_CASE("workers that divide parameters or optimizer state learn what others l
 TEST_CASE("workers of local SGD agree after a meeting and differ before it") {
   for (const std::int64_t steps : {4, 5}) {
     const AlgorithmCase c =
-        short_fractions("{name: local-sgd, inner_steps: 4, " + sgd + "}", steps);
+        short_fractions("{name: local-sgd, inner_steps: 4, " + inner_sgd + "}", steps);
     const WorldResult result = run_in_cpu(setup_of(c), training_of(c));
     const bool agree =
         state_of(result, 0, "replica.parameters") == state_of(result, 1, "replica.parameters");
@@ -146,7 +145,7 @@ TEST_CASE("local SGD on unlike workers ends at its biased point, and DiLoCo at t
       c.steps -= c.steps % h;
       c.micro_batches = 1;
       c.model = quadratic(q);
-      CHECK(weights_after(c)[0] == doctest::Approx(numerator / denominator).epsilon(2e-5));
+      CHECK(weights_on_cpu_after(c)[0] == doctest::Approx(numerator / denominator).epsilon(2e-5));
     }
     const double bias = std::fabs(numerator / denominator - plain_numerator / plain_denominator);
     CHECK(bias > last_bias);

@@ -10,7 +10,7 @@ namespace {
 
 // Mixtral style: four experts, of which a token passes two, in all layers but the first; places for
 // one and a half times the even share, so that some tokens are dropped.
-TransformerShape mixture(double capacity = 1.5) {
+TransformerShape capped_mixture(double capacity = 1.5) {
   TransformerShape s = shared_llama();
   s.experts = 4;
   s.experts_per_token = 2;
@@ -21,8 +21,8 @@ TransformerShape mixture(double capacity = 1.5) {
 }
 
 // DeepSeek style: sigmoid router, a shared expert, every layer a mixture.
-TransformerShape shared_mixture() {
-  TransformerShape s = mixture();
+TransformerShape deepseek_mixture() {
+  TransformerShape s = capped_mixture();
   s.router = Router::sigmoid;
   s.shared_ffn = 8;
   s.dense_layers = 0;
@@ -31,27 +31,28 @@ TransformerShape shared_mixture() {
 
 TEST_CASE("experts over 2 and 4 ranks have the losses of one rank, tokens dropped or not") {
   for (const double capacity : {1.0, 1.5, 4.0})
-    check_follows_one_rank(mixture(capacity), {{.data = 2, .expert = 2}, {.data = 4, .expert = 4}});
+    check_follows_one_rank(capped_mixture(capacity),
+                           {{.data = 2, .expert = 2}, {.data = 4, .expert = 4}});
 }
 TEST_CASE("shared experts and experts over ranks have the losses of one rank") {
-  check_follows_one_rank(shared_mixture(), {{.data = 2, .expert = 2}, {.data = 4, .expert = 2}});
+  check_follows_one_rank(deepseek_mixture(), {{.data = 2, .expert = 2}, {.data = 4, .expert = 2}});
 }
 TEST_CASE("experts in products with tensor and data and pipeline follow one rank") {
-  check_follows_one_rank(shared_mixture(),
+  check_follows_one_rank(deepseek_mixture(),
                          {{.tensor = 2},
                           {.tensor = 2, .data = 2, .sequence_parallel = true, .expert = 2},
                           {.tensor = 2, .data = 2, .pipeline = 2, .expert = 2},
                           {.data = 4, .pipeline = 2, .expert = 4}});
 }
 TEST_CASE("experts over context ranks that drop nothing follow one rank") {
-  check_follows_one_rank(mixture(4), {{.context = 2, .data = 2, .expert = 2}});
+  check_follows_one_rank(capped_mixture(4), {{.context = 2, .data = 2, .expert = 2}});
 }
 
 TEST_CASE("experts over 4 ranks give the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(mixture(), {.data = 4, .expert = 4}));
+  check_worlds_agree(case_of(capped_mixture(), {.data = 4, .expert = 4}));
 }
 TEST_CASE("shared experts in bf16 and in products give the same bits in sim and on cpu") {
-  TransformerShape shape = shared_mixture();
+  TransformerShape shape = deepseek_mixture();
   shape.dtype = Dtype::bf16;
   TrainingCase c = case_of(shape, {.tensor = 2, .data = 4, .sequence_parallel = true, .expert = 2});
   c.replica.optimizer.lr = 3e-3;  // what 16 bits can follow
@@ -59,7 +60,7 @@ TEST_CASE("shared experts in bf16 and in products give the same bits in sim and 
 }
 
 TEST_CASE("recomputation of experts changes no bit") {
-  TrainingCase c = case_of(shared_mixture(), {.data = 2, .expert = 2});
+  TrainingCase c = case_of(deepseek_mixture(), {.data = 2, .expert = 2});
   c.steps = 5;
   const Trained kept = train_on_cpu(c);
   c.replica.recompute = Recompute::full;
@@ -69,11 +70,11 @@ TEST_CASE("recomputation of experts changes no bit") {
 // The cost in algorithms/models/mixture.hpp, of one rank in whole bytes.
 TEST_CASE("expert ranks send what the formula says") {
   for (const int e : {2, 4}) {
-    TrainingCase c = case_of(mixture(), {.data = 4, .expert = e});
+    TrainingCase c = case_of(capped_mixture(), {.data = 4, .expert = e});
     c.steps = 3;
     const Trained trained = train_on_cpu(c);
     const std::int64_t tokens = 2 * 16, capacity = 24;  // 1.5 * 32 * 2 / 4
-    TransformerShape shape = mixture();
+    TransformerShape shape = capped_mixture();
     shape.expert = e;
     CHECK(expert_capacity(shape) == capacity);
     CHECK(capacity < tokens);
@@ -109,7 +110,7 @@ TEST_CASE("an expert's initial parameters are those of one rank, wherever it lie
     }
     return out;
   };
-  const TransformerShape shape = shared_mixture();
+  const TransformerShape shape = deepseek_mixture();
   const std::vector<float> whole = initial(shape, {})[0];
   const auto parts = initial(shape, {.data = 4, .expert = 4});
   const Model all = case_of(shape, {}).make(nullptr),
@@ -151,7 +152,7 @@ std::vector<float> routers_of(const TrainingCase& c, const Checkpoint& state) {
 // Losses hardly tell: a router's gradient is small.
 TEST_CASE("routers move alike on all ranks, as they do on one") {
   const auto after = [](std::int64_t steps, const Plan& plan) {
-    TrainingCase c = case_of(shared_mixture(), plan);
+    TrainingCase c = case_of(deepseek_mixture(), plan);
     c.replica.optimizer = {.name = "sgd", .lr = 1};
     c.ddp.clip_norm = 0;
     c.steps = steps;

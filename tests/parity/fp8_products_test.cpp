@@ -20,7 +20,7 @@ TransformerShape narrow(TransformerShape s, Products products) {
   s.products = products;
   return s;
 }
-TransformerShape llama(Products products) {
+TransformerShape fp8_llama(Products products) {
   TransformerShape s = as_llama(small_gpt());
   s.hidden = 40;
   s.heads = 4;
@@ -29,8 +29,8 @@ TransformerShape llama(Products products) {
   return narrow(s, products);
 }
 
-TrainingCase case_of(const TransformerShape& shape, int data = 1, int pipeline = 1,
-                     const char* schedule = "1f1b") {
+TrainingCase fp8_case(const TransformerShape& shape, int data = 1, int pipeline = 1,
+                      const char* schedule = "1f1b") {
   TrainingCase c;
   c.data = data;
   c.pipeline = pipeline;
@@ -74,16 +74,16 @@ double mean_of_last(const std::vector<double>& losses) {
 }
 
 TEST_CASE("products in fp8 with a scale per tensor give the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(Products::fp8_tensor), 2));
+  check_worlds_agree(fp8_case(fp8_llama(Products::fp8_tensor), 2));
 }
 TEST_CASE("products in fp8 with scales per block give the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(Products::fp8_block), 2));
+  check_worlds_agree(fp8_case(fp8_llama(Products::fp8_block), 2));
 }
 TEST_CASE("products in mxfp8 give the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(Products::mxfp8), 2));
+  check_worlds_agree(fp8_case(fp8_llama(Products::mxfp8), 2));
 }
 TEST_CASE("a GPT with biases in fp8 under a split backward has the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(narrow(small_gpt(), Products::fp8_tensor), 1, 2, "zb-h1"));
+  check_worlds_agree(fp8_case(narrow(small_gpt(), Products::fp8_tensor), 1, 2, "zb-h1"));
 }
 TEST_CASE("products in fp8 of shared layers give the same bits in sim and on cpu") {
   check_worlds_agree(case_of(narrow(shared_llama(), Products::fp8_tensor),
@@ -92,10 +92,10 @@ TEST_CASE("products in fp8 of shared layers give the same bits in sim and on cpu
 
 // Trainings that differ by rounding drift apart; which one is ahead at the end differs by seed.
 TEST_CASE("50 steps with products in fp8 follow those of bf16, and end near them") {
-  const Trained bf16 = train_on_cpu(case_of(llama(Products::as_stored)));
+  const Trained bf16 = train_on_cpu(fp8_case(fp8_llama(Products::as_stored)));
   const double first = bf16.losses.front(), expected = mean_of_last(bf16.losses);
   for (const Products products : all_kinds) {
-    const Trained fp8 = train_on_cpu(case_of(llama(products)));
+    const Trained fp8 = train_on_cpu(fp8_case(fp8_llama(products)));
     CAPTURE(static_cast<int>(products));
     CHECK(fp8.losses != bf16.losses);
     for (std::size_t i = 0; i < std::min<std::size_t>(20, bf16.losses.size()); ++i)
@@ -118,10 +118,10 @@ TEST_CASE("experts and latent attention in fp8 train as in bf16, nearly") {
   latent.kv_rank = 5;
   latent.q_rank = 7;
   for (const TransformerShape& shape : {experts, latent}) {
-    const Trained bf16 = train_on_cpu(case_of(narrow(shape, Products::as_stored)));
+    const Trained bf16 = train_on_cpu(fp8_case(narrow(shape, Products::as_stored)));
     const double first = bf16.losses.front(), expected = mean_of_last(bf16.losses);
     for (const Products products : all_kinds) {
-      const Trained fp8 = train_on_cpu(case_of(narrow(shape, products)));
+      const Trained fp8 = train_on_cpu(fp8_case(narrow(shape, products)));
       CHECK(fp8.losses != bf16.losses);
       CHECK(std::fabs(mean_of_last(fp8.losses) - expected) < 0.1 * (first - expected));
     }
@@ -130,7 +130,7 @@ TEST_CASE("experts and latent attention in fp8 train as in bf16, nearly") {
 
 TEST_CASE("products in fp8 take the largest magnitudes of their own operands") {
   for (const char* schedule : {"1f1b", "zb-h1"}) {
-    TrainingCase c = case_of(llama(Products::fp8_tensor), 1, 2, schedule);
+    TrainingCase c = fp8_case(fp8_llama(Products::fp8_tensor), 1, 2, schedule);
     c.steps = 2;
     const CheckedBodies bodies;
     WorldOptions options = training_options(c);
@@ -145,14 +145,14 @@ TEST_CASE("products in fp8 take the largest magnitudes of their own operands") {
 
 // The largest magnitudes are kept from the forward, computed again, and left for later passes.
 TEST_CASE("recomputation and a backward in two parts change no bit of products in fp8") {
-  TrainingCase c = case_of(llama(Products::fp8_tensor));
+  TrainingCase c = fp8_case(fp8_llama(Products::fp8_tensor));
   c.ddp.clip_norm.reset();
   c.steps = 5;
   const Trained expected = train_on_cpu(c);
   c.replica.recompute = Recompute::full;
   CHECK(train_on_cpu(c).state == expected.state);
   for (const char* schedule : {"1f1b", "zb-h1"}) {
-    TrainingCase staged = case_of(llama(Products::fp8_tensor), 1, 2, schedule);
+    TrainingCase staged = fp8_case(fp8_llama(Products::fp8_tensor), 1, 2, schedule);
     staged.ddp.clip_norm.reset();
     staged.steps = 5;
     CHECK(train_on_cpu(staged).losses == expected.losses);
@@ -162,11 +162,11 @@ TEST_CASE("recomputation and a backward in two parts change no bit of products i
 // Numbers in 8 bits exist while a product runs; what is kept besides is the largest magnitudes.
 TEST_CASE("products in fp8 have the memory of bf16, and some elements for each layer") {
   const auto peak = [](Products products) {
-    TrainingCase c = case_of(llama(products));
+    TrainingCase c = fp8_case(fp8_llama(products));
     c.steps = 1;
     return train_on_cpu(c).report.ranks[0].peak.value;
   };
-  const std::int64_t bf16 = peak(Products::as_stored), layers = llama(Products::mxfp8).layers;
+  const std::int64_t bf16 = peak(Products::as_stored), layers = fp8_llama(Products::mxfp8).layers;
   CHECK(peak(Products::fp8_block) == bf16);
   CHECK(peak(Products::mxfp8) == bf16);
   CHECK(peak(Products::fp8_tensor) - bf16 <= 2 * (16 * layers + 8));
@@ -174,7 +174,7 @@ TEST_CASE("products in fp8 have the memory of bf16, and some elements for each l
 }
 
 TEST_CASE("values of fp8 products of which every second runs again are refused") {
-  TransformerShape shape = llama(Products::fp8_tensor);
+  TransformerShape shape = fp8_llama(Products::fp8_tensor);
   shape.recompute_every_second = true;
   CHECK_THROWS_WITH_AS(make_transformer(shape, training_text()),
                        doctest::Contains("values of fp8 products of which every second runs again"),

@@ -7,15 +7,11 @@
 
 #include "sim/simgrid/engine.hpp"
 #include "tests/parity/gossip_run.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/support/errors.hpp"
 
 namespace orrery {
 namespace {
-
-WorldResult ran(WorldResult result) {
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return result;
-}
 
 // All pull towards the same place, a tenth of the way per gradient of a millisecond.
 AlgorithmCase pulling(const std::string& options, int replicas, std::int64_t steps) {

@@ -13,8 +13,8 @@
 namespace orrery {
 namespace {
 
-constexpr int workers = 16;
-constexpr std::int64_t steps = 300;
+constexpr int paired_workers = 16;
+constexpr std::int64_t paired_steps = 300;
 // Of a gradient, in ms, each as often: their mean is 1 and their standard deviation 0.14.
 constexpr std::array<double, 5> milliseconds{0.8, 0.9, 1.0, 1.1, 1.2};
 
@@ -51,7 +51,7 @@ struct Pairing {
 Pairing pairing_on(const std::string& options) {
   AlgorithmCase c = drifting(
       "{name: a2cid2, final_average: false, " + options + ", optimizer: {name: sgd, lr: 0.1}}",
-      Drift{std::vector<float>(workers)}, steps);
+      Drift{std::vector<float>(paired_workers)}, paired_steps);
   c.model = [](Rank&, int) {
     Model model;
     model.name = "varying";
@@ -88,7 +88,7 @@ Pairing pairing_on(const std::string& options) {
   }
   pairing.rate = all / gradients;
   const std::size_t at = options.find("graph: ") + 7;
-  const Graph graph(options.substr(at, options.find(',', at) - at), workers);
+  const Graph graph(options.substr(at, options.find(',', at) - at), paired_workers);
   const double each = met / static_cast<double>(graph.edges().size());
   for (const auto& edge : graph.edges())
     pairing.chi_square += (meetings[edge] - each) * (meetings[edge] - each) / each;

@@ -12,7 +12,7 @@
 namespace orrery {
 namespace {
 
-constexpr int workers = 16;
+constexpr int race_workers = 16;
 constexpr std::size_t length = 1000;
 constexpr double target_loss = 0.06, start = 3;
 constexpr std::uint64_t seeds = sim::actors_are_threads ? 1 : 3;  // slow where actors are threads
@@ -26,8 +26,8 @@ class ConsensusBlock : public Block {
     computes_loss_ = true;
   }
   void prepare(Rank& rank) override {
-    const auto b =
-        static_cast<float>(unlike_ ? std::cos(2 * std::numbers::pi * rank.id() / workers) : 0.0);
+    const auto b = static_cast<float>(
+        unlike_ ? std::cos(2 * std::numbers::pi * rank.id() / race_workers) : 0.0);
     loss_ = rank.prepare(Kernel::custom(
         "loss", {Role::read, Role::update},
         [](std::span<const View> v) {
@@ -64,7 +64,7 @@ struct Race {
 double time_to_target(const std::string& algorithm, const Race& race, std::uint64_t seed) {
   AlgorithmCase c;
   c.algorithm = "{name: " + algorithm + ", optimizer: {name: sgd, lr: 0.02}}";
-  c.replicas = workers;
+  c.replicas = race_workers;
   c.steps = 300;
   c.micro_batches = 1;
   c.model = [unlike = race.unlike](Rank&, int) {
@@ -96,7 +96,7 @@ double time_to_target(const std::string& algorithm, const Race& race, std::uint6
     latest[step.worker] = step.loss;
     double sum = 0;
     for (const double loss : latest) sum += loss;
-    if (sum / workers <= target_loss) return static_cast<double>(step.end) * 1e-12;
+    if (sum / race_workers <= target_loss) return static_cast<double>(step.end) * 1e-12;
   }
   FAIL("the target was not reached by " << algorithm);
   return 0;

@@ -2,14 +2,10 @@
 #include <doctest/doctest.h>
 
 #include "tests/parity/gossip_run.hpp"
+#include "tests/parity/results.hpp"
 
 namespace orrery {
 namespace {
-
-WorldResult ran(WorldResult result) {
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return result;
-}
 
 // Two workers of one speed, so that chance has no part in who averages when.
 AlgorithmCase pair_of(const std::string& options) {

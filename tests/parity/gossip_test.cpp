@@ -10,16 +10,12 @@
 #include "algorithms/gossip/graph.hpp"
 #include "sim/simgrid/engine.hpp"
 #include "tests/parity/gossip_run.hpp"
+#include "tests/parity/results.hpp"
 
 namespace orrery {
 namespace {
 
-const char* const sgd = ", optimizer: {name: sgd, lr: 0.1}}";
-
-WorldResult ran(WorldResult result) {
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return result;
-}
+const char* const sgd_optimizer = ", optimizer: {name: sgd, lr: 0.1}}";
 
 // Workers of unlike speed, so that pairs come about in an order that is theirs.
 AlgorithmCase unlike(const std::string& algorithm, int replicas, std::int64_t steps) {
@@ -62,11 +58,11 @@ std::string varied(std::uint64_t seed) {
   static const char* const rates[] = {"1", "2.5", "0.4"};
   const std::uint64_t turn = seed + seed / 10;
   const std::string start = std::string("{name: ") + names[turn % 6];
-  if (turn % 6 > 3) return start + ", graph: " + graphs[turn / 6 % 2] + sgd;
+  if (turn % 6 > 3) return start + ", graph: " + graphs[turn / 6 % 2] + sgd_optimizer;
   const std::string gossip = start + ", graph: " + graphs[turn / 2 % 4] +
                              ", pairing: " + (seed / 2 % 3 == 0 ? "poisson" : "available");
   if (turn % 6 == 3) return gossip + ", mu: 1, smoothness: 4}";
-  return gossip + ", rate: " + rates[seed / 3 % 3] + sgd;
+  return gossip + ", rate: " + rates[seed / 3 % 3] + sgd_optimizer;
 }
 
 // Those that run on the CPU too, where actors are threads, which are slow.
@@ -115,14 +111,14 @@ TEST_CASE("gossip ends on 6 or 7 workers and leaves no message") { ends_for_seed
 TEST_CASE("gossip ends on 8 or 9 workers and leaves no message") { ends_for_seeds(8, 9); }
 
 TEST_CASE("A2CiD2 without mixing and with alpha~ = 1/2 is AD-PSGD, bit for bit") {
-  const AlgorithmCase plain = unlike(std::string("{name: ad-psgd") + sgd, 6, 30);
+  const AlgorithmCase plain = unlike(std::string("{name: ad-psgd") + sgd_optimizer, 6, 30);
   const AlgorithmCase none =
-      unlike(std::string("{name: a2cid2, eta: 0, alpha_tilde: 0.5") + sgd, 6, 30);
+      unlike(std::string("{name: a2cid2, eta: 0, alpha_tilde: 0.5") + sgd_optimizer, 6, 30);
   const WorldResult a = ran(run_in_sim(recording(setup_of(plain)), training_of(plain)));
   const WorldResult b = ran(run_in_sim(replaying(setup_of(none), a), training_of(none)));
   for (std::size_t rank = 0; rank < 6; ++rank)
     CHECK(state_of(a, rank, "replica.parameters") == state_of(b, rank, "replica.parameters"));
-  const AlgorithmCase accelerated = unlike(std::string("{name: a2cid2") + sgd, 6, 30);
+  const AlgorithmCase accelerated = unlike(std::string("{name: a2cid2") + sgd_optimizer, 6, 30);
   const WorldResult c = ran(run_in_sim(setup_of(accelerated), training_of(accelerated)));
   CHECK(state_of(a, 0, "replica.parameters") != state_of(c, 0, "replica.parameters"));
 }
@@ -132,7 +128,7 @@ TEST_CASE("A2CiD2 without mixing and with alpha~ = 1/2 is AD-PSGD, bit for bit")
 TEST_CASE("averaging keeps the mean of x, nearly so while it is accelerated, not as it is coded") {
   const auto off_by = [](const std::string& options) {
     Drift d{{1, -2, 3, 0.5F, -1}, {1e-3, 1.3e-3, 0.7e-3}};
-    const AlgorithmCase c = drifting("{name: " + options + sgd, d, 40);
+    const AlgorithmCase c = drifting("{name: " + options + sgd_optimizer, d, 40);
     WorldSetup setup = swift(c, 3);
     setup.machine.alpha = Time(200'000'000);  // 0.2 ms: gradients end while x is under way
     const WorldResult result = ran(run_in_sim(setup, training_of(c)));
@@ -152,7 +148,8 @@ TEST_CASE("averaging keeps the mean of x, nearly so while it is accelerated, not
 
 TEST_CASE("a slow worker computes fewer gradients, and nobody waits for it") {
   Drift d{{0, 0, 0, 0, 0, 0, 0, 0}, {4e-3, 1e-3}};
-  const AlgorithmCase c = drifting(std::string("{name: ad-psgd, graph: complete") + sgd, d, 100);
+  const AlgorithmCase c =
+      drifting(std::string("{name: ad-psgd, graph: complete") + sgd_optimizer, d, 100);
   const WorldResult result = ran(run_in_sim(swift(c, 1), training_of(c)));
   const std::vector<std::vector<double>> at = places(result);
   std::size_t all = 0;
@@ -178,7 +175,7 @@ TEST_CASE("workers average as often as they are told to, and with all of their n
     constexpr int n = 8;
     constexpr std::int64_t steps = 400;
     const AlgorithmCase c =
-        drifting("{name: a2cid2, " + options + sgd,
+        drifting("{name: a2cid2, " + options + sgd_optimizer,
                  Drift{std::vector<float>(n), {1e-3, 1.1e-3, 0.9e-3, 1.2e-3}}, steps);
     WorldSetup setup = swift(c, 5);
     setup.trace = true;
@@ -210,9 +207,9 @@ TEST_CASE("workers average as often as they are told to, and with all of their n
 // A clock that ticks ten times while one averaging is under way: without a bound nine of ten would
 // still be to do when the last gradient is.
 TEST_CASE("averagings do not pile up where links are slower than an edge's clock") {
-  const AlgorithmCase c =
-      drifting(std::string("{name: ad-psgd, graph: ring, pairing: poisson, rate: 5") + sgd,
-               Drift{std::vector<float>(8)}, 100);
+  const AlgorithmCase c = drifting(
+      std::string("{name: ad-psgd, graph: ring, pairing: poisson, rate: 5") + sgd_optimizer,
+      Drift{std::vector<float>(8)}, 100);
   WorldSetup setup = swift(c, 1);
   setup.machine.alpha = Time(2'000'000'000);  // 2 ms, two gradients
   const WorldResult result = ran(run_in_sim(setup, training_of(c)));
@@ -222,11 +219,11 @@ TEST_CASE("averagings do not pile up where links are slower than an edge's clock
 }
 
 TEST_CASE("gradients of workers that read x itself are counted and paid as others") {
-  AlgorithmCase c = unlike(std::string("{name: a2cid2, racy_reads: true") + sgd, 5, 20);
+  AlgorithmCase c = unlike(std::string("{name: a2cid2, racy_reads: true") + sgd_optimizer, 5, 20);
   const WorldResult racy = ran(run_in_sim(setup_of(c), training_of(c)));
   check_cost_block(racy);
   check_cost_block(ran(run_in_cpu(setup_of(c), training_of(c))));
-  c.algorithm = std::string("{name: a2cid2") + sgd;
+  c.algorithm = std::string("{name: a2cid2") + sgd_optimizer;
   const WorldResult copied = ran(run_in_sim(setup_of(c), training_of(c)));
   for (std::size_t rank = 0; rank < 5; ++rank)
     CHECK(copied.peaks[rank] - racy.peaks[rank] == 4 * 5);

@@ -11,16 +11,17 @@
 namespace orrery {
 namespace {
 
-constexpr const char* averaging = "inner_steps: 2, outer_lr: 1, outer_momentum: 0, ";
+constexpr const char* averaging_of_two = "inner_steps: 2, outer_lr: 1, outer_momentum: 0, ";
 
 }  // namespace
 
 // Of four workers the last dies behind its third step, so the second meeting is of three.
 TEST_CASE("when a worker of DiLoCo dies the others meet without it, a deadline later") {
-  const AlgorithmCase all_stay = drawn("diloco", averaging, 4, 6);
+  const AlgorithmCase all_stay = drawn("diloco", averaging_of_two, 4, 6);
   const AlgorithmCase c = drawn(
-      "diloco", std::string(averaging) + "deadline: 20ms, members: [{worker: 3, dies_after: 3}], ",
-      4, 6);
+      "diloco",
+      std::string(averaging_of_two) + "deadline: 20ms, members: [{worker: 3, dies_after: 3}], ", 4,
+      6);
   const WorldResult result = in_both_worlds(c);
   double theta = 1;
   for (const int workers : {4, 3, 3}) {
@@ -173,10 +174,11 @@ TEST_CASE("members of islands that cannot be are refused, with the reason") {
 TEST_CASE(
     "a mean that a dead worker is missed in is sent again, in a codec too, from whole values") {
   for (const char* const codec : {"", "codec: {name: fp16}, "}) {
-    const WorldResult result = in_both_worlds(drawn(
-        "diloco",
-        std::string(averaging) + codec + "deadline: 5ms, members: [{worker: 3, dies_after: 3}], ",
-        4, 6));
+    const WorldResult result =
+        in_both_worlds(drawn("diloco",
+                             std::string(averaging_of_two) + codec +
+                                 "deadline: 5ms, members: [{worker: 3, dies_after: 3}], ",
+                             4, 6));
     double theta = 1;
     for (const int workers : {4, 3, 3}) {
       double sum = 0;
@@ -193,9 +195,10 @@ TEST_CASE(
 // Of those that meet, as drawn for each worker of all.
 TEST_CASE(
     "of workers that come and go some lose their outer gradient, and the mean is of the rest") {
-  const WorldResult result = in_both_worlds(drawn(
-      "diloco", std::string(averaging) + "drop: 0.5, members: [{worker: 1, leaves_after: 3}], ", 4,
-      16));
+  const WorldResult result = in_both_worlds(
+      drawn("diloco",
+            std::string(averaging_of_two) + "drop: 0.5, members: [{worker: 1, leaves_after: 3}], ",
+            4, 16));
   const Philox draws(7, Purpose::order);
   double theta = 1;
   double x[4] = {1, 1, 1, 1};

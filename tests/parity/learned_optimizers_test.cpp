@@ -7,14 +7,16 @@
 
 #include "algorithms/learned/features.hpp"
 #include "tests/parity/learned_network.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/support/errors.hpp"
 #include "tests/support/quadratic.hpp"
 
 namespace orrery {
 namespace {
 
-constexpr int workers = 4;
-const std::string averaging = std::string(ORRERY_SOURCE_DIR) + "/scenarios/learned/averaging.yaml";
+constexpr int averaged_workers = 4;
+const std::string averaging_file =
+    std::string(ORRERY_SOURCE_DIR) + "/scenarios/learned/averaging.yaml";
 
 // Workers of a quadratic in matrices and vectors; `order[rank]`: whose points and curvatures.
 AlgorithmCase unlike_workers(const std::string& algorithm, std::vector<int> order,
@@ -33,7 +35,7 @@ AlgorithmCase unlike_workers(const std::string& algorithm, std::vector<int> orde
   };
   AlgorithmCase c;
   c.algorithm = algorithm;
-  c.replicas = workers;
+  c.replicas = averaged_workers;
   c.steps = 9;
   c.micro_batches = 1;
   c.model = quadratic(q);
@@ -46,22 +48,8 @@ std::string algorithm(const std::string& name, const std::string& weights,
          ", inner: {optimizer: {name: sgd, lr: 0.3}}" + more + "}";
 }
 
-std::vector<float> weights_after(const AlgorithmCase& c) {
-  const WorldResult result = run_in_sim(setup_of(c), training_of(c));
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return state_of(result, 0, "replica.parameters");
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double most = 0;
-  REQUIRE(a.size() == b.size());
-  for (std::size_t i = 0; i < a.size(); ++i)
-    most = std::max(most, static_cast<double>(std::fabs(a[i] - b[i])));
-  return most;
-}
-
 // What a worker does of `steps` steps of SGD from x on a quadratic.
-double sgd(double x, double curvature, double target, int steps) {
+double sgd_from(double x, double curvature, double target, int steps) {
   for (int h = 0; h < steps; ++h) x -= 0.3 * curvature * (x - target);
   return x;
 }
@@ -72,22 +60,23 @@ TEST_CASE("the weights written by hand make a meeting a normalised step to the w
   for (const std::string name : {"lopt-a", "lagg-a"}) {
     const bool mean_first = name == "lopt-a";
     const std::string file =
-        mean_first ? averaging
+        mean_first ? averaging_file
                    : std::string(ORRERY_SOURCE_DIR) + "/scenarios/learned/averaging-4-workers.yaml";
     AlgorithmCase c = unlike_workers(algorithm(name, file), {0, 1, 2, 3});
     c.steps = 3;
     const std::vector<float> x = weights_after(c);
     for (std::size_t block = 0; block < 2; ++block) {
       // Delta_k, and the mean of Deltas each over its root mean square (lopt-a: of the mean).
-      std::vector<std::vector<double>> deltas(mean_first ? 1 : workers, std::vector<double>(15));
-      for (int k = 0; k < workers; ++k)
+      std::vector<std::vector<double>> deltas(mean_first ? 1 : averaged_workers,
+                                              std::vector<double>(15));
+      for (int k = 0; k < averaged_workers; ++k)
         for (std::size_t i = 0; i < 15; ++i) {
           const std::size_t j = block * 15 + i;
           const double a = 0.2 + 0.1 * static_cast<double>(j % 4) + 0.1 * k;
           const double b =
               static_cast<float>(Philox(5, Purpose::user, static_cast<std::uint32_t>(k)).normal(j));
           deltas[mean_first ? 0 : static_cast<std::size_t>(k)][i] +=
-              (sgd(1, a, b, 3) - 1) / (mean_first ? workers : 1);
+              (sgd_from(1, a, b, 3) - 1) / (mean_first ? averaged_workers : 1);
         }
       std::vector<double> step(15);
       for (const std::vector<double>& delta : deltas) {
@@ -103,7 +92,7 @@ TEST_CASE("the weights written by hand make a meeting a normalised step to the w
 }
 
 TEST_CASE("permuting the workers leaves LOpt-A as it is and changes LAgg-A") {
-  const WeightsFile one(random_network(1)), four(random_network(workers));
+  const WeightsFile one(random_network(1)), four(random_network(averaged_workers));
   const std::vector<int> straight{0, 1, 2, 3}, permuted{2, 0, 3, 1};
   const auto changed = [&](const std::string& yaml) {
     return largest_difference(weights_after(unlike_workers(yaml, straight)),
@@ -114,7 +103,7 @@ TEST_CASE("permuting the workers leaves LOpt-A as it is and changes LAgg-A") {
 }
 
 TEST_CASE("LAgg-A with a shard on each worker is LAgg-A with all Deltas on all of them") {
-  const WeightsFile four(random_network(workers));
+  const WeightsFile four(random_network(averaged_workers));
   const std::string sharded = algorithm("lagg-a", four.path());
   const std::string gathered = algorithm("lagg-a", four.path(), ", sharded: false");
   // 30 parameters in matrices or vectors do not divide by 4: shards cut tensors and end in padding.
@@ -130,7 +119,7 @@ TEST_CASE("LAgg-A with a shard on each worker is LAgg-A with all Deltas on all o
 }
 
 TEST_CASE("what a network sees of the past is kept when a training stops") {
-  const WeightsFile one(random_network(1)), four(random_network(workers));
+  const WeightsFile one(random_network(1)), four(random_network(averaged_workers));
   for (const std::string& yaml :
        {algorithm("lopt-a", one.path()), algorithm("lagg-a", four.path())})
     for (const std::int64_t columns : {5, 0}) {
@@ -148,9 +137,9 @@ TEST_CASE("what a network sees of the past is kept when a training stops") {
 namespace {
 
 // Metz et al.'s features of one tensor in doubles, whole matrices at a time.
-class Reference {
+class AveragedReference {
  public:
-  Reference(std::size_t rows, std::size_t columns)  // a vector: 1 row
+  AveragedReference(std::size_t rows, std::size_t columns)  // a vector: 1 row
       : rows_(rows), columns_(columns), n_(rows * columns) {
     for (auto* each : {&m_, &rowwise_, &columnwise_}) each->assign(3, std::vector<double>(n_));
     v_.resize(n_);
@@ -246,12 +235,12 @@ TEST_CASE("the 39 features of wide and tall matrices and of vectors are those of
     c.micro_batches = 1;
     c.model = quadratic(q);
     const std::vector<float> x = weights_after(c);
-    Reference reference(columns == 0 ? 1 : 30 / columns, columns == 0 ? 30 : columns);
+    AveragedReference reference(columns == 0 ? 1 : 30 / columns, columns == 0 ? 30 : columns);
     std::vector<double> theta(30, 1.0), delta(30);
     for (int t = 0; t < 3; ++t) {
       for (std::size_t j = 0; j < 30; ++j)
-        delta[j] = sgd(theta[j], static_cast<double>(q.curvature(0, j)),
-                       static_cast<double>(q.target(0, j)), 3) -
+        delta[j] = sgd_from(theta[j], static_cast<double>(q.curvature(0, j)),
+                            static_cast<double>(q.target(0, j)), 3) -
                    theta[j];
       const auto features = reference.features(theta, delta, t);
       REQUIRE(features.size() == 39);
@@ -291,7 +280,7 @@ TEST_CASE("weights that do not fit are refused with what is wrong in their file"
 }
 
 TEST_CASE("weights for other workers are refused before anything runs") {
-  const WeightsFile one(random_network(1)), four(random_network(workers));
+  const WeightsFile one(random_network(1)), four(random_network(averaged_workers));
   CHECK_THROWS_AS(plan_of(algorithm("lopt-a", four.path())).divide(4), Error);
   CHECK_THROWS_AS(plan_of(algorithm("lagg-a", one.path())).divide(4), Error);
   CHECK_THROWS_AS(plan_of(algorithm("lagg-a", four.path())).divide(3), Error);

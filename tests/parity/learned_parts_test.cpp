@@ -6,13 +6,14 @@
 
 #include "tests/parity/inside_replica.hpp"
 #include "tests/parity/learned_network.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/support/algorithm_run.hpp"
 
 namespace orrery {
 namespace {
 
-constexpr int workers = 2;
-constexpr std::int64_t steps = 6, meetings = 3;
+constexpr int part_workers = 2;
+constexpr std::int64_t part_steps = 6, meetings = 3;
 
 // With vectors that ranks divide and such that they have alike, and an embedding used twice.
 TransformerShape gpt() {
@@ -28,7 +29,7 @@ struct Learned {
 };
 
 // Two workers of two replicas each.
-AlgorithmCase case_of(const Learned& l, TransformerShape shape, const std::string& weights) {
+AlgorithmCase parts_case(const Learned& l, TransformerShape shape, const std::string& weights) {
   shape.sequence_parallel = l.sequence;
   shape.tensor = l.tensor;
   shape.expert = l.expert;
@@ -36,7 +37,7 @@ AlgorithmCase case_of(const Learned& l, TransformerShape shape, const std::strin
   c.algorithm = "{name: " + l.name + l.more + ", inner_steps: 2, workers: 2, weights: " + weights +
                 ", inner: {" + l.inner + ", optimizer: {name: sgd, lr: 0.5}}}";
   c.replicas = 4;
-  c.steps = steps;
+  c.steps = part_steps;
   c.tensor = l.tensor;
   c.expert = l.expert;
   c.model = [shape](Rank&, int micro_batches) {
@@ -47,25 +48,23 @@ AlgorithmCase case_of(const Learned& l, TransformerShape shape, const std::strin
   return c;
 }
 
-WorldResult ran(WorldResult result) {
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return result;
-}
 WorldResult in_sim(const AlgorithmCase& c) { return ran(run_in_sim(setup_of(c), training_of(c))); }
 
 // The mean over all ranks, by step.
-std::vector<double> losses(const WorldResult& result) {
-  std::vector<double> mean(steps);
+std::vector<double> losses_of(const WorldResult& result) {
+  std::vector<double> mean(part_steps);
   for (std::size_t rank = 0; rank < result.notes.size(); ++rank)
     for (std::size_t step = 0; step < mean.size(); ++step)
-      mean[step] += losses_of(result, rank, steps)[step] / static_cast<double>(result.notes.size());
+      mean[step] +=
+          losses_of(result, rank, part_steps)[step] / static_cast<double>(result.notes.size());
   return mean;
 }
 
 void check_follow_whole_ones(const std::string& name, const std::string& more,
                              const TransformerShape& shape, const std::vector<Learned>& all) {
-  const WeightsFile weights(random_network(name == "lopt-a" ? 1 : workers));
-  const std::vector<double> whole = losses(in_sim(case_of({name, more}, shape, weights.path())));
+  const WeightsFile weights(random_network(name == "lopt-a" ? 1 : part_workers));
+  const std::vector<double> whole =
+      losses_of(in_sim(parts_case({name, more}, shape, weights.path())));
   CHECK(std::fabs(whole.back() - whole.front()) > 1e-3);
   for (Learned each : all) {
     each.name = name;
@@ -73,7 +72,7 @@ void check_follow_whole_ones(const std::string& name, const std::string& more,
     CAPTURE(name + more + ", " + each.inner);
     CAPTURE(each.tensor);
     CAPTURE(each.expert);
-    const std::vector<double> parts = losses(in_sim(case_of(each, shape, weights.path())));
+    const std::vector<double> parts = losses_of(in_sim(parts_case(each, shape, weights.path())));
     for (std::size_t step = 0; step < whole.size(); ++step)
       CHECK(parts[step] == doctest::Approx(whole[step]).epsilon(1e-5));
   }
@@ -116,7 +115,7 @@ TEST_CASE("sums over whole tensors cost 4 L and 4 (K + 27) T bytes, in an all-re
       ++tensors;
       if (p.columns > 1) lines += p.elements / p.columns + p.columns;
     }
-  const WeightsFile one(random_network(1)), two(random_network(workers));
+  const WeightsFile one(random_network(1)), two(random_network(part_workers));
   struct Expected {
     Learned learned;
     std::string group;
@@ -128,7 +127,7 @@ TEST_CASE("sums over whole tensors cost 4 L and 4 (K + 27) T bytes, in an all-re
         Expected{{"lagg-a", "", "name: ddp", 2}, "tensor+island", 4, 29},
         Expected{{"lagg-a", ", sharded: false", "name: fsdp"}, "shard", 2, 29}}) {
     CAPTURE(e.group);
-    const AlgorithmCase c = case_of(e.learned, gpt(), (e.features == 28 ? one : two).path());
+    const AlgorithmCase c = parts_case(e.learned, gpt(), (e.features == 28 ? one : two).path());
     const WorldResult sim = in_sim(c), cpu = ran(run_in_cpu(setup_of(c), training_of(c)));
     CHECK(sim.noted() == cpu.noted());
     CHECK(sim.peaks == cpu.peaks);
@@ -151,7 +150,7 @@ TEST_CASE("sums over whole tensors cost 4 L and 4 (K + 27) T bytes, in an all-re
 
 TEST_CASE("what ranks that share layers have alike, a learned optimizer keeps alike") {
   const WeightsFile one(random_network(1));
-  const AlgorithmCase c = case_of({"lopt-a", "", "name: ddp", 2}, gpt(), one.path());
+  const AlgorithmCase c = parts_case({"lopt-a", "", "name: ddp", 2}, gpt(), one.path());
   const WorldResult result = in_sim(c);
   std::vector<std::vector<float>> held;
   for (std::size_t rank = 0; rank < result.notes.size(); ++rank)
@@ -172,10 +171,10 @@ TEST_CASE("what ranks that share layers have alike, a learned optimizer keeps al
 }
 
 TEST_CASE("what a learned optimizer keeps of parts of tensors is kept when a training stops") {
-  const WeightsFile one(random_network(1)), two(random_network(workers));
+  const WeightsFile one(random_network(1)), two(random_network(part_workers));
   for (const auto& [name, file] : {std::pair{"lopt-a", &one}, {"lagg-a", &two}}) {
     CAPTURE(name);
-    AlgorithmCase whole = case_of({name, "", "name: fsdp", 2}, gpt(), file->path());
+    AlgorithmCase whole = parts_case({name, "", "name: fsdp", 2}, gpt(), file->path());
     const WorldResult at_once = in_sim(whole);
     AlgorithmCase first = whole;
     first.stop = 3;

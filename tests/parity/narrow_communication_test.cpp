@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "tests/parity/inside_replica.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/support/algorithm_run.hpp"
 
 namespace orrery {
@@ -46,13 +47,6 @@ std::int64_t most_others(const Block& block, int n) {
     for (std::int64_t i = 0; i < spec.elements; ++i, ++at)
       if (spec.name.ends_with(".weight")) --others[static_cast<std::size_t>(at / shard)];
   return *std::max_element(others.begin(), others.end());
-}
-
-double largest_relative_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  REQUIRE(a.size() == b.size());
-  double most = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::fabs(a[i] / b[i] - 1));
-  return most;
 }
 
 }  // namespace

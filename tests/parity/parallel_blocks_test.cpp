@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "tests/parity/results.hpp"
 #include "tests/parity/training_run.hpp"
 
 namespace orrery {
@@ -62,12 +63,6 @@ std::vector<double> added(Rank& rank, const Block& layer, bool attention, bool m
   std::vector<double> sum = rank.read(pass.output);
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] -= x[i];
   return sum;
-}
-
-double largest(const std::vector<double>& v) {
-  double most = 0;
-  for (const double e : v) most = std::max(most, std::fabs(e));
-  return most;
 }
 
 TEST_CASE("side by side, attention and MLP add what each adds alone; in a row they do not") {

@@ -152,7 +152,7 @@ constexpr double boundary = 2 * 4 * 12 * 4;                // bytes: two streams
 constexpr double forward = 2 * 2 * 2.0 * 4 * 12 * 12;      // FLOPs
 constexpr double graph = 2 * (boundary + 3 * 4 * 12 * 4);  // bytes: input, f, g and y1 of each
 constexpr double inputs = 2 * boundary;
-constexpr double of_stage = 2 * 2 * (12 * 12 + 12) * 4;  // bytes of parameters
+constexpr double stage_parameters = 2 * 2 * (12 * 12 + 12) * 4;  // bytes of parameters
 
 // Table 1 of Rivaud et al. 2024: what a stage j < J takes per batch.
 struct Row {
@@ -215,7 +215,7 @@ TEST_CASE("the table's messages, FLOPs, parameters and activations hold by the c
       CHECK(static_cast<double>(up) == boundary * 30);
       CHECK(static_cast<double>(down) == row.down * boundary * 30);
       CHECK(notes.flops == row.flops * forward * 30);
-      CHECK(notes.parameters == of_stage * (1 + (row.versions ? under_way : 0)));
+      CHECK(notes.parameters == stage_parameters * (1 + (row.versions ? under_way : 0)));
       beside.push_back(notes.activations + notes.messages - row.kept * under_way);
     }
     // Besides, a stage holds what it works on, and messages: no more of it in earlier stages.
@@ -228,8 +228,8 @@ TEST_CASE("a stage keeps 2 (J - j) / k older versions of its parameters, rounded
   for (const int k : {1, 2, 3, 4, 5, 6, 7}) {
     CAPTURE(k);
     const WorldResult result = simulated(reversible_mlp(algorithm_of(delayed), k));
-    CHECK(notes_of(result, 1).parameters == of_stage * (1 + std::ceil(6.0 / k)));
-    CHECK(notes_of(result, 2).parameters == of_stage * (1 + std::ceil(4.0 / k)));
+    CHECK(notes_of(result, 1).parameters == stage_parameters * (1 + std::ceil(6.0 / k)));
+    CHECK(notes_of(result, 2).parameters == stage_parameters * (1 + std::ceil(4.0 / k)));
   }
 }
 

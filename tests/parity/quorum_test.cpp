@@ -37,15 +37,15 @@ double after_rounds(int rounds, int workers, double theta = 1) {
   return theta;
 }
 
-constexpr const char* averaging = "inner_steps: 2, outer_lr: 1, outer_momentum: 0, ";
+constexpr const char* plain_averaging = "inner_steps: 2, outer_lr: 1, outer_momentum: 0, ";
 const std::vector<double> last_is_slower{1e-3, 1e-3, 1e-3, 1.5e-3};
 
 }  // namespace
 
 // The last of four takes 3 ms for two steps, the others 2 ms.
 TEST_CASE("a meeting goes on without the slow when a quorum has come and its grace is over") {
-  const WorldResult result = repeated(
-      drawn("diloco", std::string(averaging) + "quorum: 3, grace: 500us, ", 4, 8, last_is_slower));
+  const WorldResult result = repeated(drawn(
+      "diloco", std::string(plain_averaging) + "quorum: 3, grace: 500us, ", 4, 8, last_is_slower));
   for (std::size_t i = 0; i < 3; ++i) {
     CHECK(x_of(result, i) == doctest::Approx(after_rounds(4, 3)).epsilon(1e-6));
     CHECK(steps_of(result, i) == 8);
@@ -60,8 +60,8 @@ TEST_CASE("a meeting goes on without the slow when a quorum has come and its gra
 }
 
 TEST_CASE("whoever comes within the grace takes part") {
-  const WorldResult result = repeated(
-      drawn("diloco", std::string(averaging) + "quorum: 3, grace: 1100us, ", 4, 8, last_is_slower));
+  const WorldResult result = repeated(drawn(
+      "diloco", std::string(plain_averaging) + "quorum: 3, grace: 1100us, ", 4, 8, last_is_slower));
   for (std::size_t i = 0; i < 4; ++i)
     CHECK(x_of(result, i) == doctest::Approx(after_rounds(4, 4)).epsilon(1e-6));
   CHECK(ms(result) == doctest::Approx(4 * 3.0).epsilon(1e-2));
@@ -70,7 +70,7 @@ TEST_CASE("whoever comes within the grace takes part") {
 TEST_CASE("the grace begins when the quorum is there, not before") {
   // The second comes at 4 ms, the third 1.5 ms later.
   const WorldResult result =
-      repeated(drawn("diloco", std::string(averaging) + "quorum: 2, grace: 1600us, ", 3, 2,
+      repeated(drawn("diloco", std::string(plain_averaging) + "quorum: 2, grace: 1600us, ", 3, 2,
                      {1e-3, 2e-3, 2.75e-3}));
   for (std::size_t i = 0; i < 3; ++i)
     CHECK(x_of(result, i) == doctest::Approx(after_rounds(1, 3)).epsilon(1e-6));
@@ -117,10 +117,11 @@ TEST_CASE("a quorum waits for the dead until their deadline, and not from then o
 
 // The fast one meets alone and dies, while the slow one is on its way to the first meeting.
 TEST_CASE("when all who have met are gone, those that were late meet and go on") {
-  const WorldResult result = repeated(drawn(
-      "diloco",
-      std::string(averaging) + "quorum: 1, deadline: 1ms, members: [{worker: 1, dies_after: 3}], ",
-      2, 6, {5e-3, 1e-3}));
+  const WorldResult result =
+      repeated(drawn("diloco",
+                     std::string(plain_averaging) +
+                         "quorum: 1, deadline: 1ms, members: [{worker: 1, dies_after: 3}], ",
+                     2, 6, {5e-3, 1e-3}));
   CHECK(x_of(result, 0) == doctest::Approx(after_rounds(3, 1)).epsilon(1e-6));
   CHECK(steps_of(result, 0) == 6);
   CHECK(steps_of(result, 1) == 3);
@@ -129,7 +130,7 @@ TEST_CASE("when all who have met are gone, those that were late meet and go on")
 TEST_CASE("a worker joins behind a meeting of a quorum, and leaves behind one that it is in") {
   const WorldResult result = repeated(
       drawn("diloco",
-            std::string(averaging) +
+            std::string(plain_averaging) +
                 "quorum: 2, grace: 1ms, members: [{worker: 2, joins_after: 3, leaves_after: 4}], ",
             3, 12));
   CHECK(steps_of(result, 2) == 4);
@@ -143,7 +144,7 @@ TEST_CASE("a worker joins behind a meeting of a quorum, and leaves behind one th
 }
 
 TEST_CASE("a worker of several ranks has come when all of them have") {
-  AlgorithmCase c = drawn("diloco", std::string(averaging) + "workers: 3, quorum: 2, ", 6, 8,
+  AlgorithmCase c = drawn("diloco", std::string(plain_averaging) + "workers: 3, quorum: 2, ", 6, 8,
                           {1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 3e-3});
   const WorldResult result = repeated(c);
   for (std::size_t i = 1; i < 4; ++i) CHECK(x_of(result, i) == x_of(result, 0));
@@ -178,10 +179,10 @@ TEST_CASE("whoever is slow, comes or goes, meetings of a quorum end, on cpu as i
                                  ", grace: " + std::to_string(500 * random.below(4)) +
                                  "us, deadline: 2ms, ";
       static const char* const ways[] = {"", "codec: {name: int8}, ", "drop: 0.3, "};
-      AlgorithmCase c =
-          drawn("diloco",
-                std::string(averaging) + ways[seed % 3] + quorum + "members: [" + members + "], ",
-                workers, seed % 2 == 0 ? 12 : 13, seconds);
+      AlgorithmCase c = drawn(
+          "diloco",
+          std::string(plain_averaging) + ways[seed % 3] + quorum + "members: [" + members + "], ",
+          workers, seed % 2 == 0 ? 12 : 13, seconds);
       repeated(c);
       const WorldResult free = run_in_cpu(swift(c, seed), training_of(c));
       CHECK_MESSAGE(!free.error, why(free));

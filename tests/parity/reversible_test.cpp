@@ -8,6 +8,7 @@
 
 #include "algorithms/stage_passes.hpp"
 #include "sim/simgrid/engine.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/parity/training_run.hpp"
 #include "tests/support/picture_models.hpp"
 
@@ -87,7 +88,7 @@ constexpr GradientErrors with_kinks{0.03, 0.1, 0.25}, smooth{0.03, 0.03, 0.03};
 // g is the gradient of a parameter. So every component of it counts, near zero too: an error e of
 // it shows as |e . signs|, which is |e| in the mean square. What the rounding of the loss makes of
 // nothing is no error.
-void check_gradients(Rank& rank, Replica& replica, const GradientErrors& allowed) {
+void check_reversed(Rank& rank, Replica& replica, const GradientErrors& allowed) {
   const double loss = loss_of(rank, replica);
   std::vector<std::vector<double>> gradients;
   for (const Parameter& p : replica.parameters()) gradients.push_back(rank.read(p.gradient));
@@ -134,7 +135,7 @@ TEST_CASE("the gradients of networks for pictures agree with finite differences 
           CAPTURE(small);
           Replica replica(rank, picture_network(reversible, depth, small ? 16 : 64, 4, 6, small),
                           {});
-          check_gradients(rank, replica, with_kinks);
+          check_reversed(rank, replica, with_kinks);
         }
   });
 }
@@ -150,16 +151,11 @@ TEST_CASE("the gradients of reversible transformers and MLPs agree with finite d
           for (double& v : values) v = p.decay ? 15 * v : v + 0.1;
         write(rank, p.value, values);
       }
-      check_gradients(rank, replica, smooth);
+      check_reversed(rank, replica, smooth);
     }
   });
 }
 
-double largest(const std::vector<double>& x) {
-  double most = 0;
-  for (const double v : x) most = std::max(most, std::fabs(v));
-  return most;
-}
 double distance(const std::vector<double>& a, const std::vector<double>& b) {
   double most = a.size() == b.size() ? 0 : HUGE_VAL;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)

@@ -4,19 +4,20 @@
 
 #include <cmath>
 
+#include "tests/parity/results.hpp"
 #include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
 namespace {
 
-struct Plan {
+struct ChunkPlan {
   const char* schedule;
   int devices, micro_batches, chunks = 1;
   bool one_pipe = true;  // gradients are summed in the order of the micro-batches
 };
 // Of six layers.
-const std::vector<Plan> plans{
+const std::vector<ChunkPlan> plans{
     {"gpipe", 2, 4},
     {"gpipe", 4, 4},
     {"1f1b", 2, 4},
@@ -44,7 +45,7 @@ const std::vector<Plan> plans{
     {"dualpipe", 4, 8, 1, false},
 };
 
-TrainingCase mlp_case(const Plan& plan) {
+TrainingCase mlp_case(const ChunkPlan& plan) {
   TrainingCase c;
   c.model.layers = 6;
   c.model.hidden = 12;
@@ -56,7 +57,7 @@ TrainingCase mlp_case(const Plan& plan) {
   return c;
 }
 
-TrainingCase transformer_case(const Plan& plan) {
+TrainingCase transformer_case(const ChunkPlan& plan) {
   TransformerShape s = small_gpt();
   s.layers = 6;
   s.learned_positions = s.sequence = 8;
@@ -77,17 +78,8 @@ TrainingCase without_pipeline(TrainingCase c) {
   return c;
 }
 
-template <class T>
-double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::fabs(double{a[i]} - double{b[i]}));
-  return largest;
-}
-
 TEST_CASE("an MLP trained by any synchronous schedule is one trained without pipeline") {
-  for (const Plan& plan : plans) {
+  for (const ChunkPlan& plan : plans) {
     CAPTURE(plan.schedule);
     CAPTURE(plan.devices);
     CAPTURE(plan.chunks);
@@ -108,7 +100,7 @@ TEST_CASE("an MLP trained by any synchronous schedule is one trained without pip
 // The table's gradient from the head is added where the head is, and clipping sums norms by rank:
 // other orders than on one rank.
 TEST_CASE("a tied transformer trained by any synchronous schedule has the losses of one rank") {
-  for (const Plan& plan : plans) {
+  for (const ChunkPlan& plan : plans) {
     CAPTURE(plan.schedule);
     CAPTURE(plan.devices);
     CAPTURE(plan.chunks);
@@ -158,8 +150,9 @@ TEST_CASE("recomputation under a split backward changes no bit") {
 }
 
 TEST_CASE("any synchronous schedule averages over replicas what one replica sums") {
-  for (const Plan& plan : {Plan{"interleaved-1f1b", 2, 4, 2}, Plan{"zb-v", 2, 4},
-                           Plan{"zb-h1", 2, 4}, Plan{"chimera", 2, 4}, Plan{"dualpipe", 2, 4}}) {
+  for (const ChunkPlan& plan :
+       {ChunkPlan{"interleaved-1f1b", 2, 4, 2}, ChunkPlan{"zb-v", 2, 4}, ChunkPlan{"zb-h1", 2, 4},
+        ChunkPlan{"chimera", 2, 4}, ChunkPlan{"dualpipe", 2, 4}}) {
     CAPTURE(plan.schedule);
     TrainingCase c = transformer_case(plan);
     TrainingCase plain = without_pipeline(c);
@@ -169,7 +162,7 @@ TEST_CASE("any synchronous schedule averages over replicas what one replica sums
   }
 }
 
-void check_both(const Plan& plan) {
+void check_both(const ChunkPlan& plan) {
   TrainingCase c = transformer_case(plan);
   c.steps = 8;
   check_worlds_agree(c);
@@ -192,7 +185,7 @@ TEST_CASE("two pipelines under ZB-H1 give the same bits in sim and on cpu") {
 // Every boundary between stages on two devices carries one activation and one gradient for each of
 // its pipe's micro-batches.
 TEST_CASE("edges carry every boundary's activations and gradients, once per micro-batch") {
-  for (const Plan& plan : plans) {
+  for (const ChunkPlan& plan : plans) {
     CAPTURE(plan.schedule);
     CAPTURE(plan.devices);
     TrainingCase c = mlp_case(plan);

@@ -7,15 +7,11 @@
 #include <fstream>
 
 #include "tests/parity/gossip_run.hpp"
+#include "tests/parity/results.hpp"
 #include "tests/support/errors.hpp"
 
 namespace orrery {
 namespace {
-
-WorldResult ran(WorldResult result) {
-  REQUIRE_MESSAGE(!result.error, why(result));
-  return result;
-}
 
 // Every worker's x once pushing has come to rest after one step that moved them apart, by `drift`;
 // before its end, or behind it.

@@ -9,7 +9,7 @@ namespace orrery {
 namespace {
 
 // Of which some tokens are dropped.
-TransformerShape mixture() {
+TransformerShape dropping_mixture() {
   TransformerShape s = shared_mixture();
   s.capacity = 1.5;
   s.router = Router::sigmoid;
@@ -22,7 +22,7 @@ struct Sharded {
   ZeroOptions zero;
 };
 
-TrainingCase case_of(const Sharded& s, const TransformerShape& shape = mixture()) {
+TrainingCase case_of(const Sharded& s, const TransformerShape& shape = dropping_mixture()) {
   TrainingCase c = case_of(shape, s.plan);
   c.shard = s.shard;
   c.zero = s.zero;
@@ -31,16 +31,16 @@ TrainingCase case_of(const Sharded& s, const TransformerShape& shape = mixture()
   return c;
 }
 
-ZeroOptions stage(int number) { return {.stage = number}; }
+ZeroOptions zero_stage(int number) { return {.stage = number}; }
 ZeroOptions reduced_in_each() { return {.reduce_each = true}; }
-ZeroOptions kept_for_the_step() {
+ZeroOptions kept_for_a_step() {
   ZeroOptions zero;
   zero.gather.after_forward = Reshard::no;
   zero.gather.after_backward = false;
   return zero;
 }
 // Over all of 4 ranks, kept by pairs.
-ZeroOptions kept_by_groups() {
+ZeroOptions kept_by_pairs() {
   ZeroOptions zero;
   zero.over = {Axis::expert, Axis::shard, Axis::replicate};
   zero.gather.after_forward = Reshard::to_group;
@@ -58,7 +58,7 @@ struct Parts {
   std::int64_t others = 0, experts = 0;
 };
 // Elements of a rank's blocks of one group each, padded for so many ranks each.
-Parts padded(const Model& model, int n, int same) {
+Parts padded_parts(const Model& model, int n, int same) {
   Parts sum;
   for (const auto& block : model.blocks) {
     Parts p;
@@ -71,7 +71,7 @@ Parts padded(const Model& model, int n, int same) {
 }
 
 void check_follows_one_rank(std::initializer_list<Sharded> all) {
-  TrainingCase one = case_of(mixture(), {});
+  TrainingCase one = case_of(dropping_mixture(), {});
   one.steps = 12;
   const std::vector<double> expected = train_on_cpu(one).losses;
   CHECK(expected.back() < expected.front());
@@ -89,35 +89,35 @@ void check_follows_one_rank(std::initializer_list<Sharded> all) {
 
 TEST_CASE("experts over 2 of 4 ranks under every stage have one rank's losses") {
   for (const ZeroOptions& zero :
-       {stage(1), stage(2), stage(3), reduced_in_each(), kept_for_the_step()})
+       {zero_stage(1), zero_stage(2), zero_stage(3), reduced_in_each(), kept_for_a_step()})
     check_follows_one_rank({{{.data = 4, .expert = 2}, 2, zero}});
 }
 TEST_CASE("experts over all 4 ranks under every stage have one rank's losses") {
   for (const ZeroOptions& zero :
-       {stage(1), stage(2), stage(3), reduced_in_each(), kept_for_the_step()})
+       {zero_stage(1), zero_stage(2), zero_stage(3), reduced_in_each(), kept_for_a_step()})
     check_follows_one_rank({{{.data = 4, .expert = 4}, 1, zero}});
 }
 TEST_CASE("experts under hybrid sharding and in groups have one rank's losses") {
-  check_follows_one_rank({{{.data = 4, .expert = 2}, 1, stage(3)},
-                          {{.data = 4, .expert = 2}, 1, stage(1)},
-                          {{.data = 4, .expert = 2}, 1, kept_by_groups()}});
+  check_follows_one_rank({{{.data = 4, .expert = 2}, 1, zero_stage(3)},
+                          {{.data = 4, .expert = 2}, 1, zero_stage(1)},
+                          {{.data = 4, .expert = 2}, 1, kept_by_pairs()}});
 }
 TEST_CASE("experts under stages in products with pipeline and tensor have one rank's losses") {
   check_follows_one_rank(
-      {{{.data = 2, .pipeline = 2, .expert = 2}, 1, stage(3)},
-       {{.data = 4, .pipeline = 2, .expert = 2}, 2, stage(2)},
-       {{.tensor = 2, .data = 2, .sequence_parallel = true, .expert = 2}, 1, stage(3)}});
+      {{{.data = 2, .pipeline = 2, .expert = 2}, 1, zero_stage(3)},
+       {{.data = 4, .pipeline = 2, .expert = 2}, 2, zero_stage(2)},
+       {{.tensor = 2, .data = 2, .sequence_parallel = true, .expert = 2}, 1, zero_stage(3)}});
 }
 TEST_CASE("experts under context ranks that divide everything have one rank's losses") {
-  TransformerShape shape = mixture();
+  TransformerShape shape = dropping_mixture();
   shape.capacity = 4;
   TrainingCase one = case_of(shape, {});
   one.steps = 12;
   for (const int number : {1, 3})
-    check_near(
-        train_on_cpu(case_of({{.context = 2, .data = 2, .expert = 2}, 1, stage(number)}, shape))
-            .losses,
-        train_on_cpu(one).losses);
+    check_near(train_on_cpu(
+                   case_of({{.context = 2, .data = 2, .expert = 2}, 1, zero_stage(number)}, shape))
+                   .losses,
+               train_on_cpu(one).losses);
 }
 
 TEST_CASE("the global norm counts experts and all else once, whoever divides them") {
@@ -128,12 +128,12 @@ TEST_CASE("the global norm counts experts and all else once, whoever divides the
     c.steps = 5;
     return train_on_cpu(c).losses;
   };
-  const TrainingCase one = case_of(mixture(), {});
+  const TrainingCase one = case_of(dropping_mixture(), {});
   const std::vector<double> expected = clipped(one, 0.05);
   CHECK(clipped(one, 100).back() < expected.back() - 1e-3);  // it does clip
   for (const int number : {1, 2, 3})
     for (const auto& [expert, shard] : {std::pair{2, 2}, {2, 1}, {4, 1}})
-      check_near(clipped(case_of({{.data = 4, .expert = expert}, shard, stage(number)}), 0.05),
+      check_near(clipped(case_of({{.data = 4, .expert = expert}, shard, zero_stage(number)}), 0.05),
                  expected);
 }
 
@@ -146,25 +146,25 @@ TEST_CASE("every stage is DDP bit for bit with experts over ranks, however they 
     return train_on_cpu(c).losses;
   };
   const Plan plan{.data = 10, .expert = 2};
-  const Model model = case_of(mixture(), plan).make(nullptr);
-  const Parts own = padded(model, 1, 1), with_padding = padded(model, 10, 5);
+  const Model model = case_of(dropping_mixture(), plan).make(nullptr);
+  const Parts own = padded_parts(model, 1, 1), with_padding = padded_parts(model, 10, 5);
   CHECK(with_padding.others > own.others);
   CHECK(with_padding.experts > own.experts);
-  const std::vector<double> expected = on_ten(case_of(mixture(), plan));
-  for (const ZeroOptions& zero : {stage(1), stage(2), stage(3), kept_for_the_step()})
+  const std::vector<double> expected = on_ten(case_of(dropping_mixture(), plan));
+  for (const ZeroOptions& zero : {zero_stage(1), zero_stage(2), zero_stage(3), kept_for_a_step()})
     CHECK(on_ten(case_of({plan, 5, zero})) == expected);
 }
 
 TEST_CASE("experts under stage 1 agree in sim and on cpu") {
-  check_worlds_agree(case_of({{.data = 4, .expert = 2}, 2, stage(1)}));
+  check_worlds_agree(case_of({{.data = 4, .expert = 2}, 2, zero_stage(1)}));
 }
 TEST_CASE("experts under FSDP that reduces in each micro-batch agree in sim and on cpu") {
   check_worlds_agree(case_of({{.data = 2, .expert = 2}, 1, reduced_in_each()}));
 }
 TEST_CASE("16-bit experts from fp32 shards of one rank agree in sim and on cpu") {
-  TransformerShape shape = mixture();
+  TransformerShape shape = dropping_mixture();
   shape.dtype = Dtype::bf16;
-  TrainingCase c = case_of({{.data = 4, .expert = 4}, 1, stage(3)}, shape);
+  TrainingCase c = case_of({{.data = 4, .expert = 4}, 1, zero_stage(3)}, shape);
   c.replica.parameter_dtype = Dtype::fp32;
   c.replica.optimizer.lr = 3e-3;
   c.zero->communication = Dtype::bf16;
@@ -172,7 +172,7 @@ TEST_CASE("16-bit experts from fp32 shards of one rank agree in sim and on cpu")
 }
 
 TEST_CASE("experts in shards that are stopped and resumed end in the same bits") {
-  for (const ZeroOptions& zero : {stage(1), stage(3)}) {
+  for (const ZeroOptions& zero : {zero_stage(1), zero_stage(3)}) {
     TrainingCase c = case_of({{.data = 4, .expert = 2}, 2, zero});
     c.steps = 3;
     const Trained straight = train_on_cpu(c);
@@ -185,7 +185,7 @@ TEST_CASE("experts in shards that are stopped and resumed end in the same bits")
 
 namespace {
 
-std::int64_t sent(const RankReport& rank, const std::string& lane, Collective kind) {
+std::int64_t sent_by(const RankReport& rank, const std::string& lane, Collective kind) {
   std::int64_t bytes = 0;
   for (const ChannelReport& c : rank.channels)
     if (c.lane == lane && c.use.kind == kind) bytes += c.use.bytes.value;
@@ -198,18 +198,18 @@ TEST_CASE("experts are reduced and gathered by the ranks that hold the same ones
   constexpr int n = 4;
   for (const int e : {2, 4}) {
     const int same = n / e;
-    for (const ZeroOptions& zero : {stage(1), stage(2), kept_for_the_step()}) {
+    for (const ZeroOptions& zero : {zero_stage(1), zero_stage(2), kept_for_a_step()}) {
       TrainingCase c = case_of({{.data = n, .expert = e}, same, zero});
       c.steps = 2;
-      const Parts all = padded(c.make(nullptr), n, same);
+      const Parts all = padded_parts(c.make(nullptr), n, same);
       CHECK(all.others % n == 0);
       for (const RankReport& rank : train_on_cpu(c).report.ranks) {
         const std::int64_t others = c.steps * 4 * all.others * (n - 1) / n,
                            experts = c.steps * 4 * all.experts * (same - 1) / same;
-        CHECK(sent(rank, "gradients", Collective::reduce_scatter) == others);
-        CHECK(sent(rank, "parameters", Collective::all_gather) == others);
-        CHECK(sent(rank, "expert gradients", Collective::reduce_scatter) == experts);
-        CHECK(sent(rank, "expert parameters", Collective::all_gather) == experts);
+        CHECK(sent_by(rank, "gradients", Collective::reduce_scatter) == others);
+        CHECK(sent_by(rank, "parameters", Collective::all_gather) == others);
+        CHECK(sent_by(rank, "expert gradients", Collective::reduce_scatter) == experts);
+        CHECK(sent_by(rank, "expert parameters", Collective::all_gather) == experts);
       }
     }
   }
@@ -221,9 +221,9 @@ TEST_CASE("ranks hold an n-th of all but experts, and of these what the same one
     for (const int number : {1, 2, 3}) {
       CAPTURE(e);
       CAPTURE(number);
-      TrainingCase c = case_of({{.data = n, .expert = e}, n / e, stage(number)});
+      TrainingCase c = case_of({{.data = n, .expert = e}, n / e, zero_stage(number)});
       c.steps = 0;
-      const Parts all = padded(c.make(nullptr), n, n / e);
+      const Parts all = padded_parts(c.make(nullptr), n, n / e);
       const std::int64_t whole = all.others + all.experts,
                          shard = all.others / n + all.experts / (n / e);
       for (const RankReport& rank : train_on_cpu(c).report.ranks) {
@@ -242,7 +242,7 @@ TEST_CASE("ranks hold an n-th of all but experts, and of these what the same one
 namespace {
 
 Model small_mixture(Rank& rank, int micro_batches) {
-  TransformerShape shape = mixture();
+  TransformerShape shape = dropping_mixture();
   shape.micro_batches = micro_batches;
   shape.expert = rank.size(Axis::expert);
   return make_transformer(shape, test_text());

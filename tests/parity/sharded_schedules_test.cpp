@@ -12,7 +12,7 @@ namespace orrery {
 namespace {
 
 // Four devices, two replicas, of which each has eight micro-batches.
-TrainingCase case_of(const char* schedule, int chunks, int stage) {
+TrainingCase schedule_case(const char* schedule, int chunks, int stage) {
   TrainingCase c;
   c.model.layers = 8;
   c.model.hidden = 12;
@@ -27,14 +27,14 @@ TrainingCase case_of(const char* schedule, int chunks, int stage) {
 }
 
 void check_follows_one_rank(const char* schedule, int chunks = 1) {
-  TrainingCase one = case_of("1f1b", 1, 1);
+  TrainingCase one = schedule_case("1f1b", 1, 1);
   one.zero.reset();
   one.data = one.shard = one.pipeline = 1;
   one.replica.micro_batches = 16;
   const std::vector<double> expected = train_on_cpu(one).losses;
   for (const int stage : {1, 2, 3}) {
     CAPTURE(stage);
-    const std::vector<double> losses = train_on_cpu(case_of(schedule, chunks, stage)).losses;
+    const std::vector<double> losses = train_on_cpu(schedule_case(schedule, chunks, stage)).losses;
     REQUIRE(losses.size() == usual_steps);
     REQUIRE(losses.size() == expected.size());
     for (std::size_t i = 0; i < losses.size(); ++i)
@@ -85,27 +85,27 @@ TEST_CASE("ZeRO's stages under DualPipe on 8 ranks have one rank's losses") {
 
 // On the two devices in the middle a group of stage 2 reaches from one stage into the other.
 TEST_CASE("stage 2 under Chimera gives the same bits in sim and on cpu") {
-  TrainingCase c = case_of("chimera", 1, 2);
+  TrainingCase c = schedule_case("chimera", 1, 2);
   c.zero->group = Bytes(1 << 20);
   check_worlds_agree(c);
 }
 TEST_CASE(
     "FSDP under DualPipe, clipped and freed between passes, gives the same bits in both worlds") {
-  TrainingCase c = case_of("dualpipe", 1, 3);
+  TrainingCase c = schedule_case("dualpipe", 1, 3);
   c.zero->clip_norm = 0.5;
   c.zero->gather.after_forward = Reshard::yes;
   c.zero->gather.after_backward = true;
   check_worlds_agree(c);
 }
 TEST_CASE("hybrid sharding under Chimera gives the same bits in sim and on cpu") {
-  TrainingCase c = case_of("chimera", 1, 3);
+  TrainingCase c = schedule_case("chimera", 1, 3);
   c.pipeline = 2;
   c.data = 4;
   check_worlds_agree(c);
 }
 
 TEST_CASE("two pipes refuse gradients that are divided in each micro-batch, and say why") {
-  TrainingCase c = case_of("chimera", 1, 2);
+  TrainingCase c = schedule_case("chimera", 1, 2);
   c.zero->reduce_each = true;
   c.steps = 1;
   std::string told;

@@ -9,7 +9,7 @@
 namespace orrery {
 namespace {
 
-Model shared_llama(int tensor, int context, int micro_batches, bool sequence = false) {
+Model llama_on_axes(int tensor, int context, int micro_batches, bool sequence = false) {
   TransformerShape s = as_llama(small_gpt());
   s.layers = 2;
   s.tensor = tensor;
@@ -29,13 +29,13 @@ AlgorithmCase llama_case(const std::string& algorithm, int tensor, int context) 
   c.tensor = tensor;
   c.context = context;
   c.model = [tensor, context](Rank&, int micro_batches) {
-    return shared_llama(tensor, context, micro_batches);
+    return llama_on_axes(tensor, context, micro_batches);
   };
   return c;
 }
 
 // The mean over a worker's ranks of losses by step, of the first worker.
-std::vector<double> losses(const WorldResult& result, const AlgorithmCase& c) {
+std::vector<double> losses_of_all(const WorldResult& result, const AlgorithmCase& c) {
   std::vector<double> mean(static_cast<std::size_t>(c.steps));
   const auto ranks = static_cast<std::size_t>(c.tensor * c.context);
   for (std::size_t rank = 0; rank < ranks; ++rank) {
@@ -59,7 +59,7 @@ TEST_CASE("where communication is quick, workers that share layers or samples fo
       const AlgorithmCase c = llama_case("{name: " + name + "}", tensor, context);
       const WorldResult result = run_in_sim(setup_of(c), training_of(c));
       REQUIRE_MESSAGE(!result.error, why(result));
-      return losses(result, c);
+      return losses_of_all(result, c);
     };
     const std::vector<double> whole = run(1, 1);
     CHECK(whole.back() < whole.front());
@@ -145,12 +145,13 @@ TEST_CASE("workers that push and divide tokens follow whole ones") {
     CAPTURE(name);
     const AlgorithmCase one = llama_case("{name: " + name + "}", 1, 1);
     AlgorithmCase two = llama_case("{name: " + name + "}", 2, 1);
-    two.model = [](Rank&, int micro_batches) { return shared_llama(2, 1, micro_batches, true); };
+    two.model = [](Rank&, int micro_batches) { return llama_on_axes(2, 1, micro_batches, true); };
     const WorldResult whole = run_in_sim(setup_of(one), training_of(one)),
                       divided = run_in_sim(setup_of(two), training_of(two));
     for (const WorldResult* result : {&whole, &divided})
       REQUIRE_MESSAGE(!result->error, why(*result));
-    const std::vector<double> expected = losses(whole, one), found = losses(divided, two);
+    const std::vector<double> expected = losses_of_all(whole, one),
+                              found = losses_of_all(divided, two);
     for (std::size_t step = 0; step < expected.size(); ++step)
       CHECK(found[step] == doctest::Approx(expected[step]).epsilon(1e-5));
   }
@@ -164,7 +165,7 @@ TEST_CASE("ranks that share layers compress what they hold alike alike") {
     const WorldResult sim = run_in_sim(setup_of(c), training_of(c)),
                       cpu = run_in_cpu(setup_of(c), training_of(c));
     for (const WorldResult* result : {&sim, &cpu}) REQUIRE_MESSAGE(!result->error, why(*result));
-    const std::vector<double> all = losses(sim, c);
+    const std::vector<double> all = losses_of_all(sim, c);
     CHECK(all.back() < all.front());
     std::vector<std::vector<float>> held;
     for (std::size_t rank = 0; rank < 4; ++rank) {
@@ -174,7 +175,7 @@ TEST_CASE("ranks that share layers compress what they hold alike alike") {
     CHECK(held[0] == held[2]);  // of the other replica
     CHECK(held[1] == held[3]);
     std::size_t at = 0, alike = 0;
-    for (const auto& block : shared_llama(2, 1, c.micro_batches).blocks)
+    for (const auto& block : llama_on_axes(2, 1, c.micro_batches).blocks)
       for (const ParameterSpec& spec : block->parameters())
         for (std::int64_t i = 0; i < spec.elements; ++i, ++at) {
           if (spec.division.divides(Axis::tensor)) continue;

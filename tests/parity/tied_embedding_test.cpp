@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tests/parity/results.hpp"
 #include "tests/parity/small_transformers.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
@@ -23,14 +24,6 @@ TrainingCase tied_gpt(int data, int pipeline, const char* schedule = "1f1b") {
   c.replica.optimizer = {.name = "adamw", .lr = 3e-3};
   c.ddp.clip_norm = 1;
   return c;
-}
-
-double largest_relative_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::fabs(a[i] - b[i]) / std::fabs(b[i]));
-  return largest;
 }
 
 // Per field of the checkpoint that has a value per parameter, the shared elements at its start.

@@ -3,20 +3,13 @@
 
 #include <cmath>
 
+#include "tests/parity/results.hpp"
 #include "tests/parity/worlds_agree.hpp"
 
 namespace orrery {
 namespace {
 
-double largest_relative_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::fabs(a[i] - b[i]) / std::fabs(b[i]));
-  return largest;
-}
-
-TrainingCase case_of(int data, int pipeline, const char* schedule = "1f1b") {
+TrainingCase mlp_case(int data, int pipeline, const char* schedule = "1f1b") {
   TrainingCase c;
   c.data = data;
   c.pipeline = pipeline;
@@ -25,41 +18,41 @@ TrainingCase case_of(int data, int pipeline, const char* schedule = "1f1b") {
 }
 
 TEST_CASE("training on one rank gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(1, 1));
+  check_worlds_agree(mlp_case(1, 1));
 }
 TEST_CASE("DDP on two ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(2, 1));
+  check_worlds_agree(mlp_case(2, 1));
 }
 TEST_CASE("DDP on four ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(4, 1));
+  check_worlds_agree(mlp_case(4, 1));
 }
 TEST_CASE("1F1B on two stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(1, 2));
+  check_worlds_agree(mlp_case(1, 2));
 }
 TEST_CASE("1F1B on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(1, 4));
+  check_worlds_agree(mlp_case(1, 4));
 }
 TEST_CASE("GPipe on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(1, 4, "gpipe"));
+  check_worlds_agree(mlp_case(1, 4, "gpipe"));
 }
 TEST_CASE("two pipelines of two stages give the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(2, 2));
+  check_worlds_agree(mlp_case(2, 2));
 }
 
 TEST_CASE("clipping by the global norm of a pipeline gives the same bits in sim and on cpu") {
-  TrainingCase c = case_of(2, 2);
+  TrainingCase c = mlp_case(2, 2);
   c.ddp.clip_norm = 0.5;
   check_worlds_agree(c);
 }
 
 TEST_CASE("bf16 parameters with fp32 masters give the same bits in sim and on cpu") {
-  TrainingCase c = case_of(2, 1);
+  TrainingCase c = mlp_case(2, 1);
   c.model.dtype = Dtype::bf16;
   check_worlds_agree(c);
 }
 
 TEST_CASE("momentum and full recomputation give the same bits in sim and on cpu") {
-  TrainingCase c = case_of(1, 2);
+  TrainingCase c = mlp_case(1, 2);
   c.replica.recompute = Recompute::full;
   c.replica.optimizer = {.name = "momentum", .lr = 0.05, .nesterov = true};
   check_worlds_agree(c);
@@ -67,24 +60,24 @@ TEST_CASE("momentum and full recomputation give the same bits in sim and on cpu"
 
 TEST_CASE("DDP with n ranks of batch b follows one rank of batch n b") {
   const Trained whole = [] {
-    TrainingCase one = case_of(1, 1);
+    TrainingCase one = mlp_case(1, 1);
     one.replica.micro_batches = 8;
     return train_on_cpu(one);
   }();
   for (int ranks : {2, 4}) {
-    TrainingCase c = case_of(ranks, 1);
+    TrainingCase c = mlp_case(ranks, 1);
     c.replica.micro_batches = 8 / ranks;
     CHECK(largest_relative_difference(train_on_cpu(c).losses, whole.losses) < 1e-6);
   }
 }
 
 TEST_CASE("pipelined training is unpipelined training, bit for bit") {
-  TrainingCase plain = case_of(1, 1);
+  TrainingCase plain = mlp_case(1, 1);
   plain.steps = 10;
   const Trained expected = train_on_cpu(plain);
   for (const char* schedule : {"gpipe", "1f1b"})
     for (int stages : {2, 3, 4}) {
-      TrainingCase c = case_of(1, stages, schedule);
+      TrainingCase c = mlp_case(1, stages, schedule);
       c.steps = 10;
       const Trained trained = train_on_cpu(c);
       CAPTURE(schedule);
@@ -95,7 +88,7 @@ TEST_CASE("pipelined training is unpipelined training, bit for bit") {
 }
 
 TEST_CASE("recomputation changes no bit and lowers the peak") {
-  TrainingCase c = case_of(1, 1);
+  TrainingCase c = mlp_case(1, 1);
   c.steps = 5;
   c.model.micro_batch = 64;
   const Trained kept = train_on_cpu(c);
@@ -110,7 +103,7 @@ TEST_CASE("recomputation changes no bit and lowers the peak") {
 TEST_CASE(
     "a run stopped after any step and resumed ends in the same bits, also in the other world") {
   for (const auto& [data, pipeline] : {std::pair{2, 1}, std::pair{1, 2}}) {
-    TrainingCase c = case_of(data, pipeline);
+    TrainingCase c = mlp_case(data, pipeline);
     c.steps = 6;
     const Trained straight = train_on_cpu(c);
     for (int stop = 1; stop < 6; ++stop) {
@@ -125,18 +118,18 @@ TEST_CASE(
 }
 
 TEST_CASE("the loss of a step is the same whatever the parallel plan") {
-  TrainingCase c = case_of(1, 1);
+  TrainingCase c = mlp_case(1, 1);
   c.steps = 3;
   c.replica.micro_batches = 8;
   const Trained one = train_on_cpu(c);
-  TrainingCase plan = case_of(2, 2);
+  TrainingCase plan = mlp_case(2, 2);
   plan.steps = 3;
   const Trained both = train_on_cpu(plan);
   CHECK(largest_relative_difference(both.losses, one.losses) < 1e-6);
 }
 
 TEST_CASE("the arena holds what the ledger says, but for its rounding to 64 bytes") {
-  const TrainingCase c = case_of(1, 1);
+  const TrainingCase c = mlp_case(1, 1);
   const Trained cpu = train_on_cpu(c);
   const std::int64_t ledger = cpu.report.ranks[0].peak.value,
                      arena = cpu.report.arena_high_water.value;
@@ -148,7 +141,7 @@ TEST_CASE("the arena holds what the ledger says, but for its rounding to 64 byte
 TEST_CASE(
     "DDP sends 2 (n-1)/n of its gradient bytes per step, however many micro-batches there are") {
   for (int micro_batches : {1, 4}) {
-    TrainingCase c = case_of(4, 1);
+    TrainingCase c = mlp_case(4, 1);
     c.steps = 3;
     c.replica.micro_batches = micro_batches;
     const Trained trained = train_on_cpu(c);

@@ -35,25 +35,25 @@ TransformerShape shape_of(bool rotary, bool gated, bool layer_norm, bool tied, b
   return s;
 }
 
-void write(Rank& rank, const Tensor& tensor, const std::vector<double>& values) {
+void write_values(Rank& rank, const Tensor& tensor, const std::vector<double>& values) {
   const std::vector<float> narrow(values.begin(), values.end());
   rank.write_bytes(tensor, std::as_bytes(std::span(narrow)));
 }
 
-double loss_of(Rank& rank, Replica& replica) {
+double transformer_loss(Rank& rank, Replica& replica) {
   replica.zero_gradients();
   replica.accumulate_micro_batch({5, 3});
   return rank.read(replica.loss())[0];
 }
 
 // Along its own gradient g of a parameter, a step h either way must change the loss by 2 h |g|.
-void check_gradients(Rank& rank, Replica& replica) {
+void check_derivatives(Rank& rank, Replica& replica) {
   for (const Parameter& p : replica.parameters()) {  // larger weights, so that every layer matters
     std::vector<double> values = rank.read(p.value);
     for (double& v : values) v = p.decay ? 15 * v : v + 0.1;
-    write(rank, p.value, values);
+    write_values(rank, p.value, values);
   }
-  loss_of(rank, replica);
+  transformer_loss(rank, replica);
   std::vector<std::vector<double>> gradients;
   for (const Parameter& p : replica.parameters()) gradients.push_back(rank.read(p.gradient));
   for (std::size_t i = 0; i < gradients.size(); ++i) {
@@ -67,12 +67,12 @@ void check_gradients(Rank& rank, Replica& replica) {
     const auto loss_at = [&](double step) {
       std::vector<double> moved = values;
       for (std::size_t j = 0; j < moved.size(); ++j) moved[j] += step * gradients[i][j] / norm;
-      write(rank, p.value, moved);
-      return loss_of(rank, replica);
+      write_values(rank, p.value, moved);
+      return transformer_loss(rank, replica);
     };
     const double difference = (loss_at(h) - loss_at(-h)) / (2 * h);
     CHECK(difference == near(norm, 0.02));
-    write(rank, p.value, values);
+    write_values(rank, p.value, values);
   }
 }
 
@@ -89,7 +89,7 @@ TEST_CASE("the gradients of a whole transformer agree with finite differences of
     c.replica.micro_batches = 1;
     make_cpu_world(training_options(c))->run([&](Rank& rank) {
       Replica replica(rank, c.make(training_text()), c.replica);
-      check_gradients(rank, replica);
+      check_derivatives(rank, replica);
     });
   }
 }
@@ -108,7 +108,7 @@ TEST_CASE("the gradients of latent attention agree with finite differences") {
     c.replica.micro_batches = 1;
     make_cpu_world(training_options(c))->run([&](Rank& rank) {
       Replica replica(rank, c.make(training_text()), c.replica);
-      check_gradients(rank, replica);
+      check_derivatives(rank, replica);
     });
   }
 }
@@ -125,7 +125,7 @@ TEST_CASE("the gradients of norms of queries and keys agree with finite differen
                           [](const Parameter& p) {
                             return p.name.ends_with("_norm.gain") && p.elements == 4;
                           }) == 4);
-      check_gradients(rank, replica);
+      check_derivatives(rank, replica);
     });
   }
 }

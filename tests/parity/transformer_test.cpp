@@ -24,8 +24,8 @@ TransformerShape neox() {
   return s;
 }
 
-TrainingCase case_of(const TransformerShape& shape, int data, int pipeline,
-                     const char* schedule = "1f1b") {
+TrainingCase transformer_case(const TransformerShape& shape, int data, int pipeline,
+                              const char* schedule = "1f1b") {
   TrainingCase c;
   c.data = data;
   c.pipeline = pipeline;
@@ -38,61 +38,61 @@ TrainingCase case_of(const TransformerShape& shape, int data, int pipeline,
 }
 
 TEST_CASE("a GPT on one rank gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 1, 1));
+  check_worlds_agree(transformer_case(small_gpt(), 1, 1));
 }
 TEST_CASE("a GPT under DDP on two ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 2, 1));
+  check_worlds_agree(transformer_case(small_gpt(), 2, 1));
 }
 TEST_CASE("a GPT under DDP on four ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 4, 1));
+  check_worlds_agree(transformer_case(small_gpt(), 4, 1));
 }
 TEST_CASE("a GPT under 1F1B on two stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 1, 2));
+  check_worlds_agree(transformer_case(small_gpt(), 1, 2));
 }
 TEST_CASE("a GPT under 1F1B on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(small_gpt(), 1, 4));
+  check_worlds_agree(transformer_case(small_gpt(), 1, 4));
 }
 TEST_CASE("a GPT-NeoX on one rank gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(neox(), 1, 1));
+  check_worlds_agree(transformer_case(neox(), 1, 1));
 }
 TEST_CASE("a GPT-NeoX under DDP on two ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(neox(), 2, 1));
+  check_worlds_agree(transformer_case(neox(), 2, 1));
 }
 TEST_CASE("a GPT-NeoX under DDP on four ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(neox(), 4, 1));
+  check_worlds_agree(transformer_case(neox(), 4, 1));
 }
 TEST_CASE("a GPT-NeoX under 1F1B on two stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(neox(), 1, 2));
+  check_worlds_agree(transformer_case(neox(), 1, 2));
 }
 TEST_CASE("a GPT-NeoX under 1F1B on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(neox(), 1, 4));
+  check_worlds_agree(transformer_case(neox(), 1, 4));
 }
 TEST_CASE("a Llama on one rank gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(), 1, 1));
+  check_worlds_agree(transformer_case(llama(), 1, 1));
 }
 TEST_CASE("a Llama under DDP on two ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(), 2, 1));
+  check_worlds_agree(transformer_case(llama(), 2, 1));
 }
 TEST_CASE("a Llama under DDP on four ranks gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(), 4, 1));
+  check_worlds_agree(transformer_case(llama(), 4, 1));
 }
 TEST_CASE("a Llama under 1F1B on two stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(), 1, 2));
+  check_worlds_agree(transformer_case(llama(), 1, 2));
 }
 TEST_CASE("a Llama under 1F1B on four stages gives the same bits in sim and on cpu") {
-  check_worlds_agree(case_of(llama(), 1, 4));
+  check_worlds_agree(transformer_case(llama(), 1, 4));
 }
 TEST_CASE("a Llama in bf16 with a tied embedding gives the same bits in sim and on cpu") {
   TransformerShape shape = llama();
   shape.dtype = Dtype::bf16;
   shape.tied = true;
-  check_worlds_agree(case_of(shape, 2, 1));
+  check_worlds_agree(transformer_case(shape, 2, 1));
 }
 
 TEST_CASE("a transformer's recomputation changes no bit and lowers the peak") {
   for (TransformerShape shape : {small_gpt(), llama(), neox()}) {
     shape.micro_batch = 16;
-    TrainingCase c = case_of(shape, 1, 1);
+    TrainingCase c = transformer_case(shape, 1, 1);
     c.steps = 5;
     const Trained kept = train_on_cpu(c);
     c.replica.recompute = Recompute::full;
@@ -106,12 +106,12 @@ TEST_CASE("a transformer's recomputation changes no bit and lowers the peak") {
 TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
   for (const TransformerShape& shape : {small_gpt(), llama(), neox()}) {
     // The norm that clips is summed in another order over stages.
-    TrainingCase plain = case_of(shape, 1, 1);
+    TrainingCase plain = transformer_case(shape, 1, 1);
     plain.ddp.clip_norm.reset();
     plain.steps = 10;
     const Trained expected = train_on_cpu(plain);
     for (const char* schedule : {"gpipe", "1f1b"}) {
-      TrainingCase c = case_of(shape, 1, 2, schedule);
+      TrainingCase c = transformer_case(shape, 1, 2, schedule);
       c.ddp.clip_norm.reset();
       c.steps = 10;
       const Trained trained = train_on_cpu(c);
@@ -123,7 +123,7 @@ TEST_CASE("a pipelined transformer trains as an unpipelined one, bit for bit") {
 
 TEST_CASE("the first loss of a transformer is that of a guess, and a text needs 256 tokens") {
   for (const TransformerShape& shape : {small_gpt(), llama(), neox()}) {
-    TrainingCase c = case_of(shape, 1, 1);
+    TrainingCase c = transformer_case(shape, 1, 1);
     c.steps = 1;
     CHECK(train_on_cpu(c).losses[0] == doctest::Approx(std::log(256.0)).epsilon(0.02));
     c.transformer->vocabulary = 255;

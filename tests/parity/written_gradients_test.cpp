@@ -23,7 +23,7 @@ TrainingCase one_micro_batch(TransformerShape shape, bool writes, Dtype dtype, D
   return c;
 }
 
-TrainingCase llama(bool writes, bool tied, Dtype dtype) {
+TrainingCase llama_case(bool writes, bool tied, Dtype dtype) {
   TransformerShape shape = as_llama(small_gpt());
   shape.tied = tied;
   return one_micro_batch(shape, writes, dtype, dtype);
@@ -60,7 +60,7 @@ TEST_CASE("gradients that are written train in the bits of gradients that are ad
     for (const Dtype dtype : {Dtype::fp32, Dtype::bf16}) {
       CAPTURE(tied);
       CAPTURE(name(dtype));
-      check_same_bits(llama(false, tied, dtype), llama(true, tied, dtype));
+      check_same_bits(llama_case(false, tied, dtype), llama_case(true, tied, dtype));
     }
 }
 
@@ -80,15 +80,15 @@ TEST_CASE("so do gradients in fp32 of a model in bf16, and those of a model with
 }
 
 TEST_CASE("written gradients give the same bits in sim and on cpu") {
-  check_worlds_agree(llama(true, true, Dtype::fp32));
+  check_worlds_agree(llama_case(true, true, Dtype::fp32));
 }
 
 TEST_CASE("of gradients that are written nothing is zeroed and nothing is read") {
   for (const bool tied : {false, true}) {
     CAPTURE(tied);
-    const TransformerShape s = *llama(true, tied, Dtype::fp32).transformer;
+    const TransformerShape s = *llama_case(true, tied, Dtype::fp32).transformer;
     const std::int64_t gains = s.hidden * (2 * s.layers + 1), table = s.vocabulary * s.hidden;
-    TrainingCase one = llama(true, tied, Dtype::fp32), three = one;
+    TrainingCase one = llama_case(true, tied, Dtype::fp32), three = one;
     one.steps = 1;
     three.steps = 3;
     const auto [filled_once, added_once] = counted(one);

@@ -9,19 +9,19 @@
 namespace orrery {
 namespace {
 
-constexpr int units = 12, ranks = 4;
-constexpr std::int64_t whole = 1024, shards = units * whole / ranks;
+constexpr int zero_units = 12, zero_ranks = 4;
+constexpr std::int64_t whole = 1024, shards = zero_units * whole / zero_ranks;
 
 // One step of FSDP on 12 units of 1,024 elements. What is held at the peak, in elements:
 // parameters, gathered ones, gradients.
 SharedProgram fsdp(const ZeroOptions& zero, int micro_batches) {
   return [=](Rank& rank, RankNotes& notes) {
-    Replica replica(rank, weights(units, whole, Dtype::fp32),
+    Replica replica(rank, weights(zero_units, whole, Dtype::fp32),
                     {.micro_batches = micro_batches,
                      .optimizer = {.name = "sgd"},
                      .sharding = zero.sharding()});
     Zero algorithm(replica, zero);
-    Progress progress(rank, {1, std::int64_t{ranks} * micro_batches});
+    Progress progress(rank, {1, std::int64_t{zero_ranks} * micro_batches});
     train(algorithm, progress);
     const BytesByLabel& held = rank.ledger(Place::device).peak_by_label();
     for (const Label label : {Label::parameters, Label::communication, Label::gradients})
@@ -32,10 +32,10 @@ SharedProgram fsdp(const ZeroOptions& zero, int micro_batches) {
 void check_peak(const ZeroOptions& zero, std::int64_t gathered, std::int64_t gradients,
                 int micro_batches = 1) {
   std::vector<double> expected;
-  for (int rank = 0; rank < ranks; ++rank)
+  for (int rank = 0; rank < zero_ranks; ++rank)
     for (const std::int64_t held : {shards, gathered, shards + gradients})
       expected.push_back(static_cast<double>(held));
-  WorldSetup setup = setup_for(ranks, Axis::shard);
+  WorldSetup setup = setup_for(zero_ranks, Axis::shard);
   setup.options.real_values = false;
   for (const double bandwidth : {1e8, 1e12}) {  // communication is exposed, or hidden
     setup.machine.bandwidth = BytesPerSecond(bandwidth);
@@ -67,10 +67,10 @@ TEST_CASE("a limit of three lets FSDP hold a third unit until its last use is wa
   check_peak(with(1, 3, Reshard::yes), 3 * whole, 2 * whole);
 }
 TEST_CASE("FSDP that keeps parameters after the forward holds all of them") {
-  check_peak(with(1, 2, Reshard::no), units * whole, whole);
+  check_peak(with(1, 2, Reshard::no), zero_units * whole, whole);
 }
 TEST_CASE("gradients that add up over micro-batches are whole until the last") {
-  check_peak(with(1, 2, Reshard::yes, false), 2 * whole, units * whole, 2);
+  check_peak(with(1, 2, Reshard::yes, false), 2 * whole, zero_units * whole, 2);
 }
 
 // Figure 1 of the paper: 7.5e9 parameters, 64 ranks, 2 bytes for a parameter and for a gradient, 12

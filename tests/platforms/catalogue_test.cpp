@@ -7,12 +7,11 @@
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
 #include "platforms/kernel_time.hpp"
+#include "tests/platforms/own_folder.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 bool finite_positive(double value) { return std::isfinite(value) && value > 0; }
 

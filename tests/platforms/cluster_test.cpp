@@ -5,13 +5,12 @@
 #include <algorithm>
 
 #include "backend/core/error.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 std::vector<std::string> names_of(const Cluster& c, int from, int to) {
   std::vector<std::uint32_t> path;

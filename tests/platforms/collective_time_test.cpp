@@ -2,22 +2,13 @@
 
 #include <doctest/doctest.h>
 
-#include <numeric>
-
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
-
-std::vector<int> first(int n) {
-  std::vector<int> out(static_cast<std::size_t>(n));
-  std::iota(out.begin(), out.end(), 0);
-  return out;
-}
 
 double seconds(const CollectivePlan& p) { return p.total.seconds().value; }
 // nccl-tests' bus bandwidth of an all-reduce.

@@ -8,13 +8,12 @@
 
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 std::vector<int> range(int from, int to) {
   std::vector<int> out(static_cast<std::size_t>(to - from));

@@ -8,13 +8,12 @@
 
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 Sourced<std::int64_t> count(std::int64_t n) { return Sourced<std::int64_t>(n); }
 

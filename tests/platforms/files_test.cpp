@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "platforms/platform.hpp"
+#include "tests/platforms/own_folder.hpp"
 
 using namespace orrery;
 
@@ -45,7 +46,6 @@ std::string first_message(const std::string& yaml) {
 
 TEST_CASE(
     "every file of platforms/ reads, is named after its file, and has a source for every number") {
-  const PlatformFolder folder(root);
   int files = 0;
   for (const PlatformKind kind : {PlatformKind::gpu, PlatformKind::node, PlatformKind::cluster,
                                   PlatformKind::stack, PlatformKind::curve}) {
@@ -114,7 +114,6 @@ TEST_CASE("a datasheet source needs document and table, a fitted one cases and r
 }
 
 TEST_CASE("platforms are found by name, by alias and by path") {
-  const PlatformFolder folder(root);
   CHECK(folder.gpu("a100-sxm-80gb").name == "a100-sxm-80gb");
   CHECK(folder.gpu("a100 80gb").name == "a100-sxm-80gb");
   CHECK(folder.node("DGX-A100").name == "dgx-a100");

@@ -3,13 +3,12 @@
 #include <doctest/doctest.h>
 
 #include "backend/core/error.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 // 4 multiprocessors, peak 1e12, efficiency 0.5, edge 64, launch 1 us, 1e9 B/s.
 const GemmConstants simple{FlopsPerSecond(1e12), 0.5, 64, 4, Seconds(1e-6), BytesPerSecond(1e9)};

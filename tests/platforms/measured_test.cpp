@@ -9,13 +9,12 @@
 
 #include "backend/core/error.hpp"
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 
 std::uint64_t picoseconds(const TableAnswer& answer) { return to_time(answer.time).picoseconds; }
 

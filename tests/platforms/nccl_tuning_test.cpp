@@ -2,15 +2,13 @@
 
 #include <doctest/doctest.h>
 
-#include <numeric>
-
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 
 using namespace orrery;
 
 namespace {
 
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
 constexpr auto all_reduce = Collective::all_reduce;
 
 GroupShape group(int nodes, int per_node) {
@@ -37,12 +35,6 @@ double us(const GroupShape& g, NcclAlgorithm a, NcclProtocol p, Collective kind 
 
 std::string choice(const GroupShape& g, std::int64_t size, Collective kind = all_reduce) {
   return collective_plan(kind, Bytes(size), g, nullptr).algorithm;
-}
-
-std::vector<int> first(int n) {
-  std::vector<int> out(static_cast<std::size_t>(n));
-  std::iota(out.begin(), out.end(), 0);
-  return out;
 }
 
 }  // namespace

@@ -76,9 +76,9 @@ std::string cluster_file(const std::string& fabric, int count = 4) {
 }
 
 Cluster imported(const std::string& fabric, int count = 4) {
-  const Folder folder;
-  folder.write("star.xml", star);
-  const std::string file = folder.write("imported.yaml", cluster_file(fabric, count));
+  const Folder xml_folder;
+  xml_folder.write("star.xml", star);
+  const std::string file = xml_folder.write("imported.yaml", cluster_file(fabric, count));
   return Cluster(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), file));
 }
 
@@ -207,12 +207,12 @@ TEST_CASE("what a platform file says wrongly is told at its line and column") {
 
 TEST_CASE("a FATPIPE link that could hold a transfer up is refused, others are left out") {
   const auto with = [](const std::string& bandwidth) {
-    const Folder folder;
-    folder.write("star.xml",
-                 zone("<host id=\"a\"/><host id=\"b\"/><link id=\"l\" bandwidth=\"" + bandwidth +
-                      "\" latency=\"7us\" sharing_policy=\"FATPIPE\"/>\n<route "
-                      "src=\"a\" dst=\"b\"><link_ctn id=\"l\"/></route>"));
-    const std::string file = folder.write("imported.yaml", cluster_file("", 2));
+    const Folder xml_folder;
+    xml_folder.write(
+        "star.xml", zone("<host id=\"a\"/><host id=\"b\"/><link id=\"l\" bandwidth=\"" + bandwidth +
+                         "\" latency=\"7us\" sharing_policy=\"FATPIPE\"/>\n<route "
+                         "src=\"a\" dst=\"b\"><link_ctn id=\"l\"/></route>"));
+    const std::string file = xml_folder.write("imported.yaml", cluster_file("", 2));
     return Cluster(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), file));
   };
   const Cluster fine = with("25GBps");
@@ -224,13 +224,13 @@ TEST_CASE("a FATPIPE link that could hold a transfer up is refused, others are l
 }
 
 TEST_CASE("links of a SimGrid file that are called as those of the cluster are exported apart") {
-  const Folder folder;
-  folder.write("star.xml",
-               zone("<host id=\"a\"/><host id=\"b\"/><link id=\"pair0\" bandwidth=\"1GBps\"/>"
-                    "<link id=\"node0.nic0.out\" bandwidth=\"2GBps\"/><link id=\"l&#10;m\" "
-                    "bandwidth=\"3GBps\"/>\n<route src=\"a\" dst=\"b\"><link_ctn id=\"pair0\"/>"
-                    "<link_ctn id=\"node0.nic0.out\"/><link_ctn id=\"l&#10;m\"/></route>"));
-  const std::string file = folder.write("imported.yaml", cluster_file("", 2));
+  const Folder xml_folder;
+  xml_folder.write("star.xml",
+                   zone("<host id=\"a\"/><host id=\"b\"/><link id=\"pair0\" bandwidth=\"1GBps\"/>"
+                        "<link id=\"node0.nic0.out\" bandwidth=\"2GBps\"/><link id=\"l&#10;m\" "
+                        "bandwidth=\"3GBps\"/>\n<route src=\"a\" dst=\"b\"><link_ctn id=\"pair0\"/>"
+                        "<link_ctn id=\"node0.nic0.out\"/><link_ctn id=\"l&#10;m\"/></route>"));
+  const std::string file = xml_folder.write("imported.yaml", cluster_file("", 2));
   const Cluster c(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), file));
   const SimgridNetwork back = SimgridNetwork::parse(simgrid_platform(c), "exported.xml");
   std::vector<std::uint32_t> path, ours;

@@ -2,22 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "platforms/cluster.hpp"
+#include "tests/platforms/own_folder.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const PlatformFolder folder(ORRERY_SOURCE_DIR);
-
-std::vector<int> first(int n) {
-  std::vector<int> out(static_cast<std::size_t>(n));
-  std::iota(out.begin(), out.end(), 0);
-  return out;
-}
 
 double seconds(Time t) { return t.seconds().value; }
 

@@ -7,14 +7,13 @@
 #include "scenarios/training.hpp"
 #include "sim/simgrid/engine.hpp"
 #include "sim/world.hpp"
+#include "tests/scenarios/root.hpp"
 #include "tests/support/forked.hpp"
 #include "tests/support/report_text.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 Scenario scenario_with(const std::vector<std::string>& settings) {
   Document d = Document::parse_file(root + "/scenarios/quickstart.yaml");

@@ -14,12 +14,11 @@
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
 #include "scenarios/training.hpp"
+#include "tests/scenarios/root.hpp"
 #include "tests/support/near.hpp"
 
 namespace orrery {
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 std::int64_t sum(const std::vector<std::int64_t>& all) {
   return std::accumulate(all.begin(), all.end(), std::int64_t{0});
@@ -37,8 +36,8 @@ double same_label(const std::vector<std::vector<std::int64_t>>& shards) {
   return mean;
 }
 
-Scenario scenario_of(const std::string& data, const std::string& model = "mlp-bytes",
-                     int gpus = 4) {
+Scenario scenario_with(const std::string& data, const std::string& model = "mlp-bytes",
+                       int gpus = 4) {
   return read_scenario(Document::parse_text("model: " + model + "\ndata: {" + data +
                                             "}\nplatform: {cluster: two-dgx-a100, gpus: " +
                                             std::to_string(gpus) + "}\nrun: {values: real}\n"),
@@ -101,7 +100,7 @@ TEST_CASE("the labels of a shard are as concentrated as the Dirichlet distributi
 }
 
 TEST_CASE("the shards of a text are its records, of few ranges each, without what is held out") {
-  const Scenario s = scenario_of(
+  const Scenario s = scenario_with(
       "global_batch: 16, micro_batch: 4, text: gpl-3, held_out: 0.1, label_skew: {concentration: "
       "0.01}");
   const std::string text = text_of(*s.data.text).substr(0, 30'000);
@@ -131,7 +130,7 @@ TEST_CASE("the shards of pictures are skewed by their classes") {
   const std::string file =
       (std::filesystem::temp_directory_path() / "orrery_skewed_pictures.bin").string();
   std::ofstream(file, std::ios::binary) << pictures;
-  const Scenario s = scenario_of(
+  const Scenario s = scenario_with(
       "global_batch: 16, micro_batch: 4, text: " + file + ", label_skew: {concentration: 0.1}",
       "revnet-18-cifar");
   const auto shards = skewed_shards(s, pictures);

@@ -9,12 +9,11 @@
 #include "backend/core/text.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 // One micro-batch of two short samples on one GPU.
 Scenario scenario_of(const std::string& model) {

@@ -3,12 +3,11 @@
 #include <doctest/doctest.h>
 
 #include "backend/core/error.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 ModelSpec hf(const std::string& json) {
   return model_from_hugging_face(Document::parse_text(json, "config.json"));

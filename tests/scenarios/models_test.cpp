@@ -4,14 +4,9 @@
 #include <map>
 
 #include "scenarios/model_spec.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
-
-namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
-
-}  // namespace
 
 TEST_CASE("every model of the folder reads without a guess and has parameters and layers") {
   for (const std::string& name : model_names(root)) {

@@ -10,13 +10,12 @@
 #include "platforms/cluster.hpp"
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
+#include "tests/scenarios/root.hpp"
 #include "tests/support/forked.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 struct Rhythm {
   double period = 0;             // seconds per batch of the steady state

@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 
 #include "scenarios/scenario.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 // Of an MLP with four layers: the parallel section, on four GPUs with 16 samples per step.
 Document with(const std::string& parallel, int gpus = 4) {

@@ -10,12 +10,11 @@
 #include "scenarios/training.hpp"
 #include "sim/world.hpp"
 #include "tests/scenarios/megatron_configs.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 ModelSpec from_json(const std::string& keys) {
   return model_from_hugging_face(Document::parse_text(keys, "config.json"));

@@ -6,12 +6,11 @@
 #include <filesystem>
 
 #include "backend/core/error.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 Document quickstart(const std::vector<std::string>& settings = {}) {
   Document d = Document::parse_file(root + "/scenarios/quickstart.yaml");

@@ -7,19 +7,18 @@
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
 #include "scenarios/training.hpp"
+#include "tests/scenarios/root.hpp"
 
 using namespace orrery;
 
 namespace {
-
-const std::string root = ORRERY_SOURCE_DIR;
 
 struct Plan {
   std::string algorithm;
   int micro_batches = 1, pipeline = 1;
 };
 
-Scenario scenario_of(const Plan& plan) {
+Scenario scenario_of_plan(const Plan& plan) {
   Document d = Document::parse_text(
       "model: gpt-bytes\n"
       "data: {sequence: 16, micro_batch: 1, text: gpl-3}\n"
@@ -35,7 +34,7 @@ Scenario scenario_of(const Plan& plan) {
 }
 
 bool writes(const Plan& plan) {
-  const Model model = make_model(scenario_of(plan), nullptr);
+  const Model model = make_model(scenario_of_plan(plan), nullptr);
   return std::any_of(model.blocks.begin(), model.blocks.end(), [](const auto& block) {
     const auto& all = block->parameters();
     return std::any_of(all.begin(), all.end(), [](const auto& spec) { return spec.written; });
@@ -44,7 +43,7 @@ bool writes(const Plan& plan) {
 
 // By step, of the ranks that compute it.
 std::vector<double> losses(const Plan& plan) {
-  const Scenario scenario = scenario_of(plan);
+  const Scenario scenario = scenario_of_plan(plan);
   WorldOptions options = world_options(scenario);
   options.bodies = &cpu_bodies();
   const RunReport report = make_cpu_world(std::move(options))->run(training_program(scenario));
