@@ -1,10 +1,14 @@
 // What ACCO saves on the nodes that its paper trained on: what ZeRO-1 waits, and no more.
 #include <doctest/doctest.h>
 
-#include "tests/cli/results.hpp"
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 Json simulated(const std::string& model, const std::string& algorithm) {

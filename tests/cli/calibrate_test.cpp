@@ -1,9 +1,12 @@
 // `orrery calibrate`, and forecasts on what it wrote. Times are this machine's and not looked at.
 #include <csignal>
+#include <nlohmann/json.hpp>
 
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 const std::string mlp = "scenarios/mlp-ddp.yaml";

@@ -1,14 +1,17 @@
 // Checkpoints of `orrery run`: what they continue to, and that no moment of a kill spoils them.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <random>
 
 #include "tests/cli/killed.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 const std::string scenario = "scenarios/mlp-1f1b.yaml";
@@ -36,9 +39,9 @@ std::vector<double> losses(const Json& result) { return result["loss"].get<std::
 TEST_CASE("a checkpoint continues to the same losses and the same state") {
   const TemporaryFolder folder;
   const std::string whole = folder.file("whole"), state = folder.file("state");
-  const auto all = losses(result_of(run_of(12, {"--checkpoint", whole})));
-  const auto first = losses(result_of(run_of(5, {"--checkpoint", state})));
-  const Json rest = result_of(run_of(12, {"--resume", state, "--checkpoint", state}));
+  const auto all = losses(result_of<Json>(run_of(12, {"--checkpoint", whole})));
+  const auto first = losses(result_of<Json>(run_of(5, {"--checkpoint", state})));
+  const Json rest = result_of<Json>(run_of(12, {"--resume", state, "--checkpoint", state}));
   CHECK(rest["steps"] == 7);
   CHECK(rest["steps_before"] == 5);
   auto both = first;
@@ -55,7 +58,7 @@ TEST_CASE("gossip goes on from its end, where each worker has taken steps of its
                                        "--json", "--quiet",
                                        "--set",  "run.steps=" + std::to_string(steps)};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return result_of(arguments);
+    return result_of<Json>(arguments);
   };
   const auto first = gossip(15, {"--checkpoint", state})["loss_at"]["loss"];
   const auto rest = gossip(25, {"--resume", state})["loss_at"]["loss"];
@@ -66,8 +69,8 @@ TEST_CASE("gossip goes on from its end, where each worker has taken steps of its
 TEST_CASE("taking checkpoints changes no bit, and the last one is that of the end") {
   const TemporaryFolder folder;
   const std::string whole = folder.file("whole"), often = folder.file("often");
-  const Json without = result_of(run_of(7, {"--checkpoint", whole}));
-  const Json with = result_of(run_of(7, {"--checkpoint", often, "--checkpoint-every", "1"}));
+  const Json without = result_of<Json>(run_of(7, {"--checkpoint", whole}));
+  const Json with = result_of<Json>(run_of(7, {"--checkpoint", often, "--checkpoint-every", "1"}));
   CHECK(with["loss"] == without["loss"]);
   CHECK(with["memory"] == without["memory"]);
   CHECK(text_of_file(often) == text_of_file(whole));
@@ -77,8 +80,8 @@ TEST_CASE("taking checkpoints changes no bit, and the last one is that of the en
 TEST_CASE("a resumed run has nothing left to do at its last step, and cannot go back") {
   const TemporaryFolder folder;
   const std::string state = folder.file("state"), again = folder.file("again");
-  result_of(run_of(4, {"--checkpoint", state}));
-  const Json done = result_of(run_of(4, {"--resume", state, "--checkpoint", again}));
+  result_of<Json>(run_of(4, {"--checkpoint", state}));
+  const Json done = result_of<Json>(run_of(4, {"--resume", state, "--checkpoint", again}));
   CHECK(done["steps"] == 0);
   CHECK(done["step_time_s"].is_null());
   CHECK(text_of_file(again) == text_of_file(state));
@@ -90,7 +93,7 @@ TEST_CASE("a resumed run has nothing left to do at its last step, and cannot go 
 TEST_CASE("the files of a resumed run count its steps on") {
   const TemporaryFolder folder;
   const std::string state = folder.file("state"), out = folder.file("out");
-  result_of(run_of(3, {"--checkpoint", state}));
+  result_of<Json>(run_of(3, {"--checkpoint", state}));
   const Finished rest = orrery_with({"run", scenario, "--set", "run.steps=5", "--set",
                                      "data.global_batch=16", "--set", "data.micro_batch=4", "--set",
                                      "platform.gpus=2", "--resume", state, "--out", out});
@@ -114,7 +117,7 @@ TEST_CASE("a run killed at any moment and resumed ends in the same bits as an un
   const TemporaryFolder folder;
   constexpr int steps = 12;
   const std::string whole = folder.file("whole");
-  result_of(run_of(steps, {"--checkpoint", whole, "--checkpoint-every", "2"}));
+  result_of<Json>(run_of(steps, {"--checkpoint", whole, "--checkpoint-every", "2"}));
   const std::string expected = text_of_file(whole);
   std::mt19937 random(20);
   int killed = 0, resumed = 0;
@@ -134,7 +137,7 @@ TEST_CASE("a run killed at any moment and resumed ends in the same bits as an un
       again.insert(again.end(), {"--resume", state});
       ++resumed;
     }
-    result_of(again);
+    result_of<Json>(again);
     CHECK_MESSAGE(text_of_file(state) == expected, "after " << events << " events");
   }
   CHECK(killed >= 10);

@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "scenarios/cli/command.hpp"
 #include "scenarios/cli/figures.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 bool installed(const std::string& program) {

@@ -1,9 +1,12 @@
 // `orrery compare`: figures side by side, and what is no result.
+#include <nlohmann/json.hpp>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 std::string saved(const TemporaryFolder& folder, const std::string& name, double step_s,

@@ -1,15 +1,18 @@
 // Imperfect clusters, replicas and what limits a step, as users ask for them.
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <map>
 #include <sstream>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 Json quickstart_with(const std::vector<std::string>& assignments) {

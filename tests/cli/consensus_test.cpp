@@ -1,9 +1,12 @@
 // The loss of the mean of all replicas, and shards of the data that differ.
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 // Four workers on a small part of a text: `algorithm` in YAML.
@@ -37,29 +40,30 @@ const std::string skew = "data.label_skew={concentration: 0.05}";
 TEST_CASE("where replicas are equal their mean has the loss of each") {
   for (const std::string& algorithm : {ddp, "{name: zero, stage: 1, " + optimizer}) {
     CAPTURE(algorithm);
-    const Json result = result_of(training("simulate", algorithm));
+    const Json result = result_of<Json>(training("simulate", algorithm));
     const Json& rows = result["loss_consensus"];
     REQUIRE(rows.size() == 3);
     for (std::size_t i = 0; i < 3; ++i) CHECK(rows[i]["step"] == 4 * (i + 1));
     CHECK(rows[0]["loss"] > rows[2]["loss"]);
     CHECK(rows[2]["loss"] == result["loss_held_out"]);
-    const Json without = result_of(training("simulate", algorithm, {"data.evaluate_every=null"}));
+    const Json without =
+        result_of<Json>(training("simulate", algorithm, {"data.evaluate_every=null"}));
     CHECK(without["loss"] == result["loss"]);
     CHECK(!without.contains("loss_consensus"));
   }
 }
 
 TEST_CASE("bf16 parameters are averaged as they are") {
-  const Json result =
-      result_of(training("simulate", ddp, {"precision={parameters: bf16, activations: bf16}"}));
+  const Json result = result_of<Json>(
+      training("simulate", ddp, {"precision={parameters: bf16, activations: bf16}"}));
   CHECK(result["loss_consensus"][2]["loss"] == result["loss_held_out"]);
 }
 
 TEST_CASE("workers that drift apart are averaged alike in both worlds, and then only judged") {
   const TemporaryFolder folder;
   const std::string decisions = folder.file("decisions");
-  const Json sim = result_of(training("simulate", gossip, {skew, "run.record=" + decisions})),
-             cpu = result_of(training("run", gossip, {skew, "run.replay=" + decisions}));
+  const Json sim = result_of<Json>(training("simulate", gossip, {skew, "run.record=" + decisions})),
+             cpu = result_of<Json>(training("run", gossip, {skew, "run.replay=" + decisions}));
   REQUIRE(sim["loss_consensus"].size() >= 2);
   CHECK(sim["loss_consensus"] == cpu["loss_consensus"]);
   CHECK(sim["loss"] == cpu["loss"]);
@@ -68,19 +72,19 @@ TEST_CASE("workers that drift apart are averaged alike in both worlds, and then 
 }
 
 TEST_CASE("skewed shards are the same in both worlds, by the seed, and other than all data") {
-  const Json sim = result_of(training("simulate", ddp, {skew}));
-  CHECK(result_of(training("run", ddp, {skew}))["loss"] == sim["loss"]);
-  CHECK(result_of(training("simulate", ddp))["loss"] != sim["loss"]);
-  CHECK(result_of(training("simulate", ddp,
-                           {skew, "data.label_skew.concentration=0.06"}))["loss"] != sim["loss"]);
+  const Json sim = result_of<Json>(training("simulate", ddp, {skew}));
+  CHECK(result_of<Json>(training("run", ddp, {skew}))["loss"] == sim["loss"]);
+  CHECK(result_of<Json>(training("simulate", ddp))["loss"] != sim["loss"]);
+  CHECK(result_of<Json>(training(
+            "simulate", ddp, {skew, "data.label_skew.concentration=0.06"}))["loss"] != sim["loss"]);
 }
 
 TEST_CASE("a resumed run draws from the shards that it had") {
   const TemporaryFolder folder;
   const std::string state = folder.file("state");
-  const Json all = result_of(training("run", ddp, {skew}));
-  result_of(training("run", ddp, {skew, "run.steps=5", "--checkpoint=" + state}));
-  const Json rest = result_of(training("run", ddp, {skew, "--resume=" + state}));
+  const Json all = result_of<Json>(training("run", ddp, {skew}));
+  result_of<Json>(training("run", ddp, {skew, "run.steps=5", "--checkpoint=" + state}));
+  const Json rest = result_of<Json>(training("run", ddp, {skew, "--resume=" + state}));
   REQUIRE(rest["loss"].size() == 7);
   for (std::size_t i = 0; i < 7; ++i) CHECK(rest["loss"][i] == all["loss"][i + 5]);
   CHECK(rest["loss_consensus"].back() == all["loss_consensus"].back());

@@ -1,10 +1,14 @@
 // `orrery convert`, and clusters that it makes.
 #include <doctest/doctest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "backend/core/text.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 const char* const platform =

@@ -1,9 +1,13 @@
 // What `run.folding` changes of a result: how many ranks were simulated, and nothing else.
 #include <doctest/doctest.h>
 
-#include "tests/cli/results.hpp"
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 Json simulated(std::vector<std::string> arguments, const std::string& folding, int ranks) {

@@ -3,14 +3,17 @@
 
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <pugixml.hpp>
 
 #include "backend/core/text.hpp"
 #include "scenarios/cli/comparison.hpp"
 #include "scenarios/cli/svg.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 Json kernel(const char* operation, const char* name, const char* kind, double time_s) {

@@ -37,6 +37,14 @@ Finished run_process(const std::vector<std::string>& command, const ProcessOptio
 // The program `orrery` with these arguments.
 Finished orrery_with(std::vector<std::string> arguments, const ProcessOptions& options = {});
 
+// The result that the program prints; it must have ended well.
+template <class Json>
+Json result_of(const std::vector<std::string>& arguments) {
+  const Finished done = orrery_with(arguments);
+  REQUIRE_MESSAGE(done.exit == 0, done.err << done.out);
+  return done.json<Json>();
+}
+
 // A fresh folder that is removed with its contents at the end of the test.
 class TemporaryFolder {
  public:

@@ -1,10 +1,14 @@
 // Stochastic gradient push on the nodes that its authors used.
 #include <doctest/doctest.h>
 
-#include "tests/cli/results.hpp"
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 struct Step {

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "scenarios/cli/line_chart.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 std::vector<std::string> race_scenario(const std::vector<std::string>& settings) {

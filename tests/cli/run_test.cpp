@@ -3,15 +3,18 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <array>
 #include <cmath>
 #include <map>
 #include <thread>
 
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 const std::string mlp_ddp = "scenarios/mlp-ddp.yaml";

@@ -1,10 +1,13 @@
 // `orrery scoreboard`: its table, its JSON, its errors, and the cases that must be scored.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "backend/core/text.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 // Four steps, of which two are the same, two kernels, and one of another kind.

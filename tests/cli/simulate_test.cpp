@@ -6,12 +6,15 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "backend/core/sha256.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 Json without_host(Json result) {

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "backend/core/error.hpp"
@@ -10,9 +11,11 @@
 #include "scenarios/cli/sweep_points.hpp"
 #include "scenarios/cli/sweep_store.hpp"
 #include "tests/cli/killed.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 using Settings = std::vector<std::vector<std::string>>;

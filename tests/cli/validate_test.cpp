@@ -1,6 +1,7 @@
 // `orrery validate`: a simulation and real runs of one scenario, side by side.
 #include <doctest/doctest.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <csignal>
 #include <map>
@@ -9,10 +10,12 @@
 #include "backend/core/text.hpp"
 #include "scenarios/cli/children.hpp"
 #include "scenarios/cli/comparison.hpp"
-#include "tests/cli/results.hpp"
+#include "tests/cli/process.hpp"
 #include "tests/support/near.hpp"
 
 using namespace orrery;
+using Json = nlohmann::ordered_json;
+
 namespace {
 
 std::vector<std::string> validation(std::vector<std::string> more = {}) {
@@ -49,7 +52,7 @@ cli::Repeat validated_repeat(double step_s) {
 }  // namespace
 
 TEST_CASE("validation has equal losses and peaks in both worlds, and a difference per phase") {
-  const Json v = result_of(validation({"--json", "--repeats", "2"}));
+  const Json v = result_of<Json>(validation({"--json", "--repeats", "2"}));
   CHECK(v["schema"] == "orrery.validation/1");
   CHECK(v["simulated"]["world"] == "sim");
   CHECK(v["measured"]["world"] == "cpu");
@@ -74,7 +77,7 @@ TEST_CASE("validation has equal losses and peaks in both worlds, and a differenc
 
 TEST_CASE(
     "phases and kinds of kernels sum to the computing, and kernels are the same in both worlds") {
-  const Json v = result_of(validation({"--json", "--repeats", "1"}));
+  const Json v = result_of<Json>(validation({"--json", "--repeats", "1"}));
   using Calls = std::map<std::string, double>;
   std::map<std::string, Calls> calls;
   for (const std::string world : {"simulated", "measured"}) {
@@ -110,8 +113,8 @@ TEST_CASE(
 }
 
 TEST_CASE("a training that diverges is validated, without a difference of losses") {
-  const Json v =
-      result_of(validation({"--json", "--repeats", "1", "--set", "algorithm.optimizer.lr=1e38"}));
+  const Json v = result_of<Json>(
+      validation({"--json", "--repeats", "1", "--set", "algorithm.optimizer.lr=1e38"}));
   CHECK(v["measured"]["loss"].back().is_null());
   CHECK(v["difference"]["loss"].is_null());
 }
@@ -128,7 +131,7 @@ TEST_CASE("a page that cannot be written is refused before anything runs") {
 }
 
 TEST_CASE("over throttled links both worlds move the same bytes and no step is too short") {
-  const Json v = result_of(validation(
+  const Json v = result_of<Json>(validation(
       {"--json", "--repeats", "1", "--set", "platform.throttle={latency: 1ms, bandwidth: 1Gbps}"}));
   CHECK(v["difference"]["loss"] == 0.0);
   const Json &sim = v["simulated"]["communication"], &cpu = v["measured"]["communication"];
@@ -148,7 +151,8 @@ TEST_CASE("over throttled links both worlds move the same bytes and no step is t
 }
 
 TEST_CASE("a simulation without values has no loss to compare") {
-  const Json v = result_of(validation({"--json", "--repeats", "1", "--set", "run.values=virtual"}));
+  const Json v =
+      result_of<Json>(validation({"--json", "--repeats", "1", "--set", "run.values=virtual"}));
   CHECK(v["difference"]["loss"].is_null());
   CHECK(v["difference"]["memory"] == 0.0);
   CHECK(v["simulated"]["loss"].empty());
@@ -161,7 +165,7 @@ TEST_CASE("validation ends with 5 outside its tolerance, and prints the figures 
   CHECK(outside.exit == 5);
   CHECK(contains(outside.err, "error[tolerance]"));
   CHECK(outside.json<Json>()["tolerance"]["within"] == false);
-  CHECK(result_of(validation(
+  CHECK(result_of<Json>(validation(
             {"--json", "--repeats", "1", "--tolerance", "1e6"}))["tolerance"]["within"] == true);
 }
 
