@@ -1,5 +1,4 @@
 #include "algorithms/models/fno.hpp"
-#include "backend/kernel_factory.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -21,8 +20,6 @@ std::int64_t FnoShape::kept_modes() const {
 }
 
 namespace {
-
-using namespace kernel_factory;
 
 // A field of `channels` values at each point of the grid, for each sample of the micro-batch.
 class FieldBlock : public Block {
@@ -133,11 +130,11 @@ class FourierLayer : public FieldBlock {
   // 8 B K width^2 real FLOPs: complex rows of the batch by a complex matrix for each mode.
   Prepared per_mode(Rank& rank, const char* label, Role result) const {
     const std::int64_t two = 2 * std::int64_t{shape_.width};
-    const bool gradient = result == u;
-    return rank.prepare(
-        Kernel::implicit_gemm(label, shape_.micro_batch * shape_.kept_modes(), two, two,
-                              gradient ? 2 * kept_ + weights_ : kept_ + weights_,
-                              gradient ? weights_ : kept_, shape_.dtype, {r, r, result}));
+    const bool gradient = result == Role::update;
+    return rank.prepare(Kernel::implicit_gemm(
+        label, shape_.micro_batch * shape_.kept_modes(), two, two,
+        gradient ? 2 * kept_ + weights_ : kept_ + weights_, gradient ? weights_ : kept_,
+        shape_.dtype, {Role::read, Role::read, result}));
   }
   Prepared move(Rank& rank, const char* label, std::int64_t read, std::int64_t written,
                 std::initializer_list<Role> roles) const {
@@ -151,12 +148,12 @@ class FourierLayer : public FieldBlock {
     const SlotView spectrum{t, 0, spectrum_}, field{t, spectrum_, all_},
         mixed{t, spectrum_ + 2 * all_, kept_};
     s.add(transform(rank, false), {input, spectrum});
-    s.add(move(rank, "truncate", kept_, kept_, {r, w}), {spectrum, kept});
-    s.add(per_mode(rank, "modes", w), {kept, {p, 0, weights_}, mixed});
-    s.add(move(rank, "pad", kept_, spectrum_, {r, w}), {mixed, spectrum});
+    s.add(move(rank, "truncate", kept_, kept_, {Role::read, Role::write}), {spectrum, kept});
+    s.add(per_mode(rank, "modes", Role::write), {kept, {p, 0, weights_}, mixed});
+    s.add(move(rank, "pad", kept_, spectrum_, {Role::read, Role::write}), {mixed, spectrum});
     s.add(transform(rank, true), {spectrum, field});
     linear(rank, s, shape_.width, shape_.width, input, p, weights_, sum);
-    s.add(move(rank, "add", 2 * all_, all_, {r, u}), {field, sum});
+    s.add(move(rank, "add", 2 * all_, all_, {Role::read, Role::update}), {field, sum});
     s.add(rank.prepare(
               Kernel::bias_activation(rows_, shape_.width, Activation::gelu, shape_.dtype, false)),
           {sum, {}, {y, 0, all_}});
@@ -176,13 +173,14 @@ class FourierLayer : public FieldBlock {
     linear_backward(rank, s, shape_.width, shape_.width, {x, 0, all_}, p, g, weights_, d_sum,
                     d_input);
     s.add(transform(rank, false), {d_sum, spectrum});
-    s.add(move(rank, "truncate", kept_, kept_, {r, w}), {spectrum, d_mixed});
-    s.add(per_mode(rank, "modes.wgrad", u), {kept, d_mixed, {g, 0, weights_}});
-    s.add(per_mode(rank, "modes.dgrad", w),
+    s.add(move(rank, "truncate", kept_, kept_, {Role::read, Role::write}), {spectrum, d_mixed});
+    s.add(per_mode(rank, "modes.wgrad", Role::update), {kept, d_mixed, {g, 0, weights_}});
+    s.add(per_mode(rank, "modes.dgrad", Role::write),
           {d_mixed, {p, 0, weights_}, {t, spectrum_ + all_, kept_}});
-    s.add(move(rank, "pad", kept_, spectrum_, {r, w}), {{t, spectrum_ + all_, kept_}, spectrum});
+    s.add(move(rank, "pad", kept_, spectrum_, {Role::read, Role::write}),
+          {{t, spectrum_ + all_, kept_}, spectrum});
     s.add(transform(rank, true), {spectrum, d_field});
-    s.add(move(rank, "add", 2 * all_, all_, {r, u}), {d_field, d_input});
+    s.add(move(rank, "add", 2 * all_, all_, {Role::read, Role::update}), {d_field, d_input});
   }
 
   std::int64_t all_, kept_, spectrum_, weights_ = 0;
@@ -209,7 +207,8 @@ class Projection : public FieldBlock {
     const std::int64_t out = rows_ * shape_.out_channels;
     linear(rank, s, shape_.width, shape_.out_channels, {x, 0, rows_ * shape_.width}, p, 0,
            {k, 0, out});
-    s.add(rank.prepare(Kernel::streaming("mean_square", 2 * out, out, shape_.dtype, {u, r, u})),
+    s.add(rank.prepare(Kernel::streaming("mean_square", 2 * out, out, shape_.dtype,
+                                         {Role::update, Role::read, Role::update})),
           {{k, 0, out}, {targets, 0, out * size_of(shape_.dtype) / 4}, {loss, 0, 1}});
   }
   void build_backward(Rank& rank, Sequence& s) const override {
