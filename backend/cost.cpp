@@ -2,9 +2,8 @@
 #include <array>
 #include <cmath>
 
-#include "backend/kernel.hpp"
-
 #include "backend/core/real.hpp"
+#include "backend/kernel.hpp"
 
 namespace orrery {
 

@@ -65,7 +65,7 @@ struct Node {
   std::size_t count() const;
 
   static Node scalar(std::string text, bool quoted = false);
-  static Node count(std::int64_t value) { return scalar(std::to_string(value)); }
+  static Node number(std::int64_t value) { return scalar(std::to_string(value)); }
   static Node list(std::vector<Node> items = {});
   static Node map();
   // Appends an entry to a map.

@@ -85,7 +85,7 @@ void add_pipeline_details(const MeasuredCase& c, const CasePlan& plan, const Mod
                           std::vector<Assumption>& notes) {
   if (plan.pipeline == 1) return;
   if (word(c.pp_schedule).starts_with("ZB-2p"))
-    parallel.add("activation_limit", Node::count(2 * plan.pipeline));
+    parallel.add("activation_limit", Node::number(2 * plan.pipeline));
   const std::int64_t stages = plan.pipeline * stages_per_device(schedule, plan.chunks);
   const std::int64_t layers = model.layers();
   if (layers % stages == 0 || (layers + 2) % stages != 0) return;
@@ -93,7 +93,7 @@ void add_pipeline_details(const MeasuredCase& c, const CasePlan& plan, const Mod
        "usual where the layers are two fewer than a multiple of the stages");
   std::vector<Node> all;
   for (std::int64_t i = 0; i < stages; ++i)
-    all.push_back(Node::count((layers + 2) / stages - (i == 0 || i + 1 == stages ? 1 : 0)));
+    all.push_back(Node::number((layers + 2) / stages - (i == 0 || i + 1 == stages ? 1 : 0)));
   parallel.add("layers", Node::list(std::move(all)));
 }
 
@@ -151,18 +151,18 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   const auto platform = machines_.platform(file, c, false, notes);
 
   Node root = section({{"model", Node::scalar(model.name, true)},
-                       {"data", section({{"sequence", Node::count(plan.sequence)},
-                                         {"global_batch", Node::count(plan.global_batch)},
-                                         {"micro_batch", Node::count(plan.micro_batch)}})}});
+                       {"data", section({{"sequence", Node::number(plan.sequence)},
+                                         {"global_batch", Node::number(plan.global_batch)},
+                                         {"micro_batch", Node::number(plan.micro_batch)}})}});
   const bool sequence_parallel = plan.tensor > 1 && c.sequence_parallel.value_or(false);
   const std::string schedule = schedule_of(c, plan, aliases_, notes);
   Node parallel =
-      section({{"tensor", Node::count(plan.tensor)},
-               {"pipeline", Node::count(plan.pipeline)},
-               {"context", Node::count(plan.context)},
-               {"expert", Node::count(plan.expert)},
+      section({{"tensor", Node::number(plan.tensor)},
+               {"pipeline", Node::number(plan.pipeline)},
+               {"context", Node::number(plan.context)},
+               {"expert", Node::number(plan.expert)},
                {"schedule", Node::scalar(schedule)},
-               {"chunks", Node::count(plan.pipeline == 1 ? 1 : plan.chunks)},
+               {"chunks", Node::number(plan.pipeline == 1 ? 1 : plan.chunks)},
                {"sequence_parallel", Node::scalar(sequence_parallel ? "true" : "false")}});
   add_pipeline_details(c, plan, model, schedule, parallel, notes);
   root.add("parallel", std::move(parallel));
@@ -175,9 +175,9 @@ void Predictor::step(const MeasuredFile& file, const MeasuredCase& c, Prediction
   root.add("memory", section({{"recompute", recompute_of(file, recompute, notes)}}));
   root.add("precision", precision_of(file, c, precision, sharding == "zero3", notes));
   root.add("platform", section({{"cluster", Node::scalar(platform->cluster.name, true)},
-                                {"gpus", Node::count(plan.gpus)},
+                                {"gpus", Node::number(plan.gpus)},
                                 {"stack", Node::scalar(platform->stack.name, true)}}));
-  root.add("run", section({{"steps", Node::count(2)}}));  // the second is the rhythm
+  root.add("run", section({{"steps", Node::number(2)}}));  // the second is the rhythm
   const std::string text = to_yaml(root);
   out.scenario = std::make_shared<const Scenario>(
       read_scenario(Document::parse_text(text, file.name + " " + c.id), root_,
