@@ -175,7 +175,7 @@ float attend(const float* q, const float* keys, Rows<const float> values, std::i
 Rows<const float> constant(Rows<float> rows) { return {rows.data, rows.stride}; }
 
 // Buffers of one thread.
-struct Scratch {
+struct Work {
   Buffer keys, values, p, ds, dk, dv;
 };
 
@@ -211,17 +211,17 @@ void attention(const Kernel& kernel, const Operands& operands) {
   const Heads<float> out{operands.fp32(3, s.batch * s.sequence * s.heads * s.size), s.sequence,
                          s.heads, s.size, 0};
   float* statistics = operands.has(4) ? operands.fp32(4, statistics_elements(kernel, s)) : nullptr;
-  thread_local Scratch scratch;
-  take(scratch.p, s.keys);
+  thread_local Work work;
+  take(work.p, s.keys);
   for (std::int64_t batch = 0; batch < s.batch; ++batch)
     for (std::int64_t head = 0; head < s.heads; ++head) {
       const Rows<float> q = in.q.at(batch, head), o = out.at(batch, head);
       const Rows<const float> v = constant(in.v.at(batch, head / s.group()));
       if (head % s.group() == 0)
-        transpose(scratch.keys, constant(in.k.at(batch, head / s.group())), s.keys, s.size);
+        transpose(work.keys, constant(in.k.at(batch, head / s.group())), s.keys, s.size);
       for (std::int64_t row = s.first_query(); row < s.sequence; ++row) {
         const float statistic =
-            attend(q[row], scratch.keys.data(), v, s.seen_by(row), s, scratch.p.data(), o[row]);
+            attend(q[row], work.keys.data(), v, s.seen_by(row), s, work.p.data(), o[row]);
         if (statistics != nullptr)
           store_statistic(kernel, statistics, (batch * s.heads + head) * s.sequence + row,
                           statistic);
@@ -236,16 +236,16 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
   const Projections<float> in(s, operands, 1), gradients(s, operands, 6);
   const Heads<float> out{operands.fp32(4, all), s.sequence, s.heads, s.size, 0};
   const float* statistics = operands.fp32(5, statistics_elements(kernel, s));
-  thread_local Scratch scratch;
-  take(scratch.p, static_cast<std::int64_t>(together) * s.keys);
-  take(scratch.ds, static_cast<std::int64_t>(together) * s.keys);
+  thread_local Work work;
+  take(work.p, static_cast<std::int64_t>(together) * s.keys);
+  take(work.ds, static_cast<std::int64_t>(together) * s.keys);
   for (std::int64_t batch = 0; batch < s.batch; ++batch)
     for (std::int64_t kv = 0; kv < s.kv_heads; ++kv) {
       const Rows<const float> k = constant(in.k.at(batch, kv));
-      const float* keys = transpose(scratch.keys, k, s.keys, s.size);
-      const float* values = transpose(scratch.values, constant(in.v.at(batch, kv)), s.keys, s.size);
-      scratch.dk.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
-      scratch.dv.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
+      const float* keys = transpose(work.keys, k, s.keys, s.size);
+      const float* values = transpose(work.values, constant(in.v.at(batch, kv)), s.keys, s.size);
+      work.dk.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
+      work.dv.assign(static_cast<std::size_t>(s.keys * s.size), 0.0F);
       for (std::int64_t head = kv * s.group(); head < (kv + 1) * s.group(); ++head) {
         const Rows<float> dq = gradients.q.at(batch, head);
         for (std::int64_t row = 0; row < s.first_query(); ++row) std::fill_n(dq[row], s.size, 0.0F);
@@ -253,8 +253,8 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
           const std::int64_t count = std::min<std::int64_t>(together, s.sequence - first);
           Four p{}, ds{}, q{}, d_output{};
           for (std::size_t i = 0; i < together; ++i) {
-            float* p_row = scratch.p.data() + static_cast<std::int64_t>(i) * s.keys;
-            float* ds_row = scratch.ds.data() + static_cast<std::int64_t>(i) * s.keys;
+            float* p_row = work.p.data() + static_cast<std::int64_t>(i) * s.keys;
+            float* ds_row = work.ds.data() + static_cast<std::int64_t>(i) * s.keys;
             const std::int64_t row = first + std::min(static_cast<std::int64_t>(i), count - 1);
             p[i] = p_row, ds[i] = ds_row;
             q[i] = in.q.at(batch, head)[row], d_output[i] = d_out.at(batch, head)[row];
@@ -271,14 +271,14 @@ void attention_backward(const Kernel& kernel, const Operands& operands) {
           }
           std::int64_t seen = 0;  // by any of the four
           for (std::int64_t i = 0; i < count; ++i) seen = std::max(seen, s.seen_by(first + i));
-          add_outer(ds, q, seen, s.size, scratch.dk.data());
-          add_outer(p, d_output, seen, s.size, scratch.dv.data());
+          add_outer(ds, q, seen, s.size, work.dk.data());
+          add_outer(p, d_output, seen, s.size, work.dv.data());
         }
       }
       const Rows<float> dk = gradients.k.at(batch, kv), dv = gradients.v.at(batch, kv);
       for (std::int64_t row = 0; row < s.keys; ++row) {
-        std::copy_n(scratch.dk.data() + row * s.size, s.size, dk[row]);
-        std::copy_n(scratch.dv.data() + row * s.size, s.size, dv[row]);
+        std::copy_n(work.dk.data() + row * s.size, s.size, dk[row]);
+        std::copy_n(work.dv.data() + row * s.size, s.size, dv[row]);
       }
     }
 }
