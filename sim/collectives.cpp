@@ -85,10 +85,11 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
   if (core_.interference != nullptr) take(transfer, stream, start);
-  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected)
-    return look_for_lost(transfer);
   if (transfer.settings == nullptr)
     transfer.settings = &settings(*transfer.rendezvous->communicator);
+  if (transfer.settings->crosses) await(transfer, stream, start);
+  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected)
+    return look_for_lost(transfer);
   transfer.fidelity = transfer.settings->fidelity;
   if (transfer.values != nullptr && transfer.values->reads_race())
     core_.engine.schedule(transfer.start, core_.racy_read_key(),
@@ -136,7 +137,7 @@ void Collectives::lost_due(Transfer& transfer) {
                          std::string("lost ") + name(rendezvous.first.kind), member->began,
                          core_.now);
     core_.devices[rank]->note_loss({{member->index, member->head()}, lost, rendezvous.describe()});
-    end_member(transfer, *member);
+    end_member(transfer, *member, transfer.start);
   }
   close(transfer);
   core_.streams->run_ready();
@@ -201,7 +202,9 @@ void Collectives::begin(Transfer& transfer) {
                                                      transfer.fidelity == Fidelity::messages);
   transfer.flows_next = contended;
   const Time next = transfer.start + (contended ? alone.latency : alone.total);
-  if (!contended && core_.delivering && next == core_.now)
+  if (transfer.settings->crosses)
+    end_apart(transfer, next);
+  else if (!contended && core_.delivering && next == core_.now)
     finish(transfer);
   else
     core_.engine.schedule(
@@ -324,7 +327,7 @@ void Collectives::finish(Transfer& transfer) {
           core_.now, Core::racy_write_key(member->device->id(), member->index, member->head()),
           make_payload(Due::transfer_writes, member));
     else
-      end_member(transfer, *member);
+      end_member(transfer, *member, transfer.start);
   }
   if (racy) return;
   close(transfer);
@@ -336,13 +339,47 @@ void Collectives::writes_due(StreamState& stream) {
   Transfer& transfer = *entry.pointer<Transfer>();
   const ChannelPlace& place = stream.device->channel_place(entry.extra());
   transfer.values->write_racy(transfer.rendezvous->part_index(place.member));
-  end_member(transfer, stream);
+  end_member(transfer, stream, transfer.start);
   if (++transfer.rendezvous->finished == transfer.rendezvous->expected) close(transfer);
   core_.streams->run_ready();
 }
 
-void Collectives::end_member(Transfer& transfer, StreamState& stream) {
-  stream.device->count_communication(stream, transfer.start);
+// ---- Between neighbourhoods
+
+// Its end cannot reach this member's neighbourhood before it would if this were the last.
+void Collectives::await(Transfer& transfer, StreamState& member, Time start) {
+  const std::uint64_t odd = transfer.rendezvous->sequence & 1;
+  core_.engine.await(member.rank, start + price(transfer).total,
+                     make_payload(Due::transfer_awaited, &transfer) | odd);
+}
+
+Time Collectives::awaited(std::uint64_t payload) {
+  const Transfer& transfer = object_of<Transfer>(payload & ~std::uint64_t{1});
+  // Who has not been told of the end cannot come to the next, nor the next to its end without it.
+  const bool ended = (transfer.rendezvous->sequence & 1) != (payload & 1);
+  return ended ? Time{} : price(transfer).total;
+}
+
+// A member that has been told may come to the next one while others have not yet; that begins when
+// all have come.
+void Collectives::end_apart(Transfer& transfer, Time end) {
+  if (core_.options.link_bytes != nullptr) count_links(transfer);
+  transfer.began = transfer.start;
+  for (StreamState* const member : transfer.members)
+    core_.engine.schedule(end, core_.extra_key(member->rank),
+                          make_payload(Due::transfer_member, member));
+  close(transfer);
+}
+
+void Collectives::member_due(StreamState& stream) {
+  const ChannelPlace& place = stream.device->channel_place(stream.queue.front().extra());
+  const Transfer& transfer = place.meeting->transfer;
+  end_member(transfer, stream, transfer.began);
+  core_.streams->run_ready();
+}
+
+void Collectives::end_member(const Transfer& transfer, StreamState& stream, Time start) {
+  stream.device->count_communication(stream, start);
   if (transfer.poison != nullptr) Streams::poison(stream, stream.head(), transfer.poison);
   const bool edge = transfer.rendezvous->communicator->edge();
   core_.streams->communication_ended(stream, edge ? WaitClass::edge : WaitClass::collective);

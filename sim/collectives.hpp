@@ -48,6 +48,7 @@ struct CollectivePrice {
 struct CollectiveSettings {  // of a communicator
   bool known = false;
   Fidelity fidelity = Fidelity::analytic;
+  bool crosses = false;  // from neighbourhood to neighbourhood
   std::vector<CollectivePrice> prices;
   double sharing[2] = {0, 0};  // of rings and of all_to_alls; 0: not known yet
 };
@@ -55,9 +56,10 @@ struct CollectiveSettings {  // of a communicator
 // The simulated side of a Rendezvous, from the first member's issue to its end.
 struct Transfer {
   Rendezvous* rendezvous = nullptr;
-  CollectiveSettings* settings = nullptr;  // of its communicator, when all members have come
+  CollectiveSettings* settings = nullptr;  // of its communicator, when a member has come
   std::vector<StreamState*> members;       // those that have come, in that order
   Time start;                              // the latest of them
+  Time began;                              // of_meeting: the start of the one that is ending
   std::optional<Taken> taken;              // of each member's GPU, while it waits; empty: not asked
   Taken taken_beside;                      // besides, while it transfers
   Fidelity fidelity = Fidelity::analytic;
@@ -105,6 +107,9 @@ class Collectives {
   // A member's stream has come to it, for the host at `start`, which may lie ahead.
   void arrive(StreamState& stream, Transfer& transfer, Time start);
 
+  // Its members are not simulated together: each ends among those that are.
+  void crosses(const Communicator& communicator) { settings(communicator).crosses = true; }
+
   // How long it takes when nothing else goes on. The communicator's number stands for it.
   Time alone(Communicator& communicator, const Communication& communication);
   // What it then takes of each member's GPU.
@@ -117,6 +122,8 @@ class Collectives {
   void lost_due(Transfer& transfer);
   void reads_due(Transfer& transfer);
   void writes_due(StreamState& stream);
+  void member_due(StreamState& stream);
+  Time awaited(std::uint64_t payload);
   void flow_due(Transfer& transfer);
   void ring_sends(RingMember& member);
   void ring_receives(RingMember& receiver);
@@ -152,7 +159,9 @@ class Collectives {
   void start_flows(Transfer& transfer);
   void start_flow(int from, int to, Bytes size, std::uint64_t payload);
   void finish(Transfer& transfer);
-  void end_member(Transfer& transfer, StreamState& stream);
+  void await(Transfer& transfer, StreamState& member, Time start);
+  void end_apart(Transfer& transfer, Time end);
+  void end_member(const Transfer& transfer, StreamState& stream, Time start);
   void trace(const Transfer& transfer);
   void count_links(const Transfer& transfer);
   void close(Transfer& transfer);

@@ -23,20 +23,22 @@ class Streams;
 
 // Who a completion is for; with the address of its object it makes the engine's payload.
 enum class Due : std::uint8_t {
-  operation,        // StreamState: its head ends
-  operation_reads,  // StreamState: its head takes copies of what it reads
-  stream_settles,   // StreamState: an operation within its run ends, for which somebody waits
-  stream_wakes,     // StreamState: the host's past catches up with its head
-  transfer,         // Transfer: its next stage
-  transfer_reads,   // Transfer: takes copies of what it reads
-  transfer_writes,  // StreamState: its head, a communication, writes its result
-  transfer_lost,    // Transfer: is given up, as some members have ended
-  transfer_flow,    // Transfer: one of its flows has ended
-  ring_sends,       // RingMember: alpha has passed
-  ring_receives,    // RingMember: its step has arrived at the next member
-  flow_wakes,       // HostFlow: its deadline, or the clock it waits for
-  service_wakes,    // SimService: its deadline
-  message           // MessageInFlight
+  operation,         // StreamState: its head ends
+  operation_reads,   // StreamState: its head takes copies of what it reads
+  stream_settles,    // StreamState: an operation within its run ends, for which somebody waits
+  stream_wakes,      // StreamState: the host's past catches up with its head
+  transfer,          // Transfer: its next stage
+  transfer_reads,    // Transfer: takes copies of what it reads
+  transfer_writes,   // StreamState: its head, a communication, writes its result
+  transfer_member,   // StreamState: its head, a communication across neighbourhoods, ends
+  transfer_awaited,  // Transfer: its end is awaited
+  transfer_lost,     // Transfer: is given up, as some members have ended
+  transfer_flow,     // Transfer: one of its flows has ended
+  ring_sends,        // RingMember: alpha has passed
+  ring_receives,     // RingMember: its step has arrived at the next member
+  flow_wakes,        // HostFlow: its deadline, or the clock it waits for
+  service_wakes,     // SimService: its deadline
+  message            // MessageInFlight
 };
 
 inline std::uint64_t make_payload(Due what, const void* object) {

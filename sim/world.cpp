@@ -16,6 +16,7 @@
 #include "sim/folding.hpp"
 #include "sim/interference.hpp"
 #include "sim/mail.hpp"
+#include "sim/neighbourhoods.hpp"
 #include "sim/recording.hpp"
 #include "sim/streams.hpp"
 
@@ -179,6 +180,11 @@ class SimWorld : public World, public EngineClient {
       core.ranks.push_back(std::move(cursor));
     }
     hosts_left_ = core.ranks.size();
+    if (auto near = find_neighbourhoods(core, *shared_)) {
+      for (const Communicator* const communicator : near->crossing)
+        core.collectives->crosses(*communicator);
+      core.engine.set_neighbourhoods(std::move(near->number_of));
+    }
   }
 
   // One per kind of GPU.
@@ -275,6 +281,11 @@ class SimWorld : public World, public EngineClient {
       case Due::transfer_writes:
         core.collectives->writes_due(object_of<StreamState>(payload));
         break;
+      case Due::transfer_member:
+        core.collectives->member_due(object_of<StreamState>(payload));
+        break;
+      case Due::transfer_awaited:
+        break;  // the engine asks whether it still is
       case Due::transfer_lost:
         core.collectives->lost_due(object_of<Transfer>(payload));
         break;
@@ -308,7 +319,8 @@ class SimWorld : public World, public EngineClient {
       __builtin_prefetch(object);
       __builtin_prefetch(object + 64);
       __builtin_prefetch(object + 128);
-    } else if (what_is_due(payload) == Due::operation) {
+    } else if (what_is_due(payload) == Due::operation ||
+               what_is_due(payload) == Due::transfer_member) {
       const auto& stream = object_of<const StreamState>(payload);
       if (level == 3) stream.prefetch_around();
       if (level == 2) stream.device->prefetch_places();
@@ -321,6 +333,8 @@ class SimWorld : public World, public EngineClient {
       if (level == 0) transfer.for_last([](const StreamState& s) { s.device->prefetch_places(); });
     }
   }
+
+  Time awaited(std::uint64_t payload) override { return core_->collectives->awaited(payload); }
 
   void stuck() override { throw describe_deadlock(*core_); }
 

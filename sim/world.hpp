@@ -49,6 +49,10 @@ struct SimOptions {
   // A host that is this many operations ahead of a stream blocks until half of them have ended, as
   // with CUDA's launch queue. It keeps its rank's other flows from running meanwhile. At least 2.
   std::uint32_t launch_queue = 64;
+  // Of a shared program this many ranks are simulated together, as far as they can go on alone,
+  // where nothing but communications reaches from one to another (neighbourhoods.hpp): of 1 to 2
+  // KiB each, they stay in a core's cache. No time changes by it. 0: all are.
+  std::uint32_t neighbourhood = 128;
   // Filled with the bytes that communications put on each link of the machine, where not null.
   std::vector<double>* link_bytes = nullptr;
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <memory>
+#include <optional>
 #include <simgrid/kernel/resource/Model.hpp>
 #include <simgrid/s4u.hpp>
 #include <string>
@@ -16,6 +17,7 @@
 #include "sim/simgrid/event_queue.hpp"
 #include "sim/simgrid/exception_state.hpp"
 #include "sim/simgrid/flows.hpp"
+#include "sim/simgrid/local_queues.hpp"
 
 namespace orrery::sim {
 
@@ -89,6 +91,7 @@ class Engine::Impl {
     failed_ = true;
     error_ = std::move(error);
     queue_.clear();
+    if (local_) local_->clear();
     actors_.begin_unwinding();
   }
 
@@ -96,7 +99,19 @@ class Engine::Impl {
     if (failed_) return;
     ORRERY_ASSERT(when >= now_, "nothing can be scheduled in the past, or beyond 213 days");
     ORRERY_ASSERT(key.fits(), "a key within its bounds");
-    queue_.push({when.picoseconds, key.packed(), payload});
+    const QueueEntry entry{when.picoseconds, key.packed(), payload};
+    if (local_)
+      local_->push(entry);
+    else
+      queue_.push(entry);
+  }
+
+  void set_neighbourhoods(std::vector<std::uint16_t> by_rank) {
+    ORRERY_ASSERT(!ran_ && queue_.empty(), "neighbourhoods are set before anything is scheduled");
+    local_.emplace(client_, std::move(by_rank));
+  }
+  void await(std::uint32_t rank, Time when, std::uint64_t payload) {
+    if (!failed_) local_->await(rank, when.picoseconds, payload);
   }
 
   void start_flow(std::span<const LinkId> path, Bytes size, const Key& key, std::uint64_t payload) {
@@ -141,7 +156,7 @@ class Engine::Impl {
     if (over_) return nothing;
     try {
       flows_.refresh(clock);
-      if (!failed_) return go_on(clock);
+      if (!failed_) return local_ ? go_on_locally() : go_on(clock);
     } catch (...) {
       fail(std::current_exception());
     }
@@ -178,13 +193,26 @@ class Engine::Impl {
     }
   }
 
+  double go_on_locally() {
+    for (;;) {
+      QueueEntry entry;
+      while (local_->take(entry)) deliver(entry);
+      if (failed_) return unwind();
+      if (client_.run_hosts()) continue;
+      if (local_->advance(now_.picoseconds)) continue;
+      if (!client_.hosts_left()) return end();
+      ask_stuck();
+    }
+  }
+
+  void deliver(const QueueEntry& entry) {
+    ++counters_.completions;
+    client_.due(now_, Key::unpacked(entry.key), entry.payload);
+  }
+
   // Phase 1.
   void deliver() {
-    while (!queue_.empty() && queue_.top().time <= now_.picoseconds) {
-      const QueueEntry entry = queue_.take();
-      ++counters_.completions;
-      client_.due(now_, Key::unpacked(entry.key), entry.payload);
-    }
+    while (!queue_.empty() && queue_.top().time <= now_.picoseconds) deliver(queue_.take());
   }
 
   void ask_stuck() {
@@ -201,6 +229,7 @@ class Engine::Impl {
   double end() {
     over_ = true;
     queue_.clear();
+    if (local_) local_->clear();
     flows_.drop_all();
     return nothing;
   }
@@ -209,6 +238,7 @@ class Engine::Impl {
   EngineCounters counters_;
   Time now_;
   EventQueue queue_;
+  std::optional<LocalQueues> local_;  // in its place, with neighbourhoods
   Flows flows_;
   Actors actors_;
   std::exception_ptr error_;
@@ -221,6 +251,12 @@ Engine::Engine(EngineClient& client, const EngineOptions& options)
     : impl_(std::make_unique<Impl>(client, options)) {}
 Engine::~Engine() = default;
 
+void Engine::set_neighbourhoods(std::vector<std::uint16_t> by_rank) {
+  impl_->set_neighbourhoods(std::move(by_rank));
+}
+void Engine::await(std::uint32_t rank, Time when, std::uint64_t payload) {
+  impl_->await(rank, when, payload);
+}
 LinkId Engine::add_link(BytesPerSecond bandwidth) { return impl_->add_link(bandwidth); }
 void Engine::watch_links(std::function<void(Time, LinkId, BytesPerSecond)> changed) {
   impl_->watch_links(std::move(changed));

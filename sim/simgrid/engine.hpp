@@ -22,6 +22,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "backend/core/units.hpp"
 
@@ -49,7 +50,7 @@ inline constexpr bool actors_are_threads = false;
 struct Key {
   std::uint32_t rank = 0;     // below 2^24
   std::uint16_t stream = 0;   // up to last_stream
-  std::uint64_t ordinal = 0;  // below 2^32
+  std::uint64_t ordinal = 0;  // below 2^32; with neighbourhoods, from 1 on
   std::uint8_t turn = 0;      // up to 3: those of a later turn come behind all others
 
   static constexpr std::uint16_t last_stream = 63;
@@ -98,6 +99,10 @@ class EngineClient {
   static constexpr int farthest = 4, between_levels = 2;
   virtual void approaches(int /*level*/, std::uint64_t /*payload*/) {}
 
+  // With neighbourhoods: how long after this instant what is awaited comes at the earliest (more
+  // than nothing); or Time{} when it is no longer awaited, as its entries have been scheduled.
+  virtual Time awaited(std::uint64_t /*payload*/) { return {}; }
+
   // Phase 2, before any actor: the hosts that live without one run, as actors would; whether one
   // did. Phase 1 follows again.
   virtual bool run_hosts() { return false; }
@@ -138,6 +143,15 @@ class Engine {
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
+
+  // Ranks of one neighbourhood (by rank, from 0 on) are dealt with together as far as they can go
+  // on before another, which the client tells by await(); so now() is the time of one
+  // neighbourhood, and goes back when the next has its turn. Every entry has a key of its rank's.
+  // Not with actors or flows, and before anything is scheduled.
+  void set_neighbourhoods(std::vector<std::uint16_t> by_rank);
+  // Entries that another neighbourhood schedules for `rank` because of this come at `when` at the
+  // earliest. When that comes, EngineClient::awaited is asked.
+  void await(std::uint32_t rank, Time when, std::uint64_t payload);
 
   // Network. A link has no latency: latencies are paid by an entry of the queue before the flow
   // starts. Before run() only.

@@ -117,6 +117,7 @@ struct HybridCase {
   int per_node = 1, kinds = 1;
   bool host_clock = true;
   std::uint32_t launch_queue = 64;
+  std::uint32_t neighbourhood = 128;
   sim::Variability variability{};
   Fidelity fidelity = Fidelity::automatic;
   bool interference = false;  // kernels beside communications have 2 or 3 of 4 processors
@@ -144,6 +145,7 @@ struct HybridCase {
     options.execution = execution;
     options.host_clock = host_clock;
     options.launch_queue = launch_queue;
+    options.neighbourhood = neighbourhood;
     options.variability = variability;
     options.fidelity = fidelity;
     options.trace = trace;

@@ -11,6 +11,15 @@
 namespace orrery {
 namespace {
 
+// However many ranks are simulated together, down to each by itself.
+void check_neighbourhoods(HybridCase c, const std::string& actors) {
+  for (const std::uint32_t ranks : {1u, 2u, 3u, 8u, 20u}) {
+    CAPTURE(ranks);
+    c.neighbourhood = ranks;
+    CHECK(actors == c.text(Execution::shared));
+  }
+}
+
 // Folded into this many ranks.
 void check_alike(const HybridCase& c, const std::string& folded_into) {
   CAPTURE(c.plan.tensor);
@@ -23,6 +32,7 @@ void check_alike(const HybridCase& c, const std::string& folded_into) {
   CHECK(first_line(actors) == std::to_string(c.plan.ranks()) + " ranks");
   CHECK(actors == shared);
   CHECK(figures(actors) == figures(folded));
+  check_neighbourhoods(c, actors);
   CHECK(first_line(folded) == folded_into + " ranks");
 }
 
@@ -90,8 +100,24 @@ TEST_CASE("a shared program follows jitter and slow ranks as an actor per rank d
   std::vector<double> slowness(static_cast<std::size_t>(c.plan.ranks()), 1.0);
   slowness[5] = 1.25;
   c.variability = sim::Variability(slowness, 0.05, 3);
-  CHECK(c.text(Execution::actors) == c.text(Execution::shared));
-  CHECK(c.text(Execution::actors) != HybridCase{.plan = c.plan}.text(Execution::actors));
+  const std::string actors = c.text(Execution::actors);
+  CHECK(actors == c.text(Execution::shared));
+  CHECK(actors != HybridCase{.plan = c.plan}.text(Execution::actors));
+  check_neighbourhoods(c, actors);
+}
+
+TEST_CASE("ranks that never meet can be simulated one after the other from start to end") {
+  HybridCase c{.plan = {.data = 6}};
+  c.variability = sim::Variability({}, 0.2, 4);
+  c.program = [](Rank& rank) {
+    Stream& compute = rank.stream("compute");
+    for (int step = 0; step < 20; ++step) {
+      for (int i = 0; i < 10; ++i) compute.launch(timed(rank, "work", 3));
+      compute.mark_step(step);
+      rank.wait(compute.record());
+    }
+  };
+  check_neighbourhoods(c, c.text(Execution::actors));
 }
 
 TEST_CASE("transfers of a shared program contend for links as those of actors do") {
