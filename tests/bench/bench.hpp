@@ -123,6 +123,7 @@ inline void report_ratio(const std::string& name, std::uint32_t count, double ra
   fmt::print(R"({{"benchmark": "{}", "count": {}, "ratio": {:.3g}}})"
              "\n",
              name, count, ratio);
+  std::fflush(stdout);
 }
 
 // What the design asks for; said on stderr where it is missed.
