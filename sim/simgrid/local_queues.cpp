@@ -35,6 +35,7 @@ void LocalQueues::push(const QueueEntry& entry) {
   Local& local = locals_[number];
   ORRERY_ASSERT(entry.time >= local.reached, "no neighbourhood goes on further than it may");
   push_on(local.heap, entry);
+  ++entries_;
   if (number != current_ && entry.time < local.listed) list(number, entry.time);
 }
 
@@ -53,8 +54,8 @@ void LocalQueues::list(std::uint32_t number, std::uint64_t time) {
 }
 
 // The one that is first in time.
-bool LocalQueues::choose() {
-  while (!order_.empty()) {
+void LocalQueues::choose() {
+  while (current_ == nobody) {
     std::pop_heap(order_.begin(), order_.end(), [](const Next& a, const Next& b) {
       return std::pair(b.time, b.number) < std::pair(a.time, a.number);
     });
@@ -65,9 +66,7 @@ bool LocalQueues::choose() {
     local.listed = never;
     current_ = next.number;
     first_ = next.time;
-    return true;
   }
-  return false;
 }
 
 // The front of the current one is what it awaits: whether it can go on nevertheless.
@@ -84,8 +83,8 @@ bool LocalQueues::passes_awaited() {
 }
 
 bool LocalQueues::advance(std::uint64_t& now) {
-  for (;;) {
-    if (current_ == nobody && !choose()) return false;
+  while (entries_ > 0) {
+    if (current_ == nobody) choose();
     std::vector<QueueEntry>& heap = current().heap;
     if (!heap.empty() && heap.front().key != awaits) {
       now = now_ = current().reached = heap.front().time;
@@ -95,18 +94,22 @@ bool LocalQueues::advance(std::uint64_t& now) {
     const std::uint32_t left = std::exchange(current_, nobody);
     if (!heap.empty()) list(left, heap.front().time);
   }
+  for (const Local& local : locals_) now = std::max(now, local.reached);
+  return false;
 }
 
 bool LocalQueues::take(QueueEntry& entry) {
   if (current_ == nobody || current().heap.empty() || current().heap.front().time != now_)
     return false;
   entry = pop(current().heap);
+  --entries_;
   return true;
 }
 
 void LocalQueues::clear() {
   for (Local& local : locals_) local = {};
   order_.clear();
+  entries_ = 0;
   current_ = nobody;
 }
 

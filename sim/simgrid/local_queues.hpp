@@ -28,7 +28,7 @@ class LocalQueues {
   // EngineClient::awaited says so.
   void await(std::uint32_t rank, std::uint64_t when, std::uint64_t payload);
   // Moves on to an instant of some neighbourhood at which an entry is due, and says when it is; or
-  // that nothing is left.
+  // that none is left, whatever is awaited; then `now` is the last there was.
   bool advance(std::uint64_t& now);
   // Takes an entry of that instant, if one is left.
   bool take(QueueEntry& entry);
@@ -50,12 +50,13 @@ class LocalQueues {
 
   Local& current() { return locals_[current_]; }
   void list(std::uint32_t number, std::uint64_t time);
-  bool choose();
+  void choose();
   bool passes_awaited();
 
   EngineClient& client_;
   std::vector<std::uint16_t> neighbourhood_of_;  // by rank
   std::vector<Local> locals_;
+  std::size_t entries_ = 0;  // in all of them, but for what is awaited
   std::vector<Next> order_;  // a heap; those that are not as listed are out of date
   std::uint32_t current_ = nobody;
   std::uint64_t first_ = 0;  // when the current one was chosen: nobody is before that

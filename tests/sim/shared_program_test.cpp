@@ -186,20 +186,30 @@ TEST_CASE("what two classes issue is matched while it is recorded") {
   CHECK(error.context("rank 0").find("shared_program_test.cpp") != std::string::npos);
 }
 
-TEST_CASE("ranks that wait for each other for ever are named when they replay a program") {
-  const HybridCase c{.plan = {.pipeline = 2, .data = 2}, .program = [](Rank& rank) {
-                       Stream& stream = rank.stream("compute");
-                       Channel& next = rank.edge(Axis::pipeline, +1, "activations");
-                       const Tensor x = rank.allocate(stream, Label::activations, 8, Dtype::fp32);
-                       if (rank.coordinate(Axis::pipeline) == 0) stream.send(x, next);
-                       rank.wait(stream.record());
-                     }};
+void check_deadlock(std::uint32_t neighbourhood) {
+  HybridCase c{.plan = {.pipeline = 2, .data = 2}, .program = [](Rank& rank) {
+                 Stream& stream = rank.stream("compute");
+                 Channel& next = rank.edge(Axis::pipeline, +1, "activations");
+                 const Tensor x = rank.allocate(stream, Label::activations, 8, Dtype::fp32);
+                 if (rank.coordinate(Axis::pipeline) == 0) stream.send(x, next);
+                 rank.wait(stream.record());
+               }};
+  c.neighbourhood = neighbourhood;
   const Error error = error_of([&] { c.run(Execution::shared); });
   CHECK(error.category() == Category::deadlock);
+  CHECK(error.context("time") == "1.500000 us");
   const std::string text = error.what();
   CHECK(text.find("send and receive #0 on pipeline+1/activations") != std::string::npos);
   CHECK(text.find("shared_program_test.cpp") != std::string::npos);
   CHECK(text.find("waits for operation 1 of stream") != std::string::npos);
+}
+
+TEST_CASE("ranks that wait for each other for ever are named when they replay a program") {
+  check_deadlock(128);
+}
+
+TEST_CASE("ranks that wait for each other for ever are named when each is simulated by itself") {
+  check_deadlock(1);
 }
 
 TEST_CASE("memory runs out while a program is recorded as it does while it runs") {
