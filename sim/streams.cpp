@@ -57,10 +57,18 @@ double Streams::factor_of(const StreamState& stream, const Entry& entry,
                           std::uint64_t ordinal) const {
   const Variability& variability = core_.options.variability;
   if (variability.none()) return 1;
-  const double unevenness = entry.kind() == EntryKind::sequence && variability.jitters()
-                                ? entry.pointer<const Sequence>()->unevenness()
-                                : 1;
-  return variability.factor(stream.rank, stream.index, ordinal, unevenness);
+  if (!variability.jitters()) return variability.slowness(stream.rank);
+  const std::uint64_t key = Key{stream.rank, stream.index, ordinal}.packed();
+  Drawn& drawn = drawn_[key * 0x9e37'79b9'7f4a'7c15 >> (64 - drawn_bits)];
+  if (drawn.key != key) drawn = {key, drawn_factor(stream, entry, ordinal)};
+  return drawn.factor;
+}
+
+double Streams::drawn_factor(const StreamState& stream, const Entry& entry,
+                             std::uint64_t ordinal) const {
+  const double unevenness =
+      entry.kind() == EntryKind::sequence ? entry.pointer<const Sequence>()->unevenness() : 1;
+  return core_.options.variability.factor(stream.rank, stream.index, ordinal, unevenness);
 }
 
 bool Streams::disturbed(const StreamState& stream, Time start) const {

@@ -76,6 +76,7 @@ class Streams {
   void pass(StreamState& stream, Time at);
   void trace_operation(const StreamState& stream, const Entry& entry) const;
   double factor_of(const StreamState& stream, const Entry& entry, std::uint64_t ordinal) const;
+  double drawn_factor(const StreamState& stream, const Entry& entry, std::uint64_t ordinal) const;
   // Something of the GPU is taken from kernels of an operation that begins at `start`.
   bool disturbed(const StreamState& stream, Time start) const;
   // A kernel of the stream, on the GPU as it is.
@@ -90,7 +91,15 @@ class Streams {
     return end_of(stream, entry, stream.head(), stream.began);
   }
 
+  // Factors drawn of late, as each is asked for when its run begins and again when it has passed.
+  struct Drawn {
+    std::uint64_t key = 0;  // Key::packed; 0: none
+    double factor = 1;
+  };
+  static constexpr int drawn_bits = 12;
+
   Core& core_;
+  mutable std::vector<Drawn> drawn_ = std::vector<Drawn>(std::size_t{1} << drawn_bits);
   std::vector<StreamState*> ready_;
   bool running_ready_ = false;
 };
