@@ -68,6 +68,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
                : stack.loss == LossKernels::compiled ? LossMemory::apart
                                                      : LossMemory::in_place;
   shape.keeps_unread = stack.eager_layers;
+  shape.returns_logits = stack.keeps_received && scenario.parallel.pipeline > 1 &&
+                         !scenario.algorithm.plan.runs_stages;
   shape.dropout = scenario.memory.dropout;
   shape.writes_gradients = scenario.algorithm.plan.fresh_gradients && shape.micro_batches == 1 &&
                            scenario.parallel.pipeline == 1;
@@ -214,6 +216,8 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   for (const std::int64_t layers : scenario.parallel.layers)
     options.layers.push_back(static_cast<int>(layers));
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
+  options.keeps_received = scenario.machines.stack.keeps_received;
+  options.keeps_sent = scenario.machines.stack.keeps_sent;
   for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
   options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));
   options.gradient_dtype = scenario.precision.reduction;

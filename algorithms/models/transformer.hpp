@@ -75,8 +75,10 @@ struct TransformerShape {
   // (every_second.hpp); with `keeps_unread` those too that no backward reads. Not of a mixture, nor
   // with stored scores, recomputed attention or dropout.
   bool recompute_every_second = false, keeps_unread = false;
-  // What the loss leaves in memory (LanguageHead).
+  // What the loss leaves in memory (LanguageHead). Logits that are returned are the head's output,
+  // and their gradient is apart from them.
   LossMemory loss = LossMemory::in_place;
+  bool returns_logits = false;
   // mu: hidden, heads and ffn grow; vocabulary, positions and the size of a head stay, so that what
   // attention divides by does too (where heads grew in size, it would have to be that size, not its
   // root). Not of a mixture, whose router's width is the experts'.

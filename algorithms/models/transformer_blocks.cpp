@@ -24,6 +24,7 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.writes_gradients) key += " W";
   if (s.recompute_every_second) key += s.keeps_unread ? " 2u" : " 2";
   if (s.loss != LossMemory::in_place) key += fmt::format(" loss {}", static_cast<int>(s.loss));
+  if (s.returns_logits) key += " returned";
   if (s.qk_norm) key += " qk";
   if (s.latent()) key += fmt::format(" l{}/{} {}/{}", s.q_rank, s.kv_rank, s.rope_head, s.v_head);
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);
