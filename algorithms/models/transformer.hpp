@@ -50,6 +50,9 @@ struct TransformerShape {
   Products products = Products::as_stored;
   int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
   bool sequence_parallel = false;  // and divide the tokens between its matrices
+  // Of layers with a scale per tensor: those that their matrices read are gathered in fp8
+  // (fp8_gather.hpp). Not with experts or latent attention.
+  bool gathers_fp8 = false;
   // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`
   // (mixture.hpp).
   int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;

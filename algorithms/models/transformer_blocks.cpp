@@ -28,7 +28,9 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.qk_norm) key += " qk";
   if (s.latent()) key += fmt::format(" l{}/{} {}/{}", s.q_rank, s.kv_rank, s.rope_head, s.v_head);
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);
-  if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
+  if (s.tensor > 1)
+    key +=
+        fmt::format(" t{}{}{}", s.tensor, s.sequence_parallel ? "s" : "", s.gathers_fp8 ? "8" : "");
   if (s.experts > 0)
     key += fmt::format(" e{}/{}x{}+{} {} {} {}", s.experts_per_token, s.experts, s.expert_ffn,
                        s.shared_ffn, static_cast<int>(s.router), s.capacity, s.expert);
