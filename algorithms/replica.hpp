@@ -44,6 +44,7 @@ struct ReplicaOptions {
   bool vertical_sync = false;
   std::optional<TaskTimes> times{};
   std::vector<int> layers{};  // blocks but the first and the last, by stage; empty: evenly
+  bool keeps_received = false, keeps_sent = false;  // see PipelineExecutor
   // false: the algorithm takes micro-batches through this rank's stage itself, by passes of its
   // own.
   bool executes = true;

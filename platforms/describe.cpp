@@ -254,6 +254,12 @@ void describe(Fields<StackSpec>& f) {
       .doc("what it leaves in memory; in-place: the gradient of the logits is where they were");
   f.field("expandable_segments", &StackSpec::expandable_segments)
       .doc("the allocator's segments grow, as PyTorch's do where that is asked for");
+  f.field("keeps_received", &StackSpec::keeps_received)
+      .doc(
+          "until the next step, stages of a pipeline keep what they receive, the gradients that "
+          "they send and the logits, as torch.distributed.pipelining does");
+  f.field("keeps_sent", &StackSpec::keeps_sent)
+      .doc("and the activations that they send, as it did until May 2025");
   f.field("eager_layers", &StackSpec::eager_layers)
       .doc("no compiler fuses them: recomputation keeps also what no backward reads");
   f.section("interference", &StackSpec::interference)

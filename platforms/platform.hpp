@@ -202,6 +202,9 @@ struct StackSpec {
                                         // kernel's own
   LossKernels loss = LossKernels::in_place;
   bool expandable_segments = true;  // of the allocator (scenarios/cli/caching_allocator.hpp)
+  // Of a pipeline's stages, until the next step: what they receive and the gradients that they send
+  // on, of every micro-batch; the activations that they send on (algorithms/pipeline/executor.hpp).
+  bool keeps_received = false, keeps_sent = false;
   bool eager_layers = false;  // operation by operation: what a policy of recomputation keeps is
                               // kept even where no backward reads it
   std::optional<InterferenceSpec>

@@ -64,6 +64,19 @@ class Checks {
           fmt::format("set experts.capacity_factor; {:g} drops no token",
                       static_cast<double>(t_.experts) / static_cast<double>(t_.experts_per_token)));
   }
+  void fp8_tokens() const {
+    const char* const path = "parallel.sequence_gather";
+    if (!p_.sequence_parallel || p_.tensor == 1)
+      problems_.add(path, "tokens are gathered where sequence parallelism divides them, only",
+                    "leave it out, or set parallel.sequence_parallel and parallel.tensor");
+    if (s_.precision.products != Products::fp8_tensor)
+      problems_.add(path, "one scale for all tokens is that of products in fp8-tensor",
+                    "leave it out, or set precision.products to fp8-tensor");
+    if (t_.experts > 0 || t_.latent())
+      refuse(problems_, path,
+             fmt::format("tokens in fp8 for {}", t_.latent() ? "latent attention" : "experts"),
+             "leave it out");
+  }
   void sequence() const {
     const std::int64_t parts = p_.tensor * p_.context;
     if (s_.data.sequence && *s_.data.sequence % parts != 0)
@@ -149,8 +162,13 @@ void check_inside_replica(const Scenario& s, Problems& problems) {
       problems.add(path,
                    fmt::format("not available yet: {} parallelism of {}", what, s.model_spec.name),
                    "use 1");
+  const bool narrow = p.sequence_gather == SequenceGather::fp8;
+  if (narrow && !transformer)
+    refuse(problems, "parallel.sequence_gather",
+           fmt::format("tokens of {} in fp8", s.model_spec.name), "leave it out");
   if (!transformer) return;
   const Checks checks(s, problems);
+  if (narrow) checks.fp8_tokens();
   checks.experts();
   if (p.tensor > 1) checks.tensor();
   if (p.context > 1) checks.context();

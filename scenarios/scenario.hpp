@@ -49,6 +49,9 @@ struct DataSpec {
 };
 void describe(Fields<DataSpec>& f);
 
+// The type in which the tokens that sequence parallelism divides reach the layers' matrices.
+enum class SequenceGather { as_computed, fp8 };
+
 struct ParallelSpec {
   std::int64_t tensor = 1, pipeline = 1, context = 1, expert = 1;
   std::string schedule = "1f1b";
@@ -57,6 +60,7 @@ struct ParallelSpec {
   std::optional<std::int64_t> activation_limit;  // zb-auto: micro-batches; absent: the stages
   bool vertical_sync = false;                    // pipedream
   bool sequence_parallel = false;
+  SequenceGather sequence_gather = SequenceGather::as_computed;
   ContextAlgorithm context_algorithm = ContextAlgorithm::ring;
   std::string order = "tp-cp-ep-dp-pp";  // the first varies fastest over neighbouring GPUs
 };

@@ -78,6 +78,11 @@ void describe(Fields<ParallelSpec>& f) {
   f.field("vertical_sync", &ParallelSpec::vertical_sync)
       .doc("of pipedream: all stages use parameters of one age");
   f.field("sequence_parallel", &ParallelSpec::sequence_parallel).doc("Megatron's, with tensor");
+  f.field("sequence_gather", &ParallelSpec::sequence_gather)
+      .one_of({{"as-computed", SequenceGather::as_computed}, {"fp8", SequenceGather::fp8}})
+      .doc(
+          "of sequence_parallel. fp8: what the products of layers read is gathered in 8 bits with "
+          "one scale, for products fp8-tensor");
   f.field("order", &ParallelSpec::order).doc("of the axes over neighbouring GPUs, fastest first");
 }
 

@@ -53,6 +53,7 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.products = scenario.precision.products;
   shape.tensor = i(scenario.parallel.tensor);
   shape.sequence_parallel = scenario.parallel.sequence_parallel;
+  shape.gathers_fp8 = scenario.parallel.sequence_gather == SequenceGather::fp8;
   shape.capacity = scenario.experts.capacity_factor.value_or(1);
   shape.imbalance = scenario.experts.imbalance;
   if (shape.experts > 0 && shape.router == Router::sigmoid)
@@ -67,6 +68,8 @@ TransformerShape transformer_shape(const Scenario& scenario) {
   shape.loss = stack.loss == LossKernels::eager      ? LossMemory::eager
                : stack.loss == LossKernels::compiled ? LossMemory::apart
                                                      : LossMemory::in_place;
+  shape.returns_logits = stack.keeps_received && scenario.parallel.pipeline > 1 &&
+                         !scenario.algorithm.plan.runs_stages;
   shape.keeps_unread = stack.eager_layers;
   shape.dropout = scenario.memory.dropout;
   shape.writes_gradients = scenario.algorithm.plan.fresh_gradients && shape.micro_batches == 1 &&
@@ -213,6 +216,8 @@ ReplicaOptions replica_options(const Scenario& scenario) {
   options.vertical_sync = scenario.parallel.vertical_sync;
   for (const std::int64_t layers : scenario.parallel.layers)
     options.layers.push_back(static_cast<int>(layers));
+  options.keeps_received = scenario.machines.stack.keeps_received;
+  options.keeps_sent = scenario.machines.stack.keeps_sent;
   options.recompute = scenario.recompute ? Recompute::full : Recompute::none;
   for (const int layer : scenario.recompute_layers) options.recompute_blocks.push_back(layer + 1);
   options.stored_micro_batches = static_cast<int>(scenario.memory.stored_micro_batches.value_or(0));

@@ -44,8 +44,10 @@ inline void cast_to_nvfp4(Rank& rank, PassProgram& pass, const TransformerShape&
 }
 
 // Places for the largest magnitudes of what goes into the products of a matrix; none: not kept.
+// What was gathered in fp8 is cast already, and its place filled.
 struct Largest {
   SlotView x{}, matrix{}, dy{};
+  bool x_is_cast = false, dy_is_cast = false;
 };
 
 // Where products are not taken as stored, the cast of an operand.
@@ -87,7 +89,7 @@ inline void product(Rank& rank, PassProgram& pass, const TransformerShape& s, st
                     const char* label, std::int64_t outputs, std::int64_t depth, const SlotView& x,
                     const SlotView& matrix, const SlotView& y, const SlotView& bias = {},
                     const Largest& largest = {}) {
-  cast_operand(rank, pass, s, x, largest.x);
+  if (!largest.x_is_cast) cast_operand(rank, pass, s, x, largest.x);
   cast_operand(rank, pass, s, matrix, largest.matrix);
   std::vector<SlotView> operands{x, matrix, y};
   if (bias.slot >= 0) operands.push_back(bias);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 
 namespace orrery {
 
@@ -47,10 +48,13 @@ void PassProgram::shift(const Line& send, const Line& receive, const SlotView& m
   communicate(Collective::send, send, {}, mine);
   communicate(Collective::receive, receive, theirs, {});
 }
-void PassProgram::wait() { steps_.emplace_back().kind = Kind::wait; }
+void PassProgram::wait() { wait(Line{}); }
 void PassProgram::wait(const Line& line) {
-  wait();
-  steps_.back().line = line;
+  Step& step = steps_.emplace_back();
+  step.kind = Kind::wait;
+  step.line = line;
+  for (Sequence::Step& late : std::exchange(behind_wait_, {}))
+    add(late.kernel, std::move(late.operands));
 }
 
 namespace {

@@ -33,6 +33,10 @@ class PassProgram {
   // Declares the next of the tensors that `run` is given; views name it by the number returned.
   int tensor(std::string name);
   void add(const Prepared& kernel, std::vector<SlotView> operands);
+  // Behind the next wait, for what a communication under way brings.
+  void add_behind_wait(const Prepared& kernel, std::vector<SlotView> operands) {
+    behind_wait_.push_back({kernel, std::move(operands)});
+  }
 
   // Start after the kernels added so far.
   void all_reduce(const Line& line, const SlotView& view, Reduce reduce = Reduce::sum);
@@ -74,6 +78,7 @@ class PassProgram {
   std::vector<std::string> tensors_;
   std::vector<bool> communicated_;  // by tensor
   std::vector<Step> steps_;
+  std::vector<Sequence::Step> behind_wait_;
   Flops matrix_{0};
   bool built_ = false;
 };

@@ -15,6 +15,7 @@
 //   tensor     2 all-reduces forward, 2 backward                             8 (t-1)/t n B
 //   sequence   2 all-gathers and 2 reduce-scatters forward, 4 and 2 backward,
 //              for the gathered inputs of matrices are not kept                10 (t-1)/t n B
+//              with gathers in fp8 (fp8_gather.hpp): 6 (t-1)/t n + 4 (t-1)/t n B + 48 (t-1)/t
 // Embedding: an all-reduce (reduce-scatter) forward, and with sequence parallelism an all-gather
 // backward. Logits: an all-reduce backward, or an all-gather forward, an all-gather and a
 // reduce-scatter backward; the loss: all-reduces of 1 and of 2 fp32 numbers per token (maximum; sum

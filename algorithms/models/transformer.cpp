@@ -52,6 +52,11 @@ std::vector<std::string> TransformerShape::indivisible() const {
     out.emplace_back(
         "latent attention has as many heads of keys as of queries, of which a part turns, and "
         "values that are no wider");
+  if (gathers_fp8 && (!sequence_parallel || tensor == 1 || products != Products::fp8_tensor ||
+                      experts > 0 || latent()))
+    out.emplace_back(
+        "tokens are gathered in fp8 under sequence parallelism, for products in fp8 with a scale "
+        "per tensor, without experts or latent attention");
   if (qk_norm && reversible)
     out.emplace_back("reversible layers have no norms of queries and keys");
   if (context > 1 && !causal) out.push_back("attention to later tokens needs them on one rank");

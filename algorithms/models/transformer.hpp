@@ -50,6 +50,9 @@ struct TransformerShape {
   Products products = Products::as_stored;
   int tensor = 1;                  // ranks that share each layer (tensor_parallel.hpp)
   bool sequence_parallel = false;  // and divide the tokens between its matrices
+  // Of layers with a scale per tensor: those that their matrices read are gathered in fp8
+  // (fp8_gather.hpp). Not with experts or latent attention.
+  bool gathers_fp8 = false;
   // A mixture of experts in the place of the MLP, in all layers but the first `dense_layers`
   // (mixture.hpp).
   int experts = 0, experts_per_token = 1, expert_ffn = 1, shared_ffn = 0, dense_layers = 0;
@@ -75,8 +78,10 @@ struct TransformerShape {
   // (every_second.hpp); with `keeps_unread` those too that no backward reads. Not of a mixture, nor
   // with stored scores, recomputed attention or dropout.
   bool recompute_every_second = false, keeps_unread = false;
-  // What the loss leaves in memory (LanguageHead).
+  // What the loss leaves in memory (LanguageHead). Logits that are returned are the head's output,
+  // and their gradient is apart from them.
   LossMemory loss = LossMemory::in_place;
+  bool returns_logits = false;
   // mu: hidden, heads and ffn grow; vocabulary, positions and the size of a head stay, so that what
   // attention divides by does too (where heads grew in size, it would have to be that size, not its
   // root). Not of a mixture, whose router's width is the experts'.

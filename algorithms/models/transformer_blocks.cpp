@@ -24,10 +24,13 @@ std::string transformer_key(const char* what, const TransformerShape& s) {
   if (s.writes_gradients) key += " W";
   if (s.recompute_every_second) key += s.keeps_unread ? " 2u" : " 2";
   if (s.loss != LossMemory::in_place) key += fmt::format(" loss {}", static_cast<int>(s.loss));
+  if (s.returns_logits) key += " returned";
   if (s.qk_norm) key += " qk";
   if (s.latent()) key += fmt::format(" l{}/{} {}/{}", s.q_rank, s.kv_rank, s.rope_head, s.v_head);
   if (s.mu()) key += fmt::format(" mu {}", s.base_width);
-  if (s.tensor > 1) key += fmt::format(" t{}{}", s.tensor, s.sequence_parallel ? "s" : "");
+  if (s.tensor > 1)
+    key +=
+        fmt::format(" t{}{}{}", s.tensor, s.sequence_parallel ? "s" : "", s.gathers_fp8 ? "8" : "");
   if (s.experts > 0)
     key += fmt::format(" e{}/{}x{}+{} {} {} {}", s.experts_per_token, s.experts, s.expert_ffn,
                        s.shared_ffn, static_cast<int>(s.router), s.capacity, s.expert);

@@ -109,7 +109,8 @@ class TokenEmbedding : public TransformerBlock {
 // (pytorch/pytorch, torch/distributed/tensor/parallel/loss.py, _log_softmax and
 // _nll_loss_and_log_softmax_backward; pytorch/torchtitan frees the logits before the backward,
 // train.py). The gradient of the logits takes the place of the log softmax here. A loss whose
-// gradient is apart from the logits has 2 b in the backward.
+// gradient is apart from the logits has 2 b in the backward. Logits that are returned are this
+// block's output; a gradient in `kept` is apart from them from the forward on.
 class LanguageHead : public TransformerBlock {
  public:
   explicit LanguageHead(const TransformerShape& s)
@@ -130,8 +131,10 @@ class LanguageHead : public TransformerBlock {
     if (s.loss == LossMemory::eager) {
       const std::int64_t wide = 4 / size_of(s.dtype);  // of an fp32 number, in elements
       forward_workspace_ +=
-          rows_ * vocabulary_ * (1 + (wide > 1 ? wide : 0) + (tensor_.alone() ? 0 : wide));
+          rows_ * vocabulary_ *
+          ((s.returns_logits ? 0 : 1) + (wide > 1 ? wide : 0) + (tensor_.alone() ? 0 : wide));
     }
+    if (s.returns_logits) output_elements_ = rows_ * vocabulary_;
     backward_workspace_ = all + (tensor_.sequence() ? own + all : 0);
     computes_loss_ = true;
   }
@@ -167,7 +170,8 @@ class LanguageHead : public TransformerBlock {
   void run_backward(const PassProgram& program, const BlockPass& p) const {
     std::vector<Tensor> results;
     if (&program != &backward_weight_) {
-      if (s_.loss == LossMemory::apart) results.push_back(of_every_logit(p.stream, s_.dtype));
+      if (s_.loss == LossMemory::apart && !s_.returns_logits)
+        results.push_back(of_every_logit(p.stream, s_.dtype));
       if (s_.loss == LossMemory::eager)
         for (int i = tensor_.alone() ? 2 : 3; i > 0; --i)
           results.push_back(of_every_logit(p.stream, Dtype::fp32));

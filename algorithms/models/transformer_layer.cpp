@@ -136,6 +136,7 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
   k.held = s.tensor("held");
   const int bias = s.tensor("bias of experts"), counts = s.tensor("tokens of experts");
   if (balance_) routed.bias = bias, routed.counts = counts;
+  const Fp8GatherSlots narrow{s.tensor("messages"), s.tensor("largest gathered")};
   const SlotView input{x, 0, own}, everything{t, 0, all}, mine{t, all, own};
   const bool keeps = attention_->needs_qkv_again();
   const SlotView qkv = keeps ? qkv_out_.in(k) : SlotView{t, projected_, rows_ * n};
@@ -149,7 +150,8 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
     return out;
   };
   norm(rank, s, input, attention_norm_, p, normed_.in(k));
-  const SlotView attention_input = gathered(s, normed_.in(k), everything);
+  const SlotView attention_input =
+      gathered(rank, s, narrow, normed_.in(k), everything, largest(ProductOf::qkv, k).x);
   if (latent_) {
     const std::int64_t work = latent_->forward_workspace();
     latent_->forward(
@@ -174,7 +176,8 @@ void TransformerLayer::build_forward(Rank& rank, PassProgram& s) const {
   residual(rank, s, input, summed(attention_sum_.elements > 0 ? attention_sum_.in(k) : mine),
            out_.bias_in(p), attention_added, attention_mask_.in(k));
   norm(rank, s, s_.parallel_blocks ? input : attention_added, mlp_norm_, p, normed_again_.in(k));
-  const SlotView mlp_input = gathered(s, normed_again_.in(k), everything);
+  const SlotView mlp_input =
+      gathered(rank, s, narrow, normed_again_.in(k), everything, largest(ProductOf::up, k).x);
   if (mixture_) {
     mixture_->forward(rank, s, routed,
                       {mlp_input,
@@ -215,10 +218,11 @@ void TransformerLayer::build_again(Rank& rank, PassProgram& s) const {
   Activations k{s.tensor("saved"), s.tensor("kept")};
   const int t = s.tensor("workspace");
   k.held = s.tensor("held");
+  const Fp8GatherSlots narrow{s.tensor("messages"), s.tensor("largest gathered")};
   const SlotView input{x, 0, own}, everything{t, 0, all};
   const SlotView qkv = qkv_out_.in(k);
   norm(rank, s, input, attention_norm_, p, normed_.in(k));
-  const SlotView attention_input = gathered(s, normed_.in(k), everything);
+  const SlotView attention_input = gathered(rank, s, narrow, normed_.in(k), everything, {});
   product_of_columns(rank, s, "keys", key_columns(), attention_input, qkv_.in(p), qkv_.bias_in(p),
                      t, qkv);
   copy_columns(rank, s, query_columns(), s_.dtype, qkv, queries_.in(k), true);
@@ -235,7 +239,7 @@ void TransformerLayer::build_again(Rank& rank, PassProgram& s) const {
   }
   norm(rank, s, s_.parallel_blocks ? input : residual_.in(k), mlp_norm_, p, normed_again_.in(k));
   if (s_.gated) {
-    const SlotView mlp_input = gathered(s, normed_again_.in(k), everything);
+    const SlotView mlp_input = gathered(rank, s, narrow, normed_again_.in(k), everything, {});
     product_of_columns(rank, s, "up", ungated_columns(), mlp_input, up_matrix_.in(p), {}, t,
                        before_activation_.in(k));
     copy_columns(rank, s, gate_columns(), s_.dtype, before_activation_.in(k), gate_.in(k), true);

@@ -13,6 +13,7 @@
 
 #include "algorithms/models/attention_core.hpp"
 #include "algorithms/models/expert_balance.hpp"
+#include "algorithms/models/fp8_gather.hpp"
 #include "algorithms/models/head_norms.hpp"
 #include "algorithms/models/latent_attention.hpp"
 #include "algorithms/models/layer_kernels.hpp"
@@ -29,12 +30,14 @@ class TransformerLayer : public TransformerBlock {
     forward_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.output,
                             choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32),
                             p.held, balance_ ? balance_->bias(p.settled) : Tensor(),
-                            balance_ && !p.evaluates ? balance_->counts(p.state) : Tensor()});
+                            balance_ && !p.evaluates ? balance_->counts(p.state) : Tensor(),
+                            messages(p.stream), largest_gathered(p.stream)});
   }
   void end_step(const BlockPass& p) const override { balance_->end_step(p.stream, p.settled); }
   void recompute(const BlockPass& p) const override {
     if (!again_.built()) return forward(p);
-    again_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.held});
+    again_.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.workspace, p.held,
+                          messages(p.stream), largest_gathered(p.stream)});
   }
   void backward(const BlockPass& p) const override { run_backward(backward_, p); }
   void backward_input(const BlockPass& p) const override {
@@ -49,7 +52,19 @@ class TransformerLayer : public TransformerBlock {
     program.run(p.stream, {p.parameters, p.input, p.saved, p.kept, p.d_output, p.workspace,
                            p.gradients, p.d_input, p.deferred, choices(p.stream, 1, Dtype::fp32),
                            choices(p.stream, 1, Dtype::fp32), choices(p.stream, 2, Dtype::int32),
-                           p.held, balance_ ? balance_->bias(p.settled) : Tensor()});
+                           p.held, balance_ ? balance_->bias(p.settled) : Tensor(),
+                           messages(p.stream), largest_gathered(p.stream)});
+  }
+  // For gathers in fp8, for one pass.
+  Tensor messages(Stream& stream) const {
+    if (!s_.gathers_fp8) return {};
+    return stream.rank().allocate(stream, Label::workspace, (rows_ + own_) * s_.hidden,
+                                  Dtype::uint8, {.name = "tokens in fp8"});
+  }
+  Tensor largest_gathered(Stream& stream) const {
+    if (!s_.gathers_fp8) return {};
+    return stream.rank().allocate(stream, Label::workspace, 1, Dtype::fp32,
+                                  {.name = "largest of tokens"});
   }
   // Experts route again in the backward, and their gradients come with it, as do those of latent
   // vectors.
@@ -141,9 +156,18 @@ class TransformerLayer : public TransformerBlock {
 
   void build_forward(Rank& rank, PassProgram& s) const override;
 
+  // All tokens of `own`, after the next wait.
+  SlotView gather(Rank& rank, PassProgram& s, const Fp8GatherSlots& narrow, const SlotView& own,
+                  const SlotView& all, Float8 type, const SlotView& largest = {}) const {
+    if (!s_.gathers_fp8) return tensor_.gather(s, own, all);
+    gather_in_fp8(rank, s, tensor_.line(), narrow, own, all, type, s_.dtype, largest);
+    return all;
+  }
   // What the matrices before an activation read.
-  SlotView gathered(PassProgram& s, const SlotView& normed, const SlotView& everything) const {
-    const SlotView out = tensor_.gather(s, normed, everything);
+  SlotView gathered(Rank& rank, PassProgram& s, const Fp8GatherSlots& narrow,
+                    const SlotView& normed, const SlotView& everything,
+                    const SlotView& largest) const {
+    const SlotView out = gather(rank, s, narrow, normed, everything, Float8::e4m3, largest);
     if (tensor_.sequence()) s.wait();
     return out;
   }
@@ -165,7 +189,7 @@ class TransformerLayer : public TransformerBlock {
   void input_gradient(Rank& rank, PassProgram& s, const char* label, std::int64_t inputs,
                       std::int64_t outputs, const Range& parameter, int p, const SlotView& dy,
                       const SlotView& dx, const Largest& largest) const {
-    cast_operand(rank, s, s_, dy, largest.dy);
+    if (!largest.dy_is_cast) cast_operand(rank, s, s_, dy, largest.dy);
     orrery::input_gradient(rank, s, label, {rows_, inputs, outputs, s_.dtype, s_.products},
                            parameter.in(p), dy, dx, false, largest);
   }
@@ -184,16 +208,23 @@ class TransformerLayer : public TransformerBlock {
   bool keeps_largest() const {
     return s_.products == Products::fp8_tensor && !s_.recompute_every_second;
   }
+  // The gradients of the outputs of MLP and attention are not the same.
+  bool gathers_twice() const { return !s_.parallel_blocks || dropped_ > 0; }
   std::int64_t gradients_largest() const { return keeps_largest() ? largest_of_gradients : 0; }
   Largest largest(ProductOf product, const Activations& k,
                   const SlotView& of_gradients = {}) const {
-    if (!keeps_largest()) return {};
+    const bool reads_gathered = product == ProductOf::qkv || product == ProductOf::up;
+    Largest all;
+    all.x_is_cast = s_.gathers_fp8 && reads_gathered;
+    all.dy_is_cast = s_.gathers_fp8 &&
+                     (product == ProductOf::down || (product == ProductOf::out && gathers_twice()));
+    if (!keeps_largest()) return all;
     const auto i = static_cast<std::int64_t>(product);
     const SlotView kept = largest_.in(k);
-    return {{kept.slot, kept.begin + 2 * i, 1},
-            {kept.slot, kept.begin + 2 * i + 1, 1},
-            of_gradients.slot < 0 ? SlotView{}
-                                  : SlotView{of_gradients.slot, of_gradients.begin + i, 1}};
+    all.x = {kept.slot, kept.begin + 2 * i, 1};
+    all.matrix = {kept.slot, kept.begin + 2 * i + 1, 1};
+    if (of_gradients.slot >= 0) all.dy = {of_gradients.slot, of_gradients.begin + i, 1};
+    return all;
   }
 
   // Where the gradients of the backward are.

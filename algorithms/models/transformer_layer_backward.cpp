@@ -118,11 +118,13 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
   routed.choices = s.tensor("choices");
   k.held = s.tensor("held");
   if (const int bias = s.tensor("bias of experts"); balance_) routed.bias = bias;
+  const Fp8GatherSlots narrow{s.tensor("messages"), s.tensor("largest gathered")};
   const SlotView input{x, 0, own}, d_output{dy, 0, own};
   const Gradients d = lay_out_gradients(part, t, later);
   const bool inputs = part != Part::weight, weights = part != Part::input;
-  const auto gathered_now = [&](const SlotView& mine) {
-    const SlotView out = tensor_.gather(s, mine, d.all_output);
+  const auto gathered_now = [&](const SlotView& mine, ProductOf product) {
+    const SlotView out = gather(rank, s, narrow, mine, d.all_output, Float8::e5m2,
+                                largest(product, k, d.largest).dy);
     if (tensor_.sequence()) s.wait();
     return out;
   };
@@ -140,8 +142,9 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
     return dropped_ > 0 ? dropped : outer;
   };
   const SlotView d_mlp = inner(d_output, mlp_mask_, d.mlp);
-  SlotView d_sum = gathered_now(d_mlp);
-  const SlotView mlp_input = tensor_.gather(s, normed_again_.in(k), d.all_normed);
+  SlotView d_sum = gathered_now(d_mlp, ProductOf::down);
+  const SlotView mlp_input =
+      gather(rank, s, narrow, normed_again_.in(k), d.all_normed, Float8::e4m3);
   SlotView d_mlp_norm;
   if (mixture_) {
     d_mlp_norm = mixture_backward(rank, s, routed, k, d, d_sum, mlp_input);
@@ -159,8 +162,9 @@ void TransformerLayer::build_backward(Rank& rank, PassProgram& s, Part part) con
                   g, d_output, d.residual);
   const SlotView d_added =
       inner(s_.parallel_blocks ? d_output : d.residual, attention_mask_, d.attention);
-  if (!s_.parallel_blocks || dropped_ > 0) d_sum = gathered_now(d_added);
-  const SlotView attention_input = tensor_.gather(s, normed_.in(k), d.all_normed);
+  if (gathers_twice()) d_sum = gathered_now(d_added, ProductOf::out);
+  const SlotView attention_input =
+      gather(rank, s, narrow, normed_.in(k), d.all_normed, Float8::e4m3);
   const Range& summed_up = latent_ ? stripped_ : attended_;
   const SlotView d_values =
       latent_ ? SlotView{d.more.slot, d.more.begin, rows_ * values_width()} : d.attended;

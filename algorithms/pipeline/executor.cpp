@@ -15,8 +15,12 @@ PipelineExecutor::PipelineExecutor(Replica& replica, int device)
     : replica_(replica),
       schedule_(replica.schedule()),
       device_(device),
-      tasks_(schedule_.tasks[static_cast<std::size_t>(device)]) {
+      tasks_(schedule_.tasks[static_cast<std::size_t>(device)]),
+      keeps_received_(replica.options().keeps_received && schedule_.drains() &&
+                      schedule_.devices > 1),
+      keeps_sent_(keeps_received_ && replica.options().keeps_sent) {
   if (schedule_.devices > 1) open_ports();
+  if (keeps_received_) allocate_received();
 }
 
 // From one device to another, by the shorter way around.
@@ -77,22 +81,40 @@ PipelineExecutor::Port* PipelineExecutor::port_from(const Holder& sender, bool g
   return &ports_.at({gradients, offset(sender.device, device_)});
 }
 
+void PipelineExecutor::allocate_received() {
+  for (auto& [key, port] : ports_)
+    for (const Message& message : port.order)
+      received_[{key.first, message}] = allocate(replica_.compute(), message, key.first);
+  for (auto& [key, port] : ports_)
+    if (port.in != nullptr) port.in->after(replica_.compute().record());
+}
+
+Tensor PipelineExecutor::allocate(Stream& stream, const Message& message, bool gradients) const {
+  return replica_.rank().allocate(
+      stream, Label::activations,
+      gradients ? replica_.output_elements(message.first) : replica_.input_elements(message.first),
+      replica_.model().dtype, {.name = "received"});
+}
+
 // The buffer belongs to the incoming stream, so that the transfer may start at once. A buffer
 // received earlier is free when its last use on the compute stream has been waited for; that wait
-// is put off by `buffers_` receives. Messages that come before the wanted one are received, too.
+// is put off by `buffers_` receives.
+Tensor PipelineExecutor::buffer(Port& port, const Message& message, bool gradients) const {
+  if (keeps_received_) return received_.at({gradients, message});
+  while (port.released.size() > buffers_) {
+    port.in->after(port.released.front());
+    port.released.pop_front();
+  }
+  return allocate(*port.in, message, gradients);
+}
+
+// Messages that come before the wanted one are received, too.
 Tensor PipelineExecutor::receive(Port& port, const Message& message, bool gradients) {
   while (!port.arrived.contains(message)) {
     const Message next = port.order[port.next++];
-    while (port.released.size() > buffers_) {
-      port.in->after(port.released.front());
-      port.released.pop_front();
-    }
-    Tensor buffer = replica_.rank().allocate(
-        *port.in, Label::activations,
-        gradients ? replica_.output_elements(next.first) : replica_.input_elements(next.first),
-        replica_.model().dtype, {.name = "received"});
-    const Event event = port.in->receive(buffer, *port.edge);
-    port.arrived.emplace(next, Arrival{std::move(buffer), event});
+    Tensor into = buffer(port, next, gradients);
+    const Event event = port.in->receive(into, *port.edge);
+    port.arrived.emplace(next, Arrival{std::move(into), event});
   }
   const auto found = port.arrived.find(message);
   replica_.compute().after(found->second.event);
@@ -110,7 +132,28 @@ Tensor PipelineExecutor::take_input(const PipelineTask& task) {
   return std::move(handed_over_.extract({is_backward(task), message}).mapped());
 }
 
+void PipelineExecutor::keep(const PipelineTask& task, const Tensor& output) {
+  if (!keeps_received_ || !output) return;
+  const bool last = !schedule_.target(device_, task);
+  if (last)
+    outputs_.push_back(output);
+  else if (is_backward(task) || keeps_sent_)
+    kept_.push_back(output);
+}
+
+void PipelineExecutor::merge_outputs() {
+  if (outputs_.empty()) return;
+  const std::int64_t each = outputs_.front().elements();
+  const Tensor merged =
+      replica_.activation(each * static_cast<std::int64_t>(outputs_.size()), "merged outputs");
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const std::int64_t begin = each * static_cast<std::int64_t>(i);
+    replica_.compute().copy(outputs_[i], merged.slice(begin, begin + each));
+  }
+}
+
 void PipelineExecutor::hand_on(const PipelineTask& task, Tensor output) {
+  keep(task, output);
   const Holder to = schedule_.target(device_, task);
   if (!to) return;
   if (to.device == device_) {
@@ -160,6 +203,8 @@ TaskList PipelineExecutor::tasks_of_step(int device, const Progress& progress) c
 
 void PipelineExecutor::begin(const Progress& progress) {
   counts_.assign(schedule_.chunks[static_cast<std::size_t>(device_)].size(), {});
+  kept_.clear();
+  outputs_.clear();
   for (auto& [key, port] : ports_) {
     if (!schedule_.drains()) {  // what was sent ahead in the step before comes first
       const auto more = messages(port, tasks_of_step(port.sender, progress), key.first);
@@ -249,6 +294,7 @@ void PipelineExecutor::run(Progress& progress) {
     issue(i, end, progress);
     i = end;
   }
+  merge_outputs();
   finish(progress);
 }
 

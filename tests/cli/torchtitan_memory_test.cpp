@@ -1,7 +1,8 @@
 // What PyTorch's allocator held in torchtitan's benchmarks, as printed, against what it would hold
 // for the simulated ranks. Nothing is fitted on these cases: what is modelled is in
 // algorithms/models/every_second.hpp, LanguageHead (transformer_ends.cpp), algorithms/fsdp.cpp (per
-// parameter) and scenarios/cli/caching_allocator.hpp, each with its source.
+// parameter), algorithms/pipeline/executor.hpp (keeps_received) and
+// scenarios/cli/caching_allocator.hpp, each with its source.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -17,8 +18,9 @@ using namespace orrery;
 TEST_CASE(
     "the memory of torchtitan's benchmarks is predicted to 8 %, but for those that are told") {
   // Beyond: errors as they are, so that a change for the worse or the better shows.
-  const std::map<std::string, double> beyond{{"titan-t5-1f1b", -0.134},
-                                             {"titan-h200-8b-8n", -0.101}};
+  // titan-t5-1f1b has the plan and the tokens of titan-t6-cp1, and 7 GiB more, for no printed
+  // reason.
+  const std::map<std::string, double> beyond{{"titan-t5-1f1b", -0.120}};
   const Predictor predictor(ORRERY_SOURCE_DIR);
   const MeasuredFile file =
       read_measured_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/published/torchtitan.yaml");

@@ -173,6 +173,73 @@ TEST_CASE("products in fp8 have the memory of bf16, and some elements for each l
   CHECK(peak(Products::fp8_tensor) > bf16);
 }
 
+// Tokens of two or four tensor ranks that are gathered in fp8.
+TrainingCase gathered_in_fp8(TransformerShape shape, const Plan& plan) {
+  shape = narrow(std::move(shape), Products::fp8_tensor);
+  shape.gathers_fp8 = true;
+  return case_of(shape, plan);
+}
+
+TEST_CASE("tokens gathered in fp8 give the same bits in sim and on cpu") {
+  check_worlds_agree(gathered_in_fp8(
+      shared_llama(), {.tensor = 2, .data = 2, .pipeline = 2, .sequence_parallel = true}));
+}
+
+// A product rounds what it reads to the numbers that were sent.
+TEST_CASE("gathering tokens in fp8 changes no bit of a training with a scale per tensor") {
+  for (const TransformerShape& shape : {shared_gpt(), shared_llama(), shared_neox()})
+    for (const int tensor : {2, 4}) {
+      TrainingCase c = gathered_in_fp8(shape, {.tensor = tensor, .sequence_parallel = true});
+      c.steps = 5;
+      const CheckedBodies bodies;
+      WorldOptions options = training_options(c);
+      options.bodies = &bodies;
+      std::vector<Checkpoint> state;
+      const Trained in_fp8 =
+          finish(std::move(state), make_cpu_world(options)->run(training(c, state, nullptr)));
+      CHECK(bodies.looked > 0);
+      CHECK(bodies.wrong == 0);
+      c.transformer->gathers_fp8 = false;
+      CHECK(train_on_cpu(c).losses == in_fp8.losses);
+      c.transformer->gathers_fp8 = true;
+      c.replica.recompute = Recompute::full;
+      CHECK(train_on_cpu(c).losses == in_fp8.losses);
+    }
+}
+
+// The cost in algorithms/models/fp8_gather.cpp, of one rank in whole bytes.
+TEST_CASE("tokens gathered in fp8 are sent as a byte each, and a number for the scale") {
+  for (const int t : {2, 4}) {
+    TrainingCase c = gathered_in_fp8(shared_llama(), {.tensor = t, .sequence_parallel = true});
+    c.steps = 3;
+    const Trained trained = train_on_cpu(c);
+    const std::int64_t tokens = 2 * 16, n = tokens * 16, layers = 4, passes = 3 * 4;
+    const std::int64_t narrow = 6 * layers * passes, whole = 3 * passes;
+    for (const RankReport& rank : trained.report.ranks) {
+      Sent sent = sent_over(rank, "tensor");
+      using Use = std::pair<std::int64_t, std::int64_t>;
+      CHECK(sent["activations all_gather"] ==
+            Use{narrow + whole, (t - 1) * (narrow * n + whole * 2 * n) / t});
+      CHECK(sent["activations all_reduce"] ==
+            Use{narrow + 2 * passes, 2 * (t - 1) * (narrow * 4 + passes * 3 * tokens * 4) / t});
+    }
+  }
+}
+
+TEST_CASE("tokens are gathered in fp8 for products in fp8 with a scale per tensor only") {
+  TransformerShape shape = *gathered_in_fp8(shared_llama(), {}).transformer;
+  shape.tensor = 2;
+  shape.sequence_parallel = true;
+  CHECK(shape.indivisible().empty());
+  for (const Products products : {Products::as_stored, Products::fp8_block, Products::mxfp8}) {
+    shape.products = products;
+    CHECK(shape.indivisible().size() == 1);
+  }
+  shape.products = Products::fp8_tensor;
+  shape.sequence_parallel = false;
+  CHECK(shape.indivisible().size() == 1);
+}
+
 TEST_CASE("values of fp8 products of which every second runs again are refused") {
   TransformerShape shape = fp8_llama(Products::fp8_tensor);
   shape.recompute_every_second = true;
