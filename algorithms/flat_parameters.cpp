@@ -168,7 +168,7 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
   for (std::size_t i = 0; from < place.end; ++i) {
     const ParameterSpec& spec = model.blocks[at(block)]->parameters()[i];
     Parameter p;
-    p.name = "block." + std::to_string(block) + "." + spec.name;
+    p.name = spec.name;
     p.begin = from;
     p.elements = spec.elements;
     p.block = block;
@@ -182,17 +182,17 @@ void FlatParameters::add_parameters(Stream& home, const Model& model, int block)
         p.replicated = p.replicated | axis;
     tell_division(spec, p);
     from += spec.elements;
-    if (!sharding_.parameters()) p.value = values_.slice(p.begin, from);
-    if (!sharding_.gradients()) p.gradient = gradients_.slice(p.begin, from);
     initialise(home, spec, p, static_cast<std::uint64_t>(block) * 64 + i);
-    parameters_.push_back(std::move(p));
+    parameters_.push_back(p);
   }
 }
 
 void FlatParameters::initialise(Stream& home, const ParameterSpec& spec, const Parameter& p,
                                 std::uint64_t number) {
-  if (!sharding_.parameters()) return orrery::initialise(rank_, home, spec, number, p.value);
-  for_own(p.begin, p.begin + p.elements, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
+  const std::int64_t end = p.begin + p.elements;
+  if (!sharding_.parameters())
+    return orrery::initialise(rank_, home, spec, number, values_.slice(p.begin, end));
+  for_own(p.begin, end, [&](std::int64_t from, std::int64_t own, std::int64_t n) {
     orrery::initialise(rank_, home, spec, number, values_at(from, own, n), from - p.begin);
   });
 }

@@ -184,14 +184,15 @@ std::vector<Bucket> Replica::buckets(Bytes capacity, Bytes first) const {
     const Axes over = p.replicated.contains(Axis::expert) || rank_.size(Axis::expert) == 1
                           ? gradient_axes
                           : Axes{Axis::context, Axis::shard, Axis::replicate};
-    const bool full = held.value > 0 && held + p.gradient.bytes() > limit;
+    const Bytes bytes = bytes_of(p.elements, flat_->gradient_dtype());
+    const bool full = held.value > 0 && held + bytes > limit;
     if (all.empty() || full || !(all.back().over == over)) {
       all.emplace_back();
       all.back().over = over;
       held = Bytes(0);
     }
     Bucket& bucket = all.back();
-    held += p.gradient.bytes();
+    held += bytes;
     bucket.parameters.push_back(i);
     bucket.first_block = p.block;
     const Parameter& last = parameters[bucket.parameters.front()];

@@ -141,6 +141,7 @@ class Replica {
   // What a micro-batch keeps between its forward and its backward, by block of its part.
   struct Kept {
     Tensor input, saved, kept, held, d_output, deferred;
+    void clear();
   };
   struct InFlight {
     Tensor tokens, targets;

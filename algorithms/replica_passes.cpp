@@ -104,6 +104,8 @@ Tensor Replica::forward(const PassCall& call, const Batch& batch, Tensor input) 
   return input;
 }
 
+void Replica::Kept::clear() { *this = {}; }
+
 // What the forward kept, where it was not.
 void Replica::forward_again(const Unit& unit, const PassCall& call, InFlight& state) {
   const Block& b = block(unit.block);
@@ -140,7 +142,7 @@ Tensor Replica::backward(const PassCall& call, Tensor d_output, bool with_weight
     if (with_weights) {
       block(b).backward(pass);
       end_block(here, pass);
-      kept = {};
+      kept.clear();
     } else {
       block(b).backward_input(pass);
       kept.saved = {};
@@ -166,7 +168,7 @@ void Replica::backward_weight(const PassCall& call) {
     pass.d_output = kept.d_output;
     block(b).backward_weight(pass);
     end_block(here, pass);
-    kept = {};
+    kept.clear();
     hooks_->after(here, Pass::backward_weight);
     gradients_done(here);
   }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "algorithms/models/parametrisation.hpp"
@@ -29,8 +29,7 @@ enum class Pass : std::uint8_t { forward, recompute, backward, backward_weight }
 // One parameter of this rank. `replicated`: the axes over which it is the same on every rank, so
 // that norms count it once.
 struct Parameter {
-  std::string name;                      // "block.3.weight"
-  Tensor value, gradient;                // whole; empty where they are divided over ranks
+  std::string_view name;                 // within its block, which keeps it: "weight"
   std::int64_t begin = 0, elements = 0;  // place in the replica's flat buffers, whole
   int block = 0;
   bool decay = true;

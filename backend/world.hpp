@@ -20,6 +20,7 @@
 #include "backend/flow.hpp"
 #include "backend/ledger.hpp"
 #include "backend/prepared.hpp"
+#include "backend/step_marks.hpp"
 #include "backend/work_times.hpp"
 
 namespace orrery {
@@ -51,17 +52,6 @@ struct WorldOptions {
   StreamObserver* observer = nullptr;  // of a real world, which it outlives; null: none
 };
 
-// How a rank's compute stream spent its time, in the terms of a result's `time`.
-struct TimeParts {
-  Time compute, exposed_communication, bubble, overhead, idle;
-  Time total() const { return compute + exposed_communication + bubble + overhead + idle; }
-};
-
-struct StepMark {
-  Time at;          // since the start of the run
-  TimeParts parts;  // cumulative until then
-};
-
 struct ChannelReport {
   std::string group, lane;
   bool edge = false;
@@ -69,7 +59,7 @@ struct ChannelReport {
 };
 
 struct RankReport {
-  std::vector<StepMark> steps;  // by step, from 0
+  StepMarks steps;  // by step, from 0
   std::vector<ChannelReport> channels;
   Bytes peak, host_peak;
   BytesByLabel peak_by_label{};

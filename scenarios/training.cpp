@@ -301,7 +301,9 @@ World::Program training_program(const Scenario& scenario, TrainingHooks hooks) {
     ReplicaOptions options = replica_options(scenario);
     if (const auto& adapt = scenario.algorithm.plan.adapt)
       adapt(model, options, static_cast<int>(scenario.parallel.pipeline));
-    Replica replica(rank, std::move(model), options);
+    // On the heap: a stack takes whole pages, of each rank.
+    const auto owned = std::make_unique<Replica>(rank, std::move(model), options);
+    Replica& replica = *owned;
     const std::unique_ptr<Algorithm> algorithm = scenario.algorithm.plan.make(replica);
     Progress progress(rank, {scenario.run.steps, scenario.data.global_batch});
     const auto visit = [&](Archive& archive) {

@@ -36,8 +36,8 @@ void* SimDevice::map(const Storage& storage) {
   if (!core_.state.options.real_values && storage.values != Values::always) return nullptr;
   has_values_ = true;
   free_unmapped();
-  constexpr std::size_t line = 64;
   const auto bytes = static_cast<std::size_t>(storage.bytes().value);
+  const std::size_t line = bytes <= 16 ? 16 : 64;  // a scalar, of which ranks have several
   const std::size_t size = std::max(line, (bytes + line - 1) / line * line);
   void* data = std::aligned_alloc(line, size);
   if (data == nullptr) throw std::bad_alloc();

@@ -147,11 +147,7 @@ void SimRank::note_step(StreamState& stream, std::int64_t step, Time at) {
     compute_gap_begins();
   }
   core_.streams->settle(*compute_);
-  const auto place = static_cast<std::size_t>(step);
-  // By a quarter: doubling would leave half of it unused on every rank.
-  if (place >= steps_.capacity()) steps_.reserve(place + 1 + place / 4);
-  if (place >= steps_.size()) steps_.resize(place + 1);
-  steps_[place] = {at, time_parts(at)};
+  steps_.set(static_cast<std::size_t>(step), {at, time_parts(at)});
   if (work_ != nullptr) work_->step_ended();
 }
 
@@ -194,12 +190,6 @@ Time SimRank::exposed_since(const StreamState& stream, Time start) const {
 }
 
 // The head of `stream`, a communication that began on all its members at `start`, ends now.
-std::int64_t SimRank::steps_until(Time at) const {
-  return std::upper_bound(steps_.begin(), steps_.end(), at,
-                          [](Time t, const StepMark& mark) { return t < mark.at; }) -
-         steps_.begin();
-}
-
 void SimRank::count_communication(const StreamState& stream, Time start) {
   const Time now = core_.now;
   ChannelPlace& place = places_[stream.queue.front().extra()];

@@ -94,7 +94,9 @@ class alignas(64) SimRank {
   virtual void reconsider() = 0;  // wakes the flows that can go on
   void compute_gap_begins();
   void note_step(StreamState& stream, std::int64_t step, Time at);
-  std::int64_t steps_until(Time at) const;  // that have ended
+  std::int64_t steps_until(Time at) const {  // that have ended
+    return static_cast<std::int64_t>(steps_.until(at));
+  }
   void count_communication(const StreamState& stream, Time start);
   // The exception being handled, with what is known of the stream's head.
   std::exception_ptr failure_here(const StreamState& stream) const;
@@ -137,7 +139,7 @@ class alignas(64) SimRank {
   std::vector<StreamState> scripted_streams_;  // in place of them, where their number is known
   std::vector<std::unique_ptr<HostFlow>> flows_;
   HostFlow* compute_issuer_ = nullptr;  // the flow that issued to the compute stream last
-  std::vector<StepMark> steps_;
+  StepMarks steps_;
   std::unique_ptr<WorkTimes> work_;  // null: not kept
 
  private:

@@ -77,7 +77,9 @@ void visit_work(Visit& visit, WorkRow& row) {
 // Every field of a report, in one order for both ways.
 template <class Visit>
 void visit_report(Visit& visit, RankReport& report) {
-  visit_all(visit, report.steps, [&](StepMark& step) { visit(step); });
+  std::vector<StepMark> steps(report.steps.begin(), report.steps.end());
+  visit_all(visit, steps, [&](StepMark& step) { visit(step); });
+  report.steps = {steps.begin(), steps.end()};
   visit_all(visit, report.channels, [&](ChannelReport& channel) {
     visit(channel.group);
     visit(channel.lane);

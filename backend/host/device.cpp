@@ -32,9 +32,7 @@ void HostDevice::count_stream(const std::string& name) {
 void HostDevice::note_step(std::int64_t step, const StepMark& mark) {
   if (step < 0) return;
   const Lock lock(monitor().mutex());
-  const auto place = static_cast<std::size_t>(step);
-  if (steps_.size() <= place) steps_.resize(place + 1);
-  steps_[place] = mark;
+  steps_.set(static_cast<std::size_t>(step), mark);
 }
 
 PartTimes HostDevice::host_waited(Instant now) const {

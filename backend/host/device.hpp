@@ -168,7 +168,7 @@ class HostDevice : public Device {
   Instant host_waits_since_;
   bool keeps_host_waits_ = false;
   std::vector<HostWait> host_waits_;
-  std::vector<StepMark> steps_;
+  StepMarks steps_;
 };
 
 }  // namespace orrery::host

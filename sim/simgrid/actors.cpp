@@ -1,6 +1,11 @@
 #include "sim/simgrid/actors.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <bit>
+#include <optional>
 #include <simgrid/Exception.hpp>
 #include <string>
 #include <utility>
@@ -21,6 +26,39 @@ struct Unwind {};
 // error from its depth.
 constexpr std::uint32_t simgrid_frames = 1024;
 constexpr std::uint32_t stack_reserve = 6 * 1024;
+
+std::size_t page_bytes() {
+  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+// The page on which the mapping of a stack begins. It holds two words of malloc's, which nobody
+// looks at before the stack is freed, and otherwise the end that an actor hardly ever reaches; but
+// touched it takes as much memory as most actors do. So while the actor lives it is given back.
+class FirstPage {
+ public:
+  // `within`: an address on it. One that does not begin as glibc's mappings do is left alone.
+  FirstPage(std::uintptr_t within, std::uint32_t stack_bytes) {
+    constexpr std::size_t added = 3 * sizeof(std::uint64_t);  // by malloc to a multiple of 16 bytes
+    constexpr std::uint64_t is_mapping = 2;                   // the flag beside the size
+    const std::size_t bytes = page_bytes();
+    auto* const words = reinterpret_cast<std::uint64_t*>(within & ~(bytes - 1));
+    const std::uint64_t mapped = (stack_bytes + added + bytes - 1) & ~(bytes - 1);
+    if (words[0] != 0 || words[1] != (mapped | is_mapping)) return;
+    if (madvise(words, bytes, MADV_DONTNEED) != 0) return;
+    words_ = words;
+    size_ = mapped | is_mapping;
+  }
+  ~FirstPage() {
+    if (words_ != nullptr) words_[1] = size_;
+  }
+  FirstPage(const FirstPage&) = delete;
+  FirstPage& operator=(const FirstPage&) = delete;
+
+ private:
+  std::uint64_t* words_ = nullptr;
+  std::uint64_t size_ = 0;
+};
 
 }  // namespace
 
@@ -54,6 +92,7 @@ void Actors::block() {
                 "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
   }
   actor.state = State::blocked;
+  if (std::has_single_bit(++actor.blocks)) give_back_unused(actor);
   {
     const ExceptionState own = ExceptionState::exchange({});
     simgrid::s4u::this_actor::suspend();
@@ -61,6 +100,19 @@ void Actors::block() {
   }
   current_ = self;
   if (unwinding_) throw Unwind{};
+}
+
+// Pages of its stack that an actor has used, and which its frames do not reach now. It reaches
+// deepest when it sets up, and lives long after that: so this is done when it blocks for the first
+// time, the second, the fourth, and so on.
+__attribute__((noinline)) void Actors::give_back_unused(const Actor& actor) const {
+  if (actor.stack_end == 0 || measure_stacks_) return;
+  constexpr std::uintptr_t own_frame = 256;
+  const std::uintptr_t in_page = page_bytes() - 1;
+  const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  const std::uintptr_t to = (frame - own_frame) & ~in_page;
+  const std::uintptr_t from = (actor.stack_end | in_page) + 1;  // that page shows an overflow
+  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
 }
 
 void Actors::release_runnable() {
@@ -108,8 +160,11 @@ void Actors::release(std::vector<std::uint32_t>& batch) {
 
 void Actors::top(std::uint32_t id) {
   const auto stack_top = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  std::optional<FirstPage> unused;
   if (stack_bytes_ != 0) {
-    actors_[id].stack_end = (stack_top - stack_bytes_ + simgrid_frames) & ~std::uintptr_t{7};
+    const std::uintptr_t end = (stack_top - stack_bytes_ + simgrid_frames) & ~std::uintptr_t{7};
+    actors_[id].stack_end = end;
+    unused.emplace(end, stack_bytes_);
   }
   run_body(id);
   check_stack(id, stack_top);

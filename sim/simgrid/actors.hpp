@@ -51,12 +51,14 @@ class Actors {
     simgrid::s4u::ActorPtr handle;  // null before it first runs and after it ended
     std::uintptr_t stack_end = 0;   // lowest address, to within a kilobyte; 0 if unknown
     State state = State::runnable;
+    std::uint32_t blocks = 0;
   };
 
   void release(std::vector<std::uint32_t>& batch);
   void top(std::uint32_t id);  // what an actor runs
   void run_body(std::uint32_t id);
   void check_stack(std::uint32_t id, std::uintptr_t stack_top);
+  void give_back_unused(const Actor& actor) const;
 
   EngineCounters& counters_;
   const std::uint32_t stack_bytes_;

@@ -30,6 +30,15 @@ AlgorithmPlan a2cid2() {
   return spec.plan;
 }
 
+// On the heap, with what it is made of gone: a stack takes whole pages.
+[[gnu::noinline]] std::unique_ptr<Replica> make_replica(Rank& rank, const AlgorithmPlan& plan) {
+  ReplicaOptions options;
+  options.optimizer = plan.optimizer.options();
+  return std::make_unique<Replica>(
+      rank, make_mlp({.context = 8, .hidden = 128, .layers = 3, .micro_batch = 8}, nullptr),
+      options);
+}
+
 Measured gossip(int workers) {
   UniformSpec machine_spec;
   machine_spec.gpus = workers;
@@ -52,12 +61,8 @@ Measured gossip(int workers) {
   const double before = status_mib("VmRSS");
   const auto start = CpuClock::now();
   simulated->run([&](Rank& rank) {
-    ReplicaOptions replica_options;
-    replica_options.optimizer = plan.optimizer.options();
-    Replica replica(rank,
-                    make_mlp({.context = 8, .hidden = 128, .layers = 3, .micro_batch = 8}, nullptr),
-                    replica_options);
-    const std::unique_ptr<Algorithm> algorithm = plan.make(replica);
+    const std::unique_ptr<Replica> replica = make_replica(rank, plan);
+    const std::unique_ptr<Algorithm> algorithm = plan.make(*replica);
     Progress progress(rank, {gradients, std::int64_t{8} * workers});
     train(*algorithm, progress);
   });

@@ -45,6 +45,13 @@ Source gpu_source() {
 
 double seconds(Time time) { return time.seconds().value; }
 
+void scale_compute(RankReport& report, std::uint64_t by, std::uint64_t over) {
+  std::vector<StepMark> marks(report.steps.begin(), report.steps.end());
+  for (StepMark& mark : marks)
+    mark.parts.compute = Time(mark.parts.compute.picoseconds * by / over);
+  report.steps = {marks.begin(), marks.end()};
+}
+
 }  // namespace
 
 TEST_CASE("a planted device's kernels are measured as they are, in every type and every round") {
@@ -99,8 +106,7 @@ TEST_CASE("what runs beside a kernel makes it as much slower as it was made") {
     RunReport report = run_on_planted(ranks, program);
     const bool beside = runs > 0 && runs % 2 == 0;
     ++runs;
-    for (StepMark& mark : report.ranks[0].steps)
-      if (beside) mark.parts.compute = Time(mark.parts.compute.picoseconds * 3 / 2);
+    if (beside) scale_compute(report.ranks[0], 3, 2);
     return report;
   };
   const auto all = measure_interference(options);
@@ -123,8 +129,7 @@ TEST_CASE("the least kernel of a planted device takes what one element does, iss
   DeviceBenchOptions options = planted_bench();
   options.run_as_graphs = [](int ranks, const World::Program& program) {
     RunReport report = run_on_planted(ranks, program);  // in half the time
-    for (StepMark& mark : report.ranks[0].steps)
-      mark.parts.compute = Time(mark.parts.compute.picoseconds / 2);
+    scale_compute(report.ranks[0], 1, 2);
     return report;
   };
   const LeastSamples both = measure_least_kernels(options);

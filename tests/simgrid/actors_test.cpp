@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -112,6 +114,44 @@ TEST_CASE("short-lived actors one after the other give their stacks back") {
   engine.run();
   CHECK(begun == 5'000);
   CHECK(peak_kilobytes() - before < 10'000);  // each stack that is kept takes 8 or more
+}
+
+long resident_kilobytes() {
+  long all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+__attribute__((noinline)) void set_up_deeply(std::size_t bytes) {
+  auto* const area = static_cast<volatile char*>(__builtin_alloca(bytes));
+  for (std::size_t i = 0; i < bytes; i += 64) area[i] = 1;
+}
+
+TEST_CASE("of the stack of an actor that waits no more is resident than it uses") {
+  if (actors_are_threads) return;
+  constexpr std::uint32_t n = 4'000;
+  Scripted client;
+  EngineOptions options;
+  options.actors = n;
+  Engine engine(client, options);
+  std::uint32_t ended = 0;
+  long then = 0;
+  client.on_due = [&](Time, const Key&, std::uint64_t actor) {
+    if (actor == 0) then = resident_kilobytes();
+    engine.make_runnable(ActorId{static_cast<std::uint32_t>(actor)});
+  };
+  for (std::uint32_t i = 0; i < n; ++i) {
+    engine.spawn(i, 0, [&, i] {
+      set_up_deeply(20'000);
+      engine.schedule(Time(10 + i), Key{i, 0, 0}, i);
+      engine.block();
+      ++ended;
+    });
+  }
+  const long before = resident_kilobytes();
+  engine.run();
+  CHECK(ended == n);
+  CHECK((then - before) / n < 6);  // a page, and SimGrid's actor
 }
 
 TEST_CASE("the deepest stack is measured") {
