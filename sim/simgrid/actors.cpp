@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <optional>
 #include <simgrid/Exception.hpp>
 #include <string>
@@ -92,7 +91,7 @@ void Actors::block() {
                 "an actor's stack is used up; EngineOptions::stack_bytes gives it more");
   }
   actor.state = State::blocked;
-  if (std::has_single_bit(++actor.blocks)) give_back_unused(actor);
+  give_back_unused(actor);
   {
     const ExceptionState own = ExceptionState::exchange({});
     simgrid::s4u::this_actor::suspend();
@@ -102,9 +101,8 @@ void Actors::block() {
   if (unwinding_) throw Unwind{};
 }
 
-// Pages of its stack that an actor has used, and which its frames do not reach now. It reaches
-// deepest when it sets up, and lives long after that: so this is done when it blocks for the first
-// time, the second, the fourth, and so on.
+// Pages of its stack that an actor has used, and which its frames do not reach now: it reaches
+// deeper while it issues than where it blocks.
 __attribute__((noinline)) void Actors::give_back_unused(const Actor& actor) const {
   if (actor.stack_end == 0 || measure_stacks_) return;
   constexpr std::uintptr_t own_frame = 256;

@@ -51,7 +51,6 @@ class Actors {
     simgrid::s4u::ActorPtr handle;  // null before it first runs and after it ended
     std::uintptr_t stack_end = 0;   // lowest address, to within a kilobyte; 0 if unknown
     State state = State::runnable;
-    std::uint32_t blocks = 0;
   };
 
   void release(std::vector<std::uint32_t>& batch);
