@@ -87,9 +87,10 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   if (core_.interference != nullptr) take(transfer, stream, start);
   if (transfer.settings == nullptr)
     transfer.settings = &settings(*transfer.rendezvous->communicator);
-  if (transfer.settings->crosses) await(transfer, stream, start);
-  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected)
+  if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) {
+    if (transfer.settings->crosses) await(transfer, stream, start);
     return look_for_lost(transfer);
+  }
   transfer.fidelity = transfer.settings->fidelity;
   if (transfer.values != nullptr && transfer.values->reads_race())
     core_.engine.schedule(transfer.start, core_.racy_read_key(),

@@ -183,6 +183,7 @@ class SimWorld : public World, public EngineClient {
     if (auto near = find_neighbourhoods(core, *shared_)) {
       for (const Communicator* const communicator : near->crossing)
         core.collectives->crosses(*communicator);
+      if (options_.neighbourhood_of != nullptr) *options_.neighbourhood_of = near->number_of;
       core.engine.set_neighbourhoods(std::move(near->number_of));
     }
   }
@@ -319,8 +320,7 @@ class SimWorld : public World, public EngineClient {
       __builtin_prefetch(object);
       __builtin_prefetch(object + 64);
       __builtin_prefetch(object + 128);
-    } else if (what_is_due(payload) == Due::operation ||
-               what_is_due(payload) == Due::transfer_member) {
+    } else if (what_is_due(payload) == Due::operation) {
       const auto& stream = object_of<const StreamState>(payload);
       if (level == 3) stream.prefetch_around();
       if (level == 2) stream.device->prefetch_places();

@@ -53,6 +53,8 @@ struct SimOptions {
   // where nothing but communications reaches from one to another (neighbourhoods.hpp): of 1 to 2
   // KiB each, they stay in a core's cache. No time changes by it. 0: all are.
   std::uint32_t neighbourhood = 128;
+  // Filled with the number of each rank's, by rank, where they are and this is not null.
+  std::vector<std::uint16_t>* neighbourhood_of = nullptr;
   // Filled with the bytes that communications put on each link of the machine, where not null.
   std::vector<double>* link_bytes = nullptr;
   TraceSink* trace = nullptr;  // null: no trace. Must outlive the world

@@ -14,6 +14,7 @@
 #include "backend/core/text.hpp"
 #include "backend/cpu/bodies.hpp"
 #include "backend/cpu/world.hpp"
+#include "tests/support/parameter_parts.hpp"
 
 namespace orrery {
 namespace {
@@ -36,7 +37,8 @@ class Probe {
     // As the paper advises (appendix D.2): random output weights alone change the logits by
     // something that vanishes with the width.
     const Parameter& head = flat_->parameters()[head_weight()];
-    stream_.launch(rank.prepare(Kernel::fill(head.elements, 0, Dtype::fp32)), {value_of(head)});
+    stream_.launch(rank.prepare(Kernel::fill(head.elements, 0, Dtype::fp32)),
+                   {value_of(*flat_, head)});
     tokens_ = tensor(model.micro_batch * model.tokens_per_sample, Dtype::int32);
     targets_ = tensor(model.micro_batch * model.targets_per_sample, Dtype::int32);
     const Tensor cursor = tensor(1, Dtype::int64, Values::always);
@@ -91,9 +93,6 @@ class Probe {
   Stream& stream() { return stream_; }
 
  private:
-  Tensor value_of(const Parameter& p) {
-    return flat_->all_values().slice(p.begin, p.begin + p.elements);
-  }
   std::size_t head_weight() const {  // the last matrix
     std::size_t i = flat_->parameters().size() - 1;
     while (flat_->parameters()[i].columns == 0) --i;
@@ -102,7 +101,7 @@ class Probe {
   // A transformer's, which its head turns into their gradients: of every 8th token.
   std::vector<double> logits(const BlockPass& head) {
     const Parameter& table = flat_->parameters()[head_weight()];
-    const std::vector<double> w = rank_.read(value_of(table));
+    const std::vector<double> w = rank_.read(value_of(*flat_, table));
     const auto h = static_cast<std::size_t>(table.columns);
     const std::vector<double> x = rank_.read(head.kept);
     std::vector<double> all;

@@ -6,8 +6,8 @@
 #include <map>
 
 #include "tests/parity/inside_replica.hpp"
-#include "tests/parity/parameter_parts.hpp"
 #include "tests/support/near.hpp"
+#include "tests/support/parameter_parts.hpp"
 
 namespace orrery {
 namespace {
@@ -157,11 +157,11 @@ TEST_CASE("latent attention computes the paper's equations") {
       Replica replica(rank, c.make(std::make_shared<const std::string>(text)), c.replica);
       Parameters values;
       for (const Parameter& p : replica.parameters()) {  // larger weights, so that all matter
-        std::vector<double> all = rank.read(value_of(replica, p));
+        std::vector<double> all = rank.read(value_of(replica.flat(), p));
         for (double& v : all) v = p.decay ? 15 * v : v + 0.1;
         const std::vector<float> narrow(all.begin(), all.end());
-        rank.write_bytes(value_of(replica, p), std::as_bytes(std::span(narrow)));
-        values[name_of(p)] = rank.read(value_of(replica, p));
+        rank.write_bytes(value_of(replica.flat(), p), std::as_bytes(std::span(narrow)));
+        values[name_of(p)] = rank.read(value_of(replica.flat(), p));
       }
       replica.zero_gradients();
       replica.accumulate_micro_batch({0, 1});

@@ -8,9 +8,9 @@
 
 #include "algorithms/stage_passes.hpp"
 #include "sim/simgrid/engine.hpp"
-#include "tests/parity/parameter_parts.hpp"
 #include "tests/parity/results.hpp"
 #include "tests/parity/training_run.hpp"
+#include "tests/support/parameter_parts.hpp"
 #include "tests/support/picture_models.hpp"
 
 namespace orrery {
@@ -93,7 +93,7 @@ void check_reversed(Rank& rank, Replica& replica, const GradientErrors& allowed)
   const double loss = loss_of(rank, replica);
   std::vector<std::vector<double>> gradients;
   for (const Parameter& p : replica.parameters())
-    gradients.push_back(rank.read(gradient_of(replica, p)));
+    gradients.push_back(rank.read(gradient_of(replica.flat(), p)));
   const Philox numbers(11, Purpose::user);
   std::vector<double> errors;
   for (std::size_t i = 0; i < gradients.size(); ++i) {
@@ -106,11 +106,11 @@ void check_reversed(Rank& rank, Replica& replica, const GradientErrors& allowed)
       expected += g * signs.back();
     }
     const double norm = std::sqrt(square), h = std::min(0.001, 0.0001 / norm);
-    const std::vector<double> values = rank.read(value_of(replica, p));
+    const std::vector<double> values = rank.read(value_of(replica.flat(), p));
     const auto loss_at = [&](double step) {
       std::vector<double> moved = values;
       for (std::size_t j = 0; j < moved.size(); ++j) moved[j] += step * signs[j];
-      write(rank, value_of(replica, p), moved);
+      write(rank, value_of(replica.flat(), p), moved);
       return loss_of(rank, replica);
     };
     const auto error_of = [&](double step) {
@@ -124,7 +124,7 @@ void check_reversed(Rank& rank, Replica& replica, const GradientErrors& allowed)
     CAPTURE(name_of(p));
     CHECK(error <= allowed.worst * norm);
     errors.push_back(error / std::max(norm, std::numeric_limits<double>::min()));
-    write(rank, value_of(replica, p), values);
+    write(rank, value_of(replica.flat(), p), values);
   }
   std::sort(errors.begin(), errors.end());
   CHECK(errors[errors.size() / 2] <= allowed.median);
@@ -153,10 +153,10 @@ TEST_CASE("the gradients of reversible transformers and MLPs agree with finite d
                                     reversible_transformer(false)}) {
       Replica replica(rank, model, {});
       for (const Parameter& p : replica.parameters()) {  // larger weights: every layer matters
-        std::vector<double> values = rank.read(value_of(replica, p));
+        std::vector<double> values = rank.read(value_of(replica.flat(), p));
         if (replica.model().name == "transformer")
           for (double& v : values) v = p.decay ? 15 * v : v + 0.1;
-        write(rank, value_of(replica, p), values);
+        write(rank, value_of(replica.flat(), p), values);
       }
       check_reversed(rank, replica, smooth);
     }

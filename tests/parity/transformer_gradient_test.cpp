@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/parity/parameter_parts.hpp"
 #include "tests/parity/training_run.hpp"
 #include "tests/support/near.hpp"
+#include "tests/support/parameter_parts.hpp"
 
 namespace orrery {
 namespace {
@@ -50,14 +50,14 @@ double transformer_loss(Rank& rank, Replica& replica) {
 // Along its own gradient g of a parameter, a step h either way must change the loss by 2 h |g|.
 void check_derivatives(Rank& rank, Replica& replica) {
   for (const Parameter& p : replica.parameters()) {  // larger weights, so that every layer matters
-    std::vector<double> values = rank.read(value_of(replica, p));
+    std::vector<double> values = rank.read(value_of(replica.flat(), p));
     for (double& v : values) v = p.decay ? 15 * v : v + 0.1;
-    write_values(rank, value_of(replica, p), values);
+    write_values(rank, value_of(replica.flat(), p), values);
   }
   transformer_loss(rank, replica);
   std::vector<std::vector<double>> gradients;
   for (const Parameter& p : replica.parameters())
-    gradients.push_back(rank.read(gradient_of(replica, p)));
+    gradients.push_back(rank.read(gradient_of(replica.flat(), p)));
   for (std::size_t i = 0; i < gradients.size(); ++i) {
     const Parameter& p = replica.parameters()[i];
     CAPTURE(name_of(p));
@@ -65,16 +65,16 @@ void check_derivatives(Rank& rank, Replica& replica) {
     for (const double g : gradients[i]) square += g * g;
     const double norm = std::sqrt(square), h = std::min(0.02, 0.004 / norm);
     REQUIRE(norm > 1e-3);
-    const std::vector<double> values = rank.read(value_of(replica, p));
+    const std::vector<double> values = rank.read(value_of(replica.flat(), p));
     const auto loss_at = [&](double step) {
       std::vector<double> moved = values;
       for (std::size_t j = 0; j < moved.size(); ++j) moved[j] += step * gradients[i][j] / norm;
-      write_values(rank, value_of(replica, p), moved);
+      write_values(rank, value_of(replica.flat(), p), moved);
       return transformer_loss(rank, replica);
     };
     const double difference = (loss_at(h) - loss_at(-h)) / (2 * h);
     CHECK(difference == near(norm, 0.02));
-    write_values(rank, value_of(replica, p), values);
+    write_values(rank, value_of(replica.flat(), p), values);
   }
 }
 

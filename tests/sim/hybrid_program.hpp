@@ -118,6 +118,7 @@ struct HybridCase {
   bool host_clock = true;
   std::uint32_t launch_queue = 64;
   std::uint32_t neighbourhood = 128;
+  std::vector<std::uint16_t>* neighbourhood_of = nullptr;
   sim::Variability variability{};
   Fidelity fidelity = Fidelity::automatic;
   bool interference = false;  // kernels beside communications have 2 or 3 of 4 processors
@@ -146,6 +147,7 @@ struct HybridCase {
     options.host_clock = host_clock;
     options.launch_queue = launch_queue;
     options.neighbourhood = neighbourhood;
+    options.neighbourhood_of = neighbourhood_of;
     options.variability = variability;
     options.fidelity = fidelity;
     options.trace = trace;

@@ -20,6 +20,19 @@ void check_neighbourhoods(HybridCase c, const std::string& actors) {
   }
 }
 
+// Of every rank; "" where all are simulated together.
+std::string neighbourhoods(HybridCase c, std::uint32_t ranks, TraceSink* trace = nullptr) {
+  return in_child([&] {
+    std::vector<std::uint16_t> numbers;
+    c.neighbourhood = ranks;
+    c.neighbourhood_of = &numbers;
+    c.run(Execution::shared, trace);
+    std::string text;
+    for (const std::uint16_t number : numbers) text += std::to_string(number);
+    return text;
+  });
+}
+
 // Folded into this many ranks.
 void check_alike(const HybridCase& c, const std::string& folded_into) {
   CAPTURE(c.plan.tensor);
@@ -104,6 +117,29 @@ TEST_CASE("a shared program follows jitter and slow ranks as an actor per rank d
   CHECK(actors == c.text(Execution::shared));
   CHECK(actors != HybridCase{.plan = c.plan}.text(Execution::actors));
   check_neighbourhoods(c, actors);
+}
+
+// A stage's neighbour is four ranks on, and what is sent there takes one alpha. A reduction over
+// two tensor ranks, which are neighbours in number, takes two, and over data the most bytes.
+TEST_CASE("ranks with the shortest communications in common are simulated together") {
+  const HybridCase c{.plan = {.tensor = 2, .pipeline = 2, .data = 2}};
+  CHECK(neighbourhoods(c, 1) == "01234567");
+  CHECK(neighbourhoods(c, 2) == "01230123");
+  CHECK(neighbourhoods(c, 4) == "00110011");
+  CHECK(neighbourhoods(c, 8).empty());
+  CHECK(neighbourhoods(c, 0).empty());
+}
+
+TEST_CASE("ranks are simulated all together where more than communications reaches others") {
+  HybridCase c{.plan = {.tensor = 2, .data = 2}};
+  CHECK(neighbourhoods(c, 2) == "0011");
+  StringTraceSink trace;
+  CHECK(neighbourhoods(c, 2, &trace).empty());
+  c.interference = true;
+  CHECK(neighbourhoods(c, 2).empty());
+  c.interference = false;
+  c.fidelity = Fidelity::flow;
+  CHECK(neighbourhoods(c, 2).empty());
 }
 
 TEST_CASE("ranks that never meet can be simulated one after the other from start to end") {
