@@ -20,35 +20,21 @@
 #include <cmath>
 
 #include "algorithms/codecs/view.hpp"
+#include "backend/element.hpp"
 
 namespace orrery {
 
 namespace {
 
-float read_number(const View& view, std::size_t i) {
-  if (view.dtype == Dtype::bf16) return from_bf16(static_cast<const std::uint16_t*>(view.data)[i]);
-  if (view.dtype == Dtype::fp16) return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
-  return static_cast<const float*>(view.data)[i];
-}
-
-void write_number(const View& view, std::size_t i, float value) {
-  if (view.dtype == Dtype::bf16)
-    static_cast<std::uint16_t*>(view.data)[i] = to_bf16(value);
-  else if (view.dtype == Dtype::fp16)
-    static_cast<std::uint16_t*>(view.data)[i] = to_fp16(value);
-  else
-    static_cast<float*>(view.data)[i] = value;
-}
-
-std::size_t elements_in(const View& view) { return static_cast<std::size_t>(view.elements); }
+float number(const View& view, std::int64_t i) { return static_cast<float>(element_of(view, i)); }
 
 Kernel amax_kernel(std::int64_t n, Dtype dtype) {  // X, largest
   return Kernel::custom(
       "fp8.amax", {Role::read, Role::write},
       [](std::span<const View> v) {
         float most = 0;
-        for (std::size_t i = 0; i < elements_in(v[0]); ++i)
-          most = std::max(most, std::fabs(read_number(v[0], i)));
+        for (std::int64_t i = 0; i < v[0].elements; ++i)
+          most = std::max(most, std::fabs(number(v[0], i)));
         floats(v[1])[0] = most;
       },
       Flops(static_cast<double>(n)), bytes_of(n, dtype));
@@ -60,8 +46,9 @@ Kernel cast_kernel(std::int64_t n, Dtype dtype, Float8 type) {  // X, largest, m
       [type](std::span<const View> v) {
         const float scale = fp8_scale(Fp8Scaling::tensor, floats(v[1])[0], type);
         const auto message = bytes(v[2]);
-        for (std::size_t i = 0; i < elements_in(v[0]); ++i)
-          message[i] = static_cast<std::byte>(to_fp8(read_number(v[0], i) * scale, type));
+        for (std::int64_t i = 0; i < v[0].elements; ++i)
+          message[static_cast<std::size_t>(i)] =
+              static_cast<std::byte>(to_fp8(number(v[0], i) * scale, type));
       },
       Flops(static_cast<double>(n)), bytes_of(n, dtype) + Bytes(n));
 }
@@ -69,9 +56,11 @@ Kernel cast_kernel(std::int64_t n, Dtype dtype, Float8 type) {  // X, largest, m
 void decode_tokens(std::span<const View> v, Float8 type) {
   const float most = floats(v[1])[0], scale = fp8_scale(Fp8Scaling::tensor, most, type);
   const auto messages = bytes(v[0]);
-  for (std::size_t i = 0; i < elements_in(v[2]); ++i)
-    write_number(v[2], i, from_fp8(static_cast<std::uint8_t>(messages[i]), type) / scale);
-  if (v.size() > 3) write_number(v[3], 0, most);
+  for (std::int64_t i = 0; i < v[2].elements; ++i)
+    set_element(
+        v[2], i,
+        from_fp8(static_cast<std::uint8_t>(messages[static_cast<std::size_t>(i)]), type) / scale);
+  if (v.size() > 3) set_element(v[3], 0, most);
 }
 
 Kernel decode_kernel(std::int64_t n, Dtype dtype, Float8 type,

@@ -20,11 +20,6 @@ namespace {
       .with("kernel", kernel.label);
 }
 
-template <class T>
-double load_as(const View& view, std::int64_t i) {
-  return static_cast<double>(static_cast<const T*>(view.data)[i]);
-}
-
 }  // namespace
 
 const View& Operands::any(std::size_t operand, std::int64_t elements) const {
@@ -48,63 +43,7 @@ double Operands::scalar(std::size_t operand, std::int64_t element) const {
   if (!has(operand) || views_[operand].elements <= element)
     refuse(kernel_,
            "operand " + std::to_string(operand) + " has no element " + std::to_string(element));
-  return load(views_[operand], element);
-}
-
-double load(const View& view, std::int64_t i) {
-  switch (view.dtype) {
-    case Dtype::fp32:
-      return load_as<float>(view, i);
-    case Dtype::fp64:
-      return load_as<double>(view, i);
-    case Dtype::int32:
-      return load_as<std::int32_t>(view, i);
-    case Dtype::int64:
-      return load_as<std::int64_t>(view, i);
-    case Dtype::uint8:
-      return load_as<std::uint8_t>(view, i);
-    case Dtype::bf16:
-      return from_bf16(static_cast<const std::uint16_t*>(view.data)[i]);
-    case Dtype::fp16:
-      return from_fp16(static_cast<const std::uint16_t*>(view.data)[i]);
-    case Dtype::fp8:
-      return from_fp8(static_cast<const std::uint8_t*>(view.data)[i]);
-    case Dtype::fp4:
-      break;
-  }
-  throw Error(Category::invalid_program, "fp4 has no values on a CPU");
-}
-
-void store(const View& view, std::int64_t i, double value) {
-  switch (view.dtype) {
-    case Dtype::fp32:
-      static_cast<float*>(view.data)[i] = static_cast<float>(value);
-      return;
-    case Dtype::fp64:
-      static_cast<double*>(view.data)[i] = value;
-      return;
-    case Dtype::int32:
-      static_cast<std::int32_t*>(view.data)[i] = static_cast<std::int32_t>(std::llrint(value));
-      return;
-    case Dtype::int64:
-      static_cast<std::int64_t*>(view.data)[i] = std::llrint(value);
-      return;
-    case Dtype::uint8:
-      static_cast<std::uint8_t*>(view.data)[i] = static_cast<std::uint8_t>(std::llrint(value));
-      return;
-    case Dtype::bf16:
-      static_cast<std::uint16_t*>(view.data)[i] = to_bf16(static_cast<float>(value));
-      return;
-    case Dtype::fp16:
-      static_cast<std::uint16_t*>(view.data)[i] = to_fp16(static_cast<float>(value));
-      return;
-    case Dtype::fp8:
-      static_cast<std::uint8_t*>(view.data)[i] = to_fp8(static_cast<float>(value));
-      return;
-    case Dtype::fp4:
-      break;
-  }
-  throw Error(Category::invalid_program, "fp4 has no values on a CPU");
+  return element_of(views_[operand], element);
 }
 
 namespace {

@@ -63,14 +63,14 @@ void cast(const View& from, const View& to) {
   else if (from.dtype == Dtype::fp32 && stored(to.dtype))
     round_from_fp32(static_cast<const float*>(from.data), to);
   else
-    for (std::int64_t i = 0; i < from.elements; ++i) store(to, i, load(from, i));
+    for (std::int64_t i = 0; i < from.elements; ++i) set_element(to, i, element_of(from, i));
 }
 
 void fill(const View& to, double value) {
   if (to.dtype == Dtype::fp32)
     std::fill_n(static_cast<float*>(to.data), to.elements, static_cast<float>(value));
   else
-    for (std::int64_t i = 0; i < to.elements; ++i) store(to, i, value);
+    for (std::int64_t i = 0; i < to.elements; ++i) set_element(to, i, value);
 }
 
 // y = a x + b y. A coefficient 0 drops its term, so that y may hold anything when b is 0.
@@ -82,7 +82,9 @@ void linear_combination(const Kernel& kernel, const Operands& operands) {
   const View& y_view = operands.any(1, n);
   if (x_view.dtype != Dtype::fp32 || y_view.dtype != Dtype::fp32) {
     for (std::int64_t i = 0; i < n; ++i)
-      store(y_view, i, (a == 0 ? 0 : a * load(x_view, i)) + (b == 0 ? 0 : b * load(y_view, i)));
+      set_element(
+          y_view, i,
+          (a == 0 ? 0 : a * element_of(x_view, i)) + (b == 0 ? 0 : b * element_of(y_view, i)));
     return;
   }
   const auto* x = static_cast<const float*>(x_view.data);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "backend/element.hpp"
 #include "backend/kernel.hpp"
 
 namespace orrery::cpu {
@@ -36,11 +37,6 @@ class Operands {
   const Kernel& kernel_;
   std::span<const View> views_;
 };
-
-// One element of any type, as a double. 64-bit integers beyond 2^53 lose bits.
-double load(const View& view, std::int64_t element);
-// Rounds once to the view's type; to integers, to the nearest (ties to even).
-void store(const View& view, std::int64_t element, double value);
 
 // The bodies: `operands` are fp32 where they are floating, but for cast, fill and
 // linear_combination, which take all types.

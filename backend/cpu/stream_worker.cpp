@@ -337,7 +337,7 @@ void StreamWorker::run_body(const Operation& operation, std::span<const View> vi
       return run_copy(views[0], views[1]);
     case Operation::Kind::upload:
       for (std::size_t i = 0; i < operation.values->size(); ++i)
-        store(views[0], static_cast<std::int64_t>(i), (*operation.values)[i]);
+        set_element(views[0], static_cast<std::int64_t>(i), (*operation.values)[i]);
       return;
     default:
       return;
