@@ -17,21 +17,27 @@ std::size_t StreamClock::first_row_after(std::uint32_t ordinal) const {
   return low;
 }
 
-Clock StreamClock::at(std::uint32_t ordinal) const {
-  Clock clock;
-  if (const std::size_t later = first_row_after(ordinal); later > 0)
-    for (std::size_t i = 0; i < width_; ++i) clock.raise(i, past_[(later - 1) * row() + 1 + i]);
-  return clock;
+std::span<const std::uint32_t> StreamClock::at(std::uint32_t ordinal) const {
+  if (past_.empty()) return {};
+  const std::span rows(past_);
+  // Mostly it is the latest that is asked for.
+  if (rows[rows.size() - row()] <= ordinal) return rows.last(width_);
+  const std::size_t later = first_row_after(ordinal);
+  if (later == 0) return {};
+  return rows.subspan((later - 1) * row() + 1, width_);
 }
 
-void StreamClock::learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams) {
+void StreamClock::learn(std::uint32_t ordinal, std::span<const std::uint32_t> known,
+                        std::size_t streams, Event event) {
   if (streams > width_) widen(streams);
-  now_.merge(clock, streams);
+  now_.merge(known);
+  now_.raise(event.stream, static_cast<std::uint32_t>(event.ordinal));
   if (past_.empty() || past_[past_.size() - row()] != ordinal) {
     past_.resize(past_.size() + row());
     past_[past_.size() - row()] = ordinal;
   }
-  for (std::size_t i = 0; i < width_; ++i) past_[past_.size() - width_ + i] = now_[i];
+  const auto now = now_.first(width_);
+  std::copy(now.begin(), now.end(), past_.end() - static_cast<std::ptrdiff_t>(width_));
 }
 
 // Streams are opened in set-up, when there is little past.

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "backend/event.hpp"
@@ -21,8 +22,11 @@ class Clock {
   void raise(std::size_t stream, std::uint32_t ordinal) {
     if (seen_[stream] < ordinal) seen_[stream] = ordinal;
   }
-  void merge(const Clock& o, std::size_t streams) {
-    for (std::size_t i = 0; i < streams; ++i) raise(i, o.seen_[i]);
+  void merge(std::span<const std::uint32_t> seen) {
+    for (std::size_t i = 0; i < seen.size(); ++i) raise(i, seen[i]);
+  }
+  std::span<const std::uint32_t> first(std::size_t streams) const {
+    return std::span(seen_).first(streams);
   }
 
  private:
@@ -33,10 +37,13 @@ class Clock {
 class StreamClock {
  public:
   const Clock& now() const { return now_; }
-  // What an operation after `ordinal` of this stream knows; of a forgotten past, nothing.
-  Clock at(std::uint32_t ordinal) const;
-  // The stream's operation `ordinal` (a fence, or the first after a host wait) learned `clock`.
-  void learn(std::uint32_t ordinal, const Clock& clock, std::size_t streams);
+  // What an operation after `ordinal` of this stream knows, by stream, until the clock changes; of
+  // a forgotten past, nothing.
+  std::span<const std::uint32_t> at(std::uint32_t ordinal) const;
+  // The stream's operation `ordinal` (a fence, or the first after a host wait) learned what `known`
+  // says, and that `event` is over; the rank has `streams` of them.
+  void learn(std::uint32_t ordinal, std::span<const std::uint32_t> known, std::size_t streams,
+             Event event = {});
   // Every stream of the rank knows of `ordinal`: what came before it teaches nobody anything.
   void forget_before(std::uint32_t ordinal);
   // The past has become long since something was forgotten last.

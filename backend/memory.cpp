@@ -38,9 +38,9 @@ Tensor Rank::allocate(Stream& home, Label label, std::int64_t elements, Dtype dt
   // Its birth counts as a write by the home stream: the memory may be recycled from operations
   // still under way there.
   if (home.ordinal_ > 0)
-    storage->accesses.push_back({0, elements, site.file, home.ordinal_,
-                                 static_cast<std::uint16_t>(site.line),
-                                 static_cast<std::uint8_t>(home.index()), true, false});
+    storage->accesses =
+        Accesses({0, elements, site.file, home.ordinal_, static_cast<std::uint16_t>(site.line),
+                  static_cast<std::uint8_t>(home.index()), true, false});
   ledger.charge(*storage);
   Tensor tensor(storage);
   storage->data = device_.map(*storage);
@@ -58,7 +58,8 @@ void Rank::reserve(Label label, Bytes size) {
 
 bool Rank::ordered_before_home(const Storage& storage) const {
   const Clock& known = streams_[storage.home]->clock_.now();
-  return std::all_of(storage.accesses.begin(), storage.accesses.end(), [&](const Access& x) {
+  const std::vector<Access>& all = storage.accesses.all();
+  return std::all_of(all.begin(), all.end(), [&](const Access& x) {
     return x.stream == storage.home || known[x.stream] >= x.ordinal;
   });
 }
@@ -99,7 +100,7 @@ void Rank::wait_for_pending_refunds(Bytes size, Ledger& ledger, Site site) {
       const auto oldest = std::find_if(pending.begin(), pending.end(),
                                        [&](const Storage* s) { return s->place == place; });
       if (oldest == pending.end()) break;
-      const std::vector<Access> uses = (*oldest)->accesses;
+      const std::vector<Access> uses = (*oldest)->accesses.all();
       for (const Access& x : uses)
         if (x.stream != home) wait({x.stream, x.ordinal}, site);
     }
@@ -110,7 +111,8 @@ std::vector<std::byte> Rank::read_bytes(const Tensor& tensor, Site site) {
   device_.asks(Identity::values, {}, site);
   const Operand& operand = tensor.operand();
   const std::vector<Access> accesses =
-      operand.storage->accesses;  // waiting changes nothing here, but a flow may run meanwhile
+      operand.storage->accesses
+          .all();  // waiting changes nothing here, but a flow may run meanwhile
   for (const Access& x : accesses)
     if (x.write && x.end > operand.begin && x.begin < operand.end)
       wait({x.stream, x.ordinal}, site);
@@ -127,7 +129,7 @@ void Rank::write_bytes(const Tensor& tensor, std::span<const std::byte> bytes, S
     throw Error(Category::invalid_program, "tensor '" + operand.storage->name + "' has " +
                                                std::to_string(operand.bytes().value) + " bytes, " +
                                                std::to_string(bytes.size()) + " were given");
-  const std::vector<Access> accesses = operand.storage->accesses;
+  const std::vector<Access> accesses = operand.storage->accesses.all();
   for (const Access& x : accesses) wait({x.stream, x.ordinal}, site);
   if (operand.storage->data != nullptr) device_.write(bytes.data(), operand);
 }

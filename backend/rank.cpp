@@ -146,7 +146,7 @@ Stream& Rank::stream(std::string_view stream_name, Place place) {
   streams_.push_back(
       std::make_unique<Stream>(*this, device_, index, std::string(stream_name), place));
   Stream& fresh = *streams_.back();
-  fresh.clock_.learn(1, host_clock_, streams_.size());
+  fresh.clock_.learn(1, host_clock_.first(streams_.size()), streams_.size());
   pending_refunds_.emplace_back();
   device_.open_stream(index, fresh.name(), place);
   return fresh;
@@ -175,10 +175,10 @@ const Sequence& Rank::sequence(const std::string& key,
 void Rank::host_learned(Event event) {
   const auto ordinal = static_cast<std::uint32_t>(event.ordinal);
   if (event.ordinal <= host_clock_[event.stream]) return;
-  host_clock_.merge(streams_[event.stream]->clock_.at(ordinal), streams_.size());
+  host_clock_.merge(streams_[event.stream]->clock_.at(ordinal));
   host_clock_.raise(event.stream, ordinal);
   for (const auto& stream : streams_) {
-    stream->clock_.learn(stream->ordinal_ + 1, host_clock_, streams_.size());
+    stream->clock_.learn(stream->ordinal_ + 1, host_clock_.first(streams_.size()), streams_.size());
     stream->clock_.forget_before(host_clock_[stream->index_]);
   }
   for (std::uint32_t home = 0; home < pending_refunds_.size(); ++home) refund_pending(home);

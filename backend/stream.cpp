@@ -58,34 +58,8 @@ void check_operand_count(std::uint32_t roles, std::size_t given, const char* wha
 Stream::Stream(Rank& rank, Device& device, std::uint32_t index, std::string name, Place place)
     : rank_(rank), device_(device), index_(index), name_(std::move(name)), place_(place) {}
 
-// The hazard check, and the bookkeeping that both it and the ledger live on. An access is dropped
-// when a later one stands for it: whatever is ordered after the later one is ordered after it as
-// well.
-//
-// First the common cases, in which this stream used the same elements last: it was found to be
-// ordered behind all others then, nothing has come in between, and only a write has more to fear.
-inline void Stream::use(const Operand& operand, bool write, Site site) {
-  std::vector<Access>& accesses = operand.storage->accesses;
-  const auto alike = [this, &operand](const Access& x) {
-    return x.stream == index_ && x.begin == operand.begin && x.end == operand.end &&
-           x.racy == operand.racy;
-  };
-  if (accesses.empty() || !alike(accesses.back())) return check_use(operand, write, site);
-  if (!write && accesses.back().write) {
-    accesses.emplace_back(accesses.back());
-  } else if (write && !accesses.back().write) {
-    if (accesses.size() > 2 || !alike(accesses.front())) return check_use(operand, write, site);
-    accesses.resize(1);
-  }
-  Access& mine = accesses.back();
-  mine.write = write;
-  mine.ordinal = ordinal_;
-  mine.file = site.file;
-  mine.line = static_cast<std::uint16_t>(site.line);
-}
-
-void Stream::check_use(const Operand& operand, bool write, Site site) {
-  std::vector<Access>& accesses = operand.storage->accesses;
+// The hazard check, and the bookkeeping that both it and the ledger live on.
+void Stream::use(const Operand& operand, bool write, Site site) {
   const Access mine{operand.begin,
                     operand.end,
                     site.file,
@@ -94,22 +68,9 @@ void Stream::check_use(const Operand& operand, bool write, Site site) {
                     static_cast<std::uint8_t>(index_),
                     write,
                     operand.racy};
-  const Clock& known = clock_.now();
-  for (std::size_t i = 0; i < accesses.size();) {
-    const Access& x = accesses[i++];
-    if (x.end <= operand.begin || x.begin >= operand.end) continue;
-    const bool same_stream = x.stream == index_;
-    const bool ordered = same_stream || known[x.stream] >= x.ordinal;
-    if (!ordered && (write || x.write) && !x.racy && !operand.racy)
-      unordered(*this, rank_.id_, operand, x, write, ordinal_, site,
-                rank_.streams()[x.stream]->name());
-    const bool covered = x.begin >= operand.begin && x.end <= operand.end;
-    const bool as_strict = x.racy || !operand.racy;  // whatever clashes with x clashes with mine
-    if (!covered || !ordered || !as_strict || !(write || (same_stream && !x.write))) continue;
-    accesses[--i] = accesses.back();  // `mine` stands for it
-    accesses.pop_back();
-  }
-  accesses.push_back(mine);
+  if (const Access* const earlier = operand.storage->accesses.add(mine, clock_.now()))
+    unordered(*this, rank_.id_, operand, *earlier, write, ordinal_, site,
+              rank_.streams()[earlier->stream]->name());
 }
 
 void Stream::launch(const Prepared& prepared, std::span<const Operand> operands, Site site) {
@@ -154,10 +115,8 @@ void Stream::after(Event event, Site site) {
                                                other.name_ + " that has not been issued")
         .with("site", to_string(site));
   ++ordinal_;
-  const auto ordinal = static_cast<std::uint32_t>(event.ordinal);
-  Clock learned = other.clock_.at(ordinal);
-  learned.raise(event.stream, ordinal);
-  clock_.learn(ordinal_, learned, rank_.streams().size());
+  clock_.learn(ordinal_, other.clock_.at(static_cast<std::uint32_t>(event.ordinal)),
+               rank_.streams().size(), event);
   if (clock_.is_crowded()) rank_.forget_past(*this);
   device_.fence(index_, event);
   rank_.refund_pending(index_);

@@ -84,7 +84,6 @@ class Stream {
  private:
   friend class Rank;
   void use(const Operand& operand, bool write, Site site);
-  void check_use(const Operand& operand, bool write, Site site);
   Event communicate(Communication c, Channel& channel, Site site);
 
   Rank& rank_;

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/accesses.hpp"
 #include "backend/core/error.hpp"
 #include "backend/core/units.hpp"
 #include "backend/dtype.hpp"
@@ -39,18 +40,6 @@ inline constexpr int label_count = 7;
 const char* name(Label);
 inline constexpr std::int64_t always_limit_bytes = 4096;
 
-// One use of an interval of storage by an operation, kept until a later use stands for it.
-struct Access {
-  std::int64_t begin = 0, end = 0;  // elements
-  const char* file = "";
-  std::uint32_t ordinal = 0;
-  std::uint16_t line = 0;
-  std::uint8_t stream = 0;
-  bool write : 1 = false;
-  bool racy : 1 = false;
-};
-static_assert(sizeof(Access) == 32);
-
 struct Storage {
   Rank* rank = nullptr;
   void* data = nullptr;  // null while the run has no values for it
@@ -63,7 +52,7 @@ struct Storage {
   Values values = Values::as_run;
   Label label = Label::activations;
   std::string name;
-  std::vector<Access> accesses;
+  Accesses accesses;
 
   Bytes bytes() const { return bytes_of(elements, dtype); }
 };

@@ -74,16 +74,21 @@ struct RankReport {
 class RankReports {
  public:
   std::size_t size() const { return report_of_.empty() ? reports_.size() : report_of_.size(); }
-  RankReport& operator[](std::size_t rank) { return reports_[place(rank)]; }
-  const RankReport& operator[](std::size_t rank) const { return reports_[place(rank)]; }
-  // One report each, or one for all ranks of which `report_of` names the same.
+  RankReport& operator[](std::size_t rank) { return reports_[number_of(rank)]; }
+  const RankReport& operator[](std::size_t rank) const { return reports_[number_of(rank)]; }
+  // One report each, or one for all ranks of which `report_of` names the same; it numbers them in
+  // the order of the first ranks that have them.
   void resize(std::size_t ranks) { reports_.resize(ranks); }
   void share(std::vector<std::uint32_t> report_of, std::size_t reports) {
     report_of_ = std::move(report_of);
     reports_.resize(reports);
   }
-  // How many are different.
+  // How many are different, and they, in the order of the first ranks that have them.
   std::size_t distinct() const { return reports_.size(); }
+  const std::vector<RankReport>& different() const { return reports_; }
+  std::size_t number_of(std::size_t rank) const {
+    return report_of_.empty() ? rank : report_of_[rank];
+  }
 
   template <class Reports, class Report>
   struct Iterator {
@@ -102,7 +107,6 @@ class RankReports {
   auto end() const { return Iterator<const RankReports, const RankReport>{this, size()}; }
 
  private:
-  std::size_t place(std::size_t rank) const { return report_of_.empty() ? rank : report_of_[rank]; }
   std::vector<RankReport> reports_;
   std::vector<std::uint32_t> report_of_;  // by rank
 };

@@ -26,6 +26,7 @@
 
 #include "platforms/collective_time.hpp"
 #include "platforms/fabric.hpp"
+#include "platforms/link_load.hpp"
 #include "platforms/machine.hpp"
 #include "platforms/platform.hpp"
 
@@ -105,6 +106,7 @@ class Cluster : public Machine {
   void shape_inside(const std::vector<int>& members, GroupShape& g) const;
   double quality(const std::vector<int>& members) const;
   double quality_inside(const std::vector<int>& members) const;
+  std::vector<int> by_node(const std::vector<int>& members, std::vector<std::size_t>& begins) const;
   std::vector<std::vector<int>> by_site(const std::vector<int>& members) const;
   CollectivePlan plan_sites(Collective kind, Bytes size, const std::vector<int>& members,
                             const std::vector<std::vector<int>>& sites) const;
@@ -140,7 +142,9 @@ class Cluster : public Machine {
     bool all_to_all = false;
     GroupShape shape;
   };
-  mutable KnownShape last_shape_;          // a group is asked for with several sizes in a row
+  mutable KnownShape last_shape_;  // a group is asked for with several sizes in a row
+  mutable LinkLoad load_;          // room to add up in
+  mutable std::vector<std::uint32_t> path_;
   mutable std::vector<Use> uses_;          // few; each pair once
   mutable std::vector<Assumption> notes_;  // figures used outside what they were given for
 };

@@ -151,7 +151,7 @@ Seconds Cluster::wan_latency(const Place& from, const Place& to) const {
 
 BytesPerSecond Cluster::bandwidth(int from, int to) const {
   const Place &a = place(from), &b = place(to);
-  std::vector<std::uint32_t> path;
+  std::vector<std::uint32_t>& path = path_;
   route(from, to, path);
   BytesPerSecond rate(1e30);
   double worst = quality_.empty() ? 1 : HUGE_VAL;
@@ -173,31 +173,48 @@ BytesPerSecond Cluster::bandwidth(int from, int to) const {
   return path.size() > 2 ? std::min(pair, rate) : pair;
 }
 
-std::vector<std::vector<int>> Cluster::rings(const std::vector<int>& members) const {
-  struct InNode {
-    std::vector<int> members;
-    std::vector<std::size_t> first;  // by NIC in use: place of its first member
-  };
-  std::vector<InNode> nodes;
-  std::map<int, std::size_t> number;
-  for (const int m : members) {
-    const auto [at, fresh] = number.emplace(place(m).node, nodes.size());
-    if (fresh) nodes.emplace_back();
-    InNode& n = nodes[at->second];
-    if (node_spec(place(m)).nics &&
-        (n.members.empty() || nic(place(n.members.back())) != nic(place(m))))
-      n.first.push_back(n.members.size());
-    n.members.push_back(m);
+// The members node by node, nodes in the order of their first members; begins[k] is where the k-th
+// node's begin, and the last of `begins` their number.
+std::vector<int> Cluster::by_node(const std::vector<int>& members,
+                                  std::vector<std::size_t>& begins) const {
+  std::vector<int> ordered = members;
+  const auto node = [this](int m) { return place(m).node; };
+  const auto earlier = [&](int a, int b) { return node(a) < node(b); };
+  if (!std::is_sorted(members.begin(), members.end(), earlier)) {
+    std::map<int, std::size_t> number;
+    for (const int m : members) number.emplace(node(m), number.size());
+    std::stable_sort(ordered.begin(), ordered.end(),
+                     [&](int a, int b) { return number[node(a)] < number[node(b)]; });
   }
-  if (nodes.size() < 2) return {members};
-  std::size_t count = nodes.front().first.size();
-  for (const InNode& n : nodes) count = std::min(count, n.first.size());
+  begins.clear();
+  for (std::size_t i = 0; i < ordered.size(); ++i)
+    if (i == 0 || node(ordered[i]) != node(ordered[i - 1])) begins.push_back(i);
+  begins.push_back(ordered.size());
+  return ordered;
+}
+
+std::vector<std::vector<int>> Cluster::rings(const std::vector<int>& members) const {
+  std::vector<std::size_t> begins;
+  const std::vector<int> ordered = by_node(members, begins);
+  const std::size_t nodes = begins.size() - 1;
+  if (nodes < 2) return {members};
+  // Of each node, where the members of each NIC in use begin.
+  std::vector<std::size_t> entries, entries_of;
+  std::size_t count = members.size();
+  for (std::size_t k = 0; k < nodes; ++k) {
+    entries_of.push_back(entries.size());
+    if (node_spec(place(ordered[begins[k]])).nics)
+      for (std::size_t i = begins[k]; i < begins[k + 1]; ++i)
+        if (i == begins[k] || nic(place(ordered[i])) != nic(place(ordered[i - 1])))
+          entries.push_back(i - begins[k]);
+    count = std::min(count, entries.size() - entries_of.back());
+  }
   std::vector<std::vector<int>> rings(count);
   for (std::size_t j = 0; j < count; ++j) {
     rings[j].reserve(members.size());
-    for (std::size_t k = 0; k < nodes.size(); ++k) {
-      const std::vector<int>& here = nodes[k].members;
-      const std::size_t entry = nodes[k].first[j], size = here.size();
+    for (std::size_t k = 0; k < nodes; ++k) {
+      const int* const here = &ordered[begins[k]];
+      const std::size_t entry = entries[entries_of[k] + j], size = begins[k + 1] - begins[k];
       for (std::size_t i = 0; i < size; ++i)
         rings[j].push_back(k % 2 == 0 ? here[(entry + i) % size]
                                       : here[(entry + 2 * size - 1 - i) % size]);
@@ -242,7 +259,8 @@ void Cluster::shape_inside(const std::vector<int>& members, GroupShape& g) const
 // What the links between the nodes give the group when nothing else uses them.
 void Cluster::shape_network(Collective kind, const std::vector<int>& members, GroupShape& g) const {
   const std::vector<std::vector<int>> all = rings(members);
-  std::map<std::uint32_t, double> load;  // by link: bytes per byte that a node passes on
+  LinkLoad& load = load_;
+  load.reset(links_.size());  // bytes per byte that a node passes on
   std::vector<std::uint32_t> path;
   for (const std::vector<int>& ring : all)
     for (std::size_t i = 0; i < ring.size(); ++i) {
@@ -251,24 +269,24 @@ void Cluster::shape_network(Collective kind, const std::vector<int>& members, Gr
       g.network_latency = std::max(g.network_latency, network_latency(a, b));
       g.wan_latency = std::max(g.wan_latency, wan_latency(a, b));
       route(ring[i], ring[(i + 1) % ring.size()], path);
-      for (const std::uint32_t link : path) load[link] += 1.0 / static_cast<double>(all.size());
+      for (const std::uint32_t link : path) load.add(link, 1.0 / static_cast<double>(all.size()));
     }
-  for (const auto& [link, share] : load)
-    g.between_bandwidth = std::min(g.between_bandwidth, links_[link].bandwidth / share);
+  for (const std::uint32_t link : load.loaded())
+    g.between_bandwidth = std::min(g.between_bandwidth, links_[link].bandwidth / load.of(link));
   if (kind != Collective::all_to_all) return;
   // Each to each, one byte. Large groups: 64 evenly spaced shifts stand for all.
   const std::size_t n = members.size(), shifts = std::min<std::size_t>(n - 1, n <= 256 ? n : 64);
-  load.clear();
+  load.reset(links_.size());
   for (std::size_t s = 0; s < shifts; ++s)
     for (std::size_t i = 0; i < n; ++i) {
       const int from = members[i], to = members[(i + 1 + s * (n - 1) / shifts) % n];
       if (place(from).node == place(to).node) continue;
       route(from, to, path);
       for (const std::uint32_t link : path)
-        load[link] += static_cast<double>(n - 1) / static_cast<double>(shifts);
+        load.add(link, static_cast<double>(n - 1) / static_cast<double>(shifts));
     }
-  for (const auto& [link, bytes] : load)
-    g.all_to_all_load = std::max(g.all_to_all_load, bytes / links_[link].bandwidth.value);
+  for (const std::uint32_t link : load.loaded())
+    g.all_to_all_load = std::max(g.all_to_all_load, load.of(link) / links_[link].bandwidth.value);
 }
 
 const GroupShape& Cluster::shape(Collective kind, const std::vector<int>& members) const {

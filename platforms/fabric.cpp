@@ -52,20 +52,19 @@ void Fabric::add_tier(std::int64_t nodes, bool by_rail, int switches) {
   if (by_rail)
     for (const Node& node : nodes_) tier.rails = std::max(tier.rails, node.nics);
   for (std::size_t s = 0; s < site_begin_.size(); ++s) {
-    tier.begin.push_back(tier.units);
     const std::int64_t end =
         s + 1 < site_begin_.size() ? site_begin_[s + 1] : static_cast<std::int64_t>(nodes_.size());
     const std::int64_t blocks = (end - site_begin_[s] + nodes - 1) / nodes;
+    for (std::int64_t n = site_begin_[s]; n < end; ++n)
+      tier.first.push_back(tier.units +
+                           static_cast<std::int32_t>((n - site_begin_[s]) / nodes) * tier.rails);
     tier.units += static_cast<std::int32_t>(blocks * tier.rails);
   }
   tiers_.push_back(std::move(tier));
 }
 
 std::int32_t Fabric::unit(const Tier& tier, Port port) const {
-  const Node& node = nodes_[static_cast<std::size_t>(port.node)];
-  const auto block = static_cast<std::int32_t>(index(port.node) / tier.nodes);
-  const std::int32_t first = tier.begin[static_cast<std::size_t>(node.site)];
-  return first + block * tier.rails + (tier.rails > 1 ? port.nic : 0);
+  return tier.first[static_cast<std::size_t>(port.node)] + (tier.rails > 1 ? port.nic : 0);
 }
 
 void Fabric::link_tier(const char* name, LinkTier kind, double oversubscription,

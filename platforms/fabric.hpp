@@ -125,7 +125,7 @@ class Fabric {
   struct Tier {
     std::int64_t nodes = 1;           // that share a unit
     int rails = 1;                    // units of a block of nodes: one per NIC of a node
-    std::vector<std::int32_t> begin;  // by site: number of its first unit
+    std::vector<std::int32_t> first;  // by node: the unit of its first NIC
     std::int32_t units = 0;
     int parallel = 0;  // links of a unit, each way; 0: they never bind
     std::uint32_t base = 0;

@@ -61,16 +61,21 @@ std::vector<Flow> Machine::flows(Collective kind, Bytes size,
 }
 
 Seconds transfer_time(const Machine& machine, const std::vector<Flow>& flows) {
-  std::map<std::uint32_t, std::int64_t> bytes;  // by link
+  std::vector<std::pair<std::uint32_t, std::int64_t>> bytes;  // on links
   std::vector<std::uint32_t> path;
   for (const Flow& flow : flows) {
     path.clear();
     machine.route(flow.from, flow.to, path);
-    for (const std::uint32_t link : path) bytes[link] += flow.size.value;
+    for (const std::uint32_t link : path) bytes.emplace_back(link, flow.size.value);
   }
+  std::sort(bytes.begin(), bytes.end());
   Seconds longest;
-  for (const auto& [link, sum] : bytes)
-    longest = std::max(longest, Bytes(sum) / machine.links()[link].bandwidth);
+  for (std::size_t i = 0; i < bytes.size();) {
+    const std::uint32_t link = bytes[i].first;
+    Bytes sum(0);
+    for (; i < bytes.size() && bytes[i].first == link; ++i) sum += Bytes(bytes[i].second);
+    longest = std::max(longest, sum / machine.links()[link].bandwidth);
+  }
   return longest;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/channel.hpp"
+#include "platforms/link_load.hpp"
 #include "sim/core.hpp"
 #include "sim/stream_state.hpp"
 #include "sim/values.hpp"
@@ -110,10 +111,13 @@ class Collectives {
   // Its members are not simulated together: each ends among those that are.
   void crosses(const Communicator& communicator) { settings(communicator).crosses = true; }
 
-  // How long it takes when nothing else goes on. The communicator's number stands for it.
+  // How long it takes when nothing else goes on. The communicator's number stands for it, until
+  // another is to have its number.
   Time alone(Communicator& communicator, const Communication& communication);
   // What it then takes of each member's GPU.
   Taken taken(Communicator& communicator, const Communication& communication);
+
+  void forget(const Communicator& communicator) { settings(communicator) = {}; }
 
   // A rank's program has ended, and what its streams were given.
   void rank_ended();
@@ -169,6 +173,7 @@ class Collectives {
   Core& core_;
   std::deque<Settings> settings_;  // by communicator; they stay where they are
   std::deque<SiblingLoad> sibling_loads_;
+  LinkLoad own_load_;
   Price pair_price_;
   std::deque<Transfer> transfers_;
   std::vector<Transfer*> free_;

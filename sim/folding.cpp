@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "sim/collectives.hpp"
@@ -41,7 +43,7 @@ class Refinement {
         core_(core),
         grid_(core.state.options.grid),
         ranks_(program.classes.class_of.size()),
-        prices_(core) {
+        prices_(*core.collectives) {
     places_of_class_.resize(program.recordings.size());
     for (std::size_t c = 0; c < program.recordings.size(); ++c)
       for (const RecordedChannel& channel : program.recordings[c].channels)
@@ -105,47 +107,56 @@ class Refinement {
   // What the communications of each group cost, by the classes that issue them. Receives are priced
   // with their sends.
   void find_prices(FoldedChannel& place) {
+    // By class, which of its channels it is.
+    std::vector<std::optional<std::uint32_t>> numbers;
+    for (const Recording& recording : program_.recordings) {
+      const auto begin = recording.channels.begin(), end = recording.channels.end();
+      const auto channel = std::find(begin, end, place.channel);
+      numbers.push_back(channel == end
+                            ? std::nullopt
+                            : std::optional(static_cast<std::uint32_t>(channel - begin)));
+    }
+    const Axis axis = place.channel.axes.first();
+    const std::string group = place.channel.edge ? std::string(name(axis)) +
+                                                       (place.channel.offset < 0 ? "" : "+") +
+                                                       std::to_string(place.channel.offset)
+                                                 : place.channel.axes.to_string();
+    if (place.channel.edge) {
+      for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        const std::uint32_t its = program_.classes.class_of[rank];
+        Signature prices;
+        if (numbers[its])
+          add_prices(place, group, its, *numbers[its], static_cast<int>(rank), prices);
+        place.price[rank] = price_numbers_.of(prices);
+      }
+      return;
+    }
     std::vector<Signature> classes(place.price.size()), prices(place.price.size());
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
       const std::uint32_t its = program_.classes.class_of[rank];
-      const Recording& recording = program_.recordings[its];
-      const auto channel =
-          std::find(recording.channels.begin(), recording.channels.end(), place.channel);
-      const std::uint32_t group = place.group[rank];
-      Signature& known = classes[group];
-      if (channel == recording.channels.end() ||
-          std::find(known.begin(), known.end(), its) != known.end())
-        continue;
+      Signature& known = classes[place.group[rank]];
+      if (!numbers[its] || std::find(known.begin(), known.end(), its) != known.end()) continue;
       known.push_back(its);
-      const auto number = static_cast<std::uint32_t>(channel - recording.channels.begin());
-      const Signature here = prices_on(place.channel, recording, number, static_cast<int>(rank));
-      prices[group].insert(prices[group].end(), here.begin(), here.end());
+      add_prices(place, group, its, *numbers[its], static_cast<int>(rank),
+                 prices[place.group[rank]]);
     }
-    for (std::size_t group = 0; group < prices.size(); ++group)
-      place.price[group] = price_numbers_.of(prices[group]);
+    for (std::size_t i = 0; i < prices.size(); ++i) place.price[i] = price_numbers_.of(prices[i]);
   }
 
-  Signature prices_on(const RecordedChannel& channel, const Recording& recording,
-                      std::uint32_t number, int rank) {
-    const Axis axis = channel.axes.first();
+  // Those of the communications that `rank` of a class issues on the `number`-th of its channels.
+  void add_prices(const FoldedChannel& place, const std::string& group, std::uint32_t its,
+                  std::uint32_t number, int rank, Signature& prices) {
+    const RecordedChannel& channel = place.channel;
     std::vector<int> members;
-    if (channel.edge) {
-      const int size = grid_.size(axis);
-      const int to = (grid_.coordinate(rank, axis) + channel.offset) % size;
-      members = {rank, grid_.rank_with(rank, axis, (to + size) % size)};
-    } else {
+    if (channel.edge)
+      members = {rank, static_cast<int>(place.after[static_cast<std::size_t>(rank)])};
+    else
       members = grid_.members(rank, channel.axes);
-    }
-    const std::string group = channel.edge
-                                  ? std::string(name(axis)) + (channel.offset < 0 ? "" : "+") +
-                                        std::to_string(channel.offset)
-                                  : channel.axes.to_string();
-    Communicator communicator(communicators_++, group, channel.lane, std::move(members),
-                              channel.edge);
-    Signature prices;
-    for (const RecordedCommunication& recorded : recording.communications) {
+    Communicator communicator(0, group, channel.lane, std::move(members), channel.edge);
+    for (const RecordedCommunication& recorded : program_.recordings[its].communications) {
+      if (recorded.channel != number || recorded.communication.kind == Collective::receive)
+        continue;
       Communication communication = recorded.communication;
-      if (recorded.channel != number || communication.kind == Collective::receive) continue;
       communication.member = channel.edge ? 0 : grid_.index_in_group(rank, channel.axes);
       prices.push_back(prices_.alone(communicator, communication).picoseconds);
       if (!core_.machine.interferes()) continue;
@@ -153,7 +164,7 @@ class Refinement {
       prices.push_back(static_cast<std::uint64_t>(taken.multiprocessors));
       prices.push_back(static_cast<std::uint64_t>(taken.memory));
     }
-    return prices;
+    prices_.forget(communicator);
   }
 
   // Tells ranks of a class apart that have other prices, or communicate with other classes.
@@ -199,8 +210,7 @@ class Refinement {
   Core& core_;
   const Grid& grid_;
   std::size_t ranks_;
-  Collectives prices_;
-  std::uint32_t communicators_ = 0;
+  Collectives& prices_;
   Numbers price_numbers_;
   std::vector<FoldedChannel> places_;
   std::vector<std::vector<std::size_t>> places_of_class_;

@@ -161,12 +161,12 @@ class Recorder final : public Device {
     wanted.communication.in = wanted.communication.out = {};
     wanted.communication.member = 0;
     wanted.communication.communicator = nullptr;
-    auto& same_size = by_size_[{channel, communication.elements}];
-    for (const std::uint32_t known : same_size)
+    if (channel >= by_channel_.size()) by_channel_.resize(channel + 1);
+    for (const std::uint32_t known : by_channel_[channel])
       if (to_.communications[known] == wanted) return known;
     const auto number = static_cast<std::uint32_t>(to_.communications.size());
     to_.communications.push_back(wanted);
-    same_size.push_back(number);
+    by_channel_[channel].push_back(number);
     return number;
   }
 
@@ -176,7 +176,7 @@ class Recorder final : public Device {
   int rank_;
   HostState host_;
   std::vector<const Channel*> channels_;
-  std::map<std::pair<std::uint32_t, std::int64_t>, std::vector<std::uint32_t>> by_size_;
+  std::vector<std::vector<std::uint32_t>> by_channel_;  // its communications
 };
 
 Recording record(WorldState& state, Knowledge& knowledge, const World::Program& program, int rank) {
@@ -236,20 +236,24 @@ class Recordings {
   }
 
   // Of the axes along which parts were asked for, those along which ranks of a class issue
-  // different operations: seen on the last rank along each axis, and on the last of each class.
+  // different operations: seen on the last of each class, which is the last along all of them, and
+  // where one differs, on the last along each.
   Axes differing_parts(const SharedProgram& shared) {
     const Axes asked = knowledge_.parts_asked;
+    if (asked.empty()) return asked;
     const std::vector<int> last = last_of_classes(shared.classes);
     Axes differing;
-    for (std::uint32_t c = 0; c < shared.classes.classes(); ++c)
+    for (std::uint32_t c = 0; c < shared.classes.classes(); ++c) {
+      if (same(shared, c, last[c])) continue;
+      Axes own;
       for (int i = 0; i < axis_count; ++i) {
         const Axis axis = static_cast<Axis>(i);
         const int first = shared.classes.representatives[c], along = options_.grid.size(axis) - 1;
         if (asked.contains(axis) && !same(shared, c, options_.grid.rank_with(first, axis, along)))
-          differing = differing | axis;
+          own = own | axis;
       }
-    for (std::uint32_t c = 0; c < shared.classes.classes() && differing.empty(); ++c)
-      if (!same(shared, c, last[c])) differing = asked;
+      differing = differing | (own.empty() ? asked : own);
+    }
     return differing;
   }
 
@@ -277,9 +281,10 @@ class Recordings {
 
 bool RecordedCommunication::operator==(const RecordedCommunication& o) const {
   const Communication &a = communication, &b = o.communication;
-  return channel == o.channel && a.kind == b.kind && a.reduce == b.reduce && a.root == b.root &&
-         a.peer == b.peer && a.elements == b.elements && a.dtype == b.dtype &&
-         a.site.line == b.site.line && std::string_view(a.site.file) == b.site.file;
+  return channel == o.channel && a.elements == b.elements && a.kind == b.kind &&
+         a.reduce == b.reduce && a.root == b.root && a.peer == b.peer && a.dtype == b.dtype &&
+         a.site.line == b.site.line &&
+         (a.site.file == b.site.file || std::string_view(a.site.file) == b.site.file);
 }
 
 bool Recording::issues_the_same(const Recording& o) const {

@@ -97,16 +97,10 @@ double Collectives::sharing(const Communicator& communicator, Collective kind) {
     for (const std::uint32_t link : path_) compare(link, static_cast<double>(unit));
     return known = alone > 0 ? std::max(1.0, shared / alone) : 1;
   }
-  std::vector<std::pair<std::uint32_t, double>> mine;
+  own_load_.reset(machine.links().size());
   for_each_link(machine, flows_of(machine, members, pairwise),
-                [&](std::uint32_t link, double bytes) { mine.emplace_back(link, bytes); });
-  std::sort(mine.begin(), mine.end());
-  for (std::size_t i = 0; i < mine.size();) {
-    const std::uint32_t link = mine[i].first;
-    double bytes = 0;
-    for (; i < mine.size() && mine[i].first == link; ++i) bytes += mine[i].second;
-    compare(link, bytes);
-  }
+                [&](std::uint32_t link, double bytes) { own_load_.add(link, bytes); });
+  for (const std::uint32_t link : own_load_.loaded()) compare(link, own_load_.of(link));
   return known = alone > 0 ? std::max(1.0, shared / alone) : 1;
 }
 

@@ -29,9 +29,12 @@ Window window_of(const RankReport& rank) {
 }
 
 std::size_t slowest_rank(const RunReport& report) {
+  std::vector<Time> durations;  // by report
+  for (const RankReport& rank : report.ranks.different())
+    durations.push_back(window_of(rank).duration);
   std::size_t slowest = 0;
   for (std::size_t r = 1; r < report.ranks.size(); ++r)
-    if (window_of(report.ranks[r]).duration > window_of(report.ranks[slowest]).duration)
+    if (durations[report.ranks.number_of(r)] > durations[report.ranks.number_of(slowest)])
       slowest = r;
   return slowest;
 }
@@ -91,9 +94,12 @@ void fill_workers(Result& result, const RunReport& report) {
 }
 
 void fill_busy(Result& result, const RunReport& report) {
+  std::vector<std::optional<double>> shares;  // by report
+  for (const RankReport& rank : report.ranks.different()) shares.push_back(busy_share(rank));
   std::vector<double> busy;
-  for (const RankReport& rank : report.ranks)
-    if (const std::optional<double> share = busy_share(rank)) busy.push_back(*share);
+  for (std::size_t r = 0; r < report.ranks.size(); ++r)
+    if (const std::optional<double>& share = shares[report.ranks.number_of(r)])
+      busy.push_back(*share);
   if (busy.empty()) return;
   std::sort(busy.begin(), busy.end());
   result.busy_least = busy.front();

@@ -2,7 +2,7 @@
 // happens_before.hpp. Vector clocks, pruned histories and accesses that stand for others must never
 // change an answer.
 //
-// Seen to fail: `known[x.stream] > x.ordinal` in Stream::use (false reports), an access dropped
+// Seen to fail: `known[...] > ordinal` in Accesses (false reports), an access dropped
 // without asking `ordered` (missed ones), forget_before dropping the snapshot in force (false
 // reports), refund_pending left out of Stream::after (ledger).
 #include <doctest/doctest.h>
