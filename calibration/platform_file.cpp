@@ -101,8 +101,10 @@ std::string with_short_lines(const std::string& yaml) {
 ClusterSpec platform_of(const Measurements& measurements, const MachineFacts& machine, int ranks,
                         const std::string& name) {
   const int devices = std::max(ranks, machine.cores);
-  return platform_around(device_of(measurements, machine, devices, name + "-core"), devices,
-                         {"shared-memory", "cpu"}, measurements, name);
+  ClusterSpec cluster = platform_around(device_of(measurements, machine, devices, name + "-core"),
+                                        devices, {"shared-memory", "cpu"}, measurements, name);
+  cluster.nodes.front().cores = Sourced<std::int64_t>(machine.cores);
+  return cluster;
 }
 
 ClusterSpec platform_around(GpuSpec device, int devices, const PlatformWords& words,

@@ -63,6 +63,7 @@ class Cluster : public Machine {
   Time message_time(int from, int to, Bytes size) const override;
   BytesPerSecond bandwidth(int from, int to) const override;
   // Members are GPUs, in any order and each once.
+  std::optional<SharedProcessor> processor(int gpu) const override;
   CollectivePlan plan(Collective kind, Bytes size, const std::vector<int>& members) const override;
   const std::vector<LinkSpec>& links() const override { return links_; }
   void route(int from, int to, std::vector<std::uint32_t>& path) const override;

@@ -20,6 +20,21 @@ void Cluster::choose_tables() {
   }
 }
 
+// Busy were those of the tables in use, where there are any.
+std::optional<SharedProcessor> Cluster::processor(int gpu) const {
+  const Place& p = place(gpu);
+  const auto& cores = node_spec(p).cores;
+  if (!cores) return std::nullopt;
+  used(node_spec(p).name, "cores");
+  SharedProcessor shared{p.node, static_cast<int>(cores->value), 0};
+  for (const auto& [kernels, table] : tables_[p.kind])
+    shared.busy = std::max(shared.busy, static_cast<int>(table->busy));
+  if (shared.busy == 0)
+    shared.busy = static_cast<int>(std::count_if(
+        places_.begin(), places_.end(), [&p](const Place& o) { return o.node == p.node; }));
+  return shared;
+}
+
 void Cluster::note_outside(const std::string& path, double value) const {
   const bool known = std::any_of(notes_.begin(), notes_.end(),
                                  [&path](const Assumption& note) { return note.path == path; });

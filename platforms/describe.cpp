@@ -140,6 +140,9 @@ void describe(Fields<NodeSpec>& f) {
   f.section("gpus", &NodeSpec::gpus).required();
   f.section("scale_up", &NodeSpec::scale_up);
   f.section("nics", &NodeSpec::nics);
+  f.field("cores", &NodeSpec::cores)
+      .at_least(1)
+      .doc("of the processor whose threads the devices are: kernels take longer where more work");
   f.check([](const NodeSpec& n, const SectionProblems& p) {
     if (n.scale_up && n.scale_up->domain.value != n.gpus.count.value)
       p.add("scale_up", "not available yet: a domain that is not the whole node",

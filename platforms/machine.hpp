@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,18 +70,28 @@ struct HostCosts {
   Time control_latency;  // of a control message
 };
 
-// What communications keep of a GPU from its kernels.
+// What communications keep of a GPU from its kernels, and other threads of a core.
 struct Taken {
   std::int32_t multiprocessors = 0;
   std::int32_t transfers = 0;  // that move what `memory` counts
   std::int64_t memory = 0;     // bytes per second
+  std::int32_t threads = 0;    // without a core of their own, beyond those when it was measured
   // `sign` times the other.
   void add(const Taken& other, int sign) {
     multiprocessors += sign * other.multiprocessors;
+    threads += sign * other.threads;
     transfers += sign * other.transfers;
     memory += sign * other.memory;
   }
   bool operator==(const Taken&) const = default;
+};
+
+// A processor whose cores several devices share, each of them a thread of its own or, where more of
+// its streams work at once, several.
+struct SharedProcessor {
+  int number = 0;
+  int cores = 1;
+  int busy = 1;  // threads that worked while kernels were measured
 };
 
 class Machine {
@@ -107,6 +118,10 @@ class Machine {
                                   const Taken& /*taken*/) const {
     return kernel_time(kernel, cost, kind);
   }
+
+  // Of a device that is not its own: the scheduler gives each thread that works as much of the
+  // cores, so kernels take longer the more of them there are than cores.
+  virtual std::optional<SharedProcessor> processor(int /*gpu*/) const { return std::nullopt; }
 
   virtual Time latency(int from, int to) const = 0;              // alpha of one message
   virtual BytesPerSecond bandwidth(int from, int to) const = 0;  // of one transfer alone
@@ -150,6 +165,7 @@ struct UniformSpec {
   // Of any communication; set: kernels beside communications take this long.
   Taken waiting{}, transferring{};
   std::function<Time(const Kernel&, const Cost&, const Taken&)> kernel_time_beside{};
+  std::optional<SharedProcessor> processor{};  // of all devices
 };
 
 class UniformMachine : public Machine {
@@ -161,6 +177,7 @@ class UniformMachine : public Machine {
   Time kernel_time(const Kernel& kernel, const Cost& cost, int kind) const override;
   HostCosts host(int) const override { return spec_.host; }
   bool interferes() const override { return spec_.kernel_time_beside != nullptr; }
+  std::optional<SharedProcessor> processor(int) const override { return spec_.processor; }
   Taken waiting(Collective, const std::vector<int>&) const override { return spec_.waiting; }
   Taken transferring(Collective, Bytes, Time) const override { return spec_.transferring; }
   Time kernel_time_beside(const Kernel& kernel, const Cost& cost, int,

@@ -141,6 +141,8 @@ struct NodeSpec {
   NodeGpusSpec gpus;
   std::optional<NodeScaleUpSpec> scale_up;
   std::optional<NicsSpec> nics;
+  // Set where the "GPUs" are threads: how many cores they share.
+  std::optional<Sourced<std::int64_t>> cores;
 };
 void describe(Fields<NodeSpec>& f);
 

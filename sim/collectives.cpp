@@ -84,7 +84,7 @@ void Collectives::arrive(StreamState& stream, Transfer& transfer, Time start) {
   transfer.start = std::max(transfer.start, start);
   if (stream.poisoned && transfer.poison == nullptr)
     transfer.poison = stream.device->poison_of(stream);
-  if (core_.interference != nullptr) take(transfer, stream, start);
+  if (core_.communications_interfere) take(transfer, stream, start);
   if (transfer.settings == nullptr)
     transfer.settings = &settings(*transfer.rendezvous->communicator);
   if (++transfer.rendezvous->arrived < transfer.rendezvous->expected) {
@@ -128,7 +128,7 @@ void Collectives::look_for_lost(Transfer& transfer) {
 
 void Collectives::lost_due(Transfer& transfer) {
   Rendezvous& rendezvous = *transfer.rendezvous;
-  if (core_.interference != nullptr) give_back(transfer);
+  if (core_.communications_interfere) give_back(transfer);
   const std::vector<int> lost = rendezvous.missing();
   rendezvous.expected = rendezvous.arrived;
   for (StreamState* const member : transfer.members) {
@@ -194,7 +194,7 @@ void Collectives::reads_due(Transfer& transfer) {
 
 // All members have come, the last at transfer.start.
 void Collectives::begin(Transfer& transfer) {
-  if (core_.interference != nullptr) take_bandwidth(transfer);
+  if (core_.communications_interfere) take_bandwidth(transfer);
   const Rendezvous& rendezvous = *transfer.rendezvous;
   const bool ring = transfer.fidelity == Fidelity::messages && !is_pair(rendezvous.first.kind);
   if (ring && rendezvous.expected > 1) return begin_ring(transfer);
@@ -302,7 +302,7 @@ void Collectives::ring_receives(RingMember& receiver) {
 }
 
 void Collectives::finish(Transfer& transfer) {
-  if (core_.interference != nullptr) give_back(transfer);
+  if (core_.communications_interfere) give_back(transfer);
   if (core_.trace != nullptr) trace(transfer);
   if (core_.options.link_bytes != nullptr) count_links(transfer);
   bool racy = false;

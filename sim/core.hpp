@@ -16,6 +16,7 @@ namespace orrery::sim {
 class Collectives;
 class Interference;
 class Mail;
+class SharedCores;
 class SimCursor;
 class SimDevice;
 class SimRank;
@@ -26,6 +27,7 @@ enum class Due : std::uint8_t {
   operation,         // StreamState: its head ends
   operation_reads,   // StreamState: its head takes copies of what it reads
   stream_settles,    // StreamState: an operation within its run ends, for which somebody waits
+  threads_counted,   // SharedCores: how many work
   stream_wakes,      // StreamState: the host's past catches up with its head
   transfer,          // Transfer: its next stage
   transfer_reads,    // Transfer: takes copies of what it reads
@@ -66,14 +68,16 @@ struct Core {
   std::unique_ptr<Streams> streams;
   std::unique_ptr<Collectives> collectives;
   std::unique_ptr<Mail> mail;
-  std::unique_ptr<Interference> interference;  // null: kernels run as fast beside communications
+  std::unique_ptr<Interference> interference;  // null: kernels run as fast beside anything
+  std::unique_ptr<SharedCores> shared_cores;   // null: each device is its own
   std::unique_ptr<TraceWriter> trace;          // null: no trace
 
   // Within phase 1 operations of no length can end at once; in phase 2 they go through the queue,
   // so that nothing ends while actors run.
   bool delivering = false;
-  Time now;  // the engine's, for the streams and collectives
-  Time end;  // of the last operation
+  bool communications_interfere = false;  // with kernels
+  Time now;                               // the engine's, for the streams and collectives
+  Time end;                               // of the last operation
 
   std::uint32_t rank_count() const { return static_cast<std::uint32_t>(state.options.grid.size()); }
   // A key of its own for a completion that no stream is named for.
@@ -85,6 +89,8 @@ struct Core {
     return {rank, stream, ordinal, 1};
   }
   Key racy_read_key() { return {0, 0, ++extra_keys_, 2}; }
+  // Behind all else of the instant.
+  Key count_key() { return {0, 0, ++extra_keys_, 3}; }
 
  private:
   std::uint32_t extra_keys_ = 0;  // may begin again: those of one instant are few

@@ -244,6 +244,10 @@ std::optional<Partition> fold(const SharedProgram& program, Core& core, Refusal&
     refusal = {"the load of every link is counted (run.explain_bottleneck)", {}};
     return std::nullopt;
   }
+  if (core.shared_cores != nullptr) {
+    refusal = {"its devices share the cores of a processor (a node's cores)", {}};
+    return std::nullopt;
+  }
   Partition folded = Refinement(program, core).run();
   if (folded.classes() < ranks || ranks == 1) return folded;
   if (program.classes.classes() < ranks || refusal.why.empty())

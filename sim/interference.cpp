@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sim/shared_cores.hpp"
 #include "sim/sim_rank.hpp"
 #include "sim/variability.hpp"
 
@@ -55,15 +56,23 @@ std::uint32_t Interference::level_of(const Taken& taken) {
 Time Interference::duration(const SimRank& rank, const PreparedKernel& kernel,
                             std::uint32_t level) {
   if (level == 0) return kernel.duration;
-  std::vector<Time>& known = durations_[&kernel];
-  if (known.size() <= level) known.resize(levels_.size());
-  Time& found = known[level];
-  if (found == Time{}) {
-    const int kind = core_.machine.kind(static_cast<int>(rank.id()));
-    found = std::max(kernel.duration, core_.machine.kernel_time_beside(kernel.kernel, kernel.cost,
-                                                                       kind, levels_[level]));
+  const std::int32_t threads = levels_[level].threads;
+  Taken by_communications = levels_[level];
+  by_communications.threads = 0;
+  Time whole = kernel.duration;
+  if (!(by_communications == Taken{})) {
+    std::vector<Time>& known = durations_[&kernel];
+    if (known.size() <= level) known.resize(levels_.size());
+    Time& found = known[level];
+    if (found == Time{}) {
+      const int kind = core_.machine.kind(static_cast<int>(rank.id()));
+      found = std::max(whole, core_.machine.kernel_time_beside(kernel.kernel, kernel.cost, kind,
+                                                               by_communications));
+    }
+    whole = found;
   }
-  return found;
+  if (threads == 0) return whole;
+  return Variability::scaled(whole, core_.shared_cores->slowness(rank.id(), threads));
 }
 
 Time Interference::end_of(const SimRank& rank, const PreparedKernel& kernel, Time start,

@@ -6,6 +6,7 @@
 #include "sim/collectives.hpp"
 #include "sim/cursor.hpp"
 #include "sim/interference.hpp"
+#include "sim/shared_cores.hpp"
 #include "sim/time_account.hpp"
 #include "sim/values.hpp"
 
@@ -199,6 +200,8 @@ bool Streams::begin_fence(StreamState& stream, const Entry& entry, Time start) {
 bool Streams::begin_operation(StreamState& stream, const Entry& entry, Time start) {
   stream.began = start;
   if (stream.is_compute) stream.device->account().starved(start);
+  if (core_.shared_cores != nullptr && stream.phase != StreamPhase::running)
+    core_.shared_cores->changed(stream.rank);
   stream.phase = StreamPhase::running;
   stream.run_end = stream.passed + 1;
   const bool poisoned = stream.poisoned;
@@ -340,6 +343,8 @@ void Streams::operation_due(StreamState& stream) {
     end_operation(stream);
   }
   advance(stream);
+  if (core_.shared_cores != nullptr && stream.phase != StreamPhase::running)
+    core_.shared_cores->changed(stream.rank);
   if (!ready_.empty()) run_ready();
 }
 

@@ -18,6 +18,7 @@
 #include "sim/mail.hpp"
 #include "sim/neighbourhoods.hpp"
 #include "sim/recording.hpp"
+#include "sim/shared_cores.hpp"
 #include "sim/streams.hpp"
 
 namespace orrery {
@@ -108,7 +109,10 @@ class SimWorld : public World, public EngineClient {
     core.streams = std::make_unique<Streams>(core);
     core.collectives = std::make_unique<Collectives>(core);
     core.mail = std::make_unique<Mail>(core, ranks);
-    if (core.machine.interferes()) core.interference = std::make_unique<Interference>(core);
+    core.communications_interfere = core.machine.interferes();
+    core.shared_cores = SharedCores::of(core);
+    if (core.communications_interfere || core.shared_cores != nullptr)
+      core.interference = std::make_unique<Interference>(core);
     core.state.catalogue = catalogue_;
     if (options_.trace != nullptr) core.trace = std::make_unique<TraceWriter>(*options_.trace);
     if (options_.link_bytes != nullptr)
@@ -269,6 +273,9 @@ class SimWorld : public World, public EngineClient {
         break;
       case Due::stream_settles:
         core.streams->settle_due(object_of<StreamState>(payload));
+        break;
+      case Due::threads_counted:
+        object_of<SharedCores>(payload).count();
         break;
       case Due::stream_wakes:
         core.streams->wakes(object_of<StreamState>(payload));
