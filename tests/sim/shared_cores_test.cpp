@@ -79,7 +79,7 @@ TEST_CASE("a recorded program shares cores as programs do, and does not fold") {
       OnCores run(plan.ranks(), 3);
       run.world.grid = plan.grid();
       run.options.execution = execution;
-      run.options.variability = Variability({}, 0.1, 3);
+      run.options.variability = sim::Variability({}, 0.1, 3);
       return to_text(run.run(hybrid_program));
     });
   };
