@@ -56,6 +56,7 @@ TEST_CASE("memory and cores are the machine's, the fastest rates its peaks") {
   const ClusterSpec crowded = platform_of(planted_machine(true), planted_facts(), 8, "planted");
   CHECK(crowded.nodes[0].gpus.count.value == 8);
   CHECK(crowded.gpus[0].memory.capacity.value == Bytes(1'000'000'000));
+  CHECK(crowded.nodes[0].cores->value == 4);
 }
 
 TEST_CASE("a cluster made from a platform file prices kernels and collectives as measured") {
@@ -71,6 +72,8 @@ TEST_CASE("a cluster made from a platform file prices kernels and collectives as
     const Kernel gemm = Kernel::gemm(64, 128, 256, Dtype::fp32);
     CHECK(cluster.kernel_time(gemm, cost(gemm), 0).picoseconds ==
           64ULL * 128 * 256 * 1000 * static_cast<unsigned>(gpus));
+    CHECK(cluster.processor(0)->cores == 4);
+    CHECK(cluster.processor(0)->busy == gpus);  // the threads of the table that answers
     CHECK(cluster.assumptions().empty());
   }
   const Cluster pair(read_platform(PlatformFolder(ORRERY_SOURCE_DIR), file), 2);
