@@ -198,10 +198,11 @@ class RegressionHead : public Block {
   Prepared forward_, backward_;
 };
 
-// Of eight workers: 8 samples each per step, in two micro-batches.
+// Of eight workers: 8 samples each per step.
 struct Regression {
   std::string algorithm;  // YAML
   std::int64_t steps = 3000;
+  int micro_batches = 2;         // that a worker's samples of a step are divided into
   double unlike = 0;             // workers' inputs
   double last_slower = 1;        // the last worker's time of a micro-batch, in that of the others
   std::int64_t stop_after = -1;  // the state after this step instead of the last
@@ -219,10 +220,10 @@ inline double excess_loss(const Regression& r, std::uint64_t seed) {
   c.replicas = 8;
   c.steps = r.steps;
   c.stop = r.stop_after;
-  c.micro_batches = 2;
+  c.micro_batches = r.micro_batches;
   const auto teacher = std::make_shared<const Teacher>(seed);
   c.model = [r, teacher](Rank& rank, int micro_batches) {
-    const Samples samples{4, teacher, r.unlike};
+    const Samples samples{static_cast<std::size_t>(8 / micro_batches), teacher, r.unlike};
     const double seconds = 1e-3 * (rank.id() == 7 ? r.last_slower : 1);
     Model model;
     model.name = "regression";
