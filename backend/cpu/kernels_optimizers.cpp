@@ -48,9 +48,9 @@ void sgd(const Kernel& kernel, const Operands& operands) {
 void adamw(const Kernel& kernel, const Operands& operands) {
   const std::int64_t n = kernel.dims[0];
   float* p = operands.fp32(0, n);
-  const float* g = operands.fp32(1, n);
-  float* m = operands.fp32(2, n);
-  float* v = operands.fp32(3, n);
+  const float* __restrict g = operands.fp32(1, n);
+  float* __restrict m = operands.fp32(2, n);
+  float* __restrict v = operands.fp32(3, n);
   float* master = optional(operands, 4, n);
   const auto scale = static_cast<float>(operands.scalar_or(5, 1.0));
   const double t = operands.scalar(6, 0), lr = kernel.scalars[0] * operands.scalar(6, 1);
@@ -62,7 +62,7 @@ void adamw(const Kernel& kernel, const Operands& operands) {
   const auto size = static_cast<float>(lr / (1.0 - std::pow(kernel.scalars[1], t)));
   const auto correction = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(kernel.scalars[2], t)));
   const auto keep = static_cast<float>(1.0 - lr * kernel.scalars[4]);
-  float* weights = master != nullptr ? master : p;
+  float* __restrict weights = master != nullptr ? master : p;
   for (std::int64_t i = 0; i < n; ++i) {
     const float gradient = scale * g[i];
     m[i] = beta1 * m[i] + rest1 * gradient;

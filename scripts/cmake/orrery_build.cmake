@@ -96,17 +96,19 @@ function(orrery_library name)
   orrery_target(orrery_${name})
 endfunction()
 
-# Value kernels use this machine's vector instructions; bits are promised per build and CPU.
+# Value kernels use this machine's vector instructions; bits are promised per build and CPU. None asks what a root did to
+# errno, for which each would be taken alone.
 function(orrery_value_kernels target)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "kernels_[a-z_]*\\.cpp$")
+  set(options -fno-math-errno)
   if(ORRERY_NATIVE)
-    get_target_property(sources ${target} SOURCES)
-    list(FILTER sources INCLUDE REGEX "kernels_[a-z_]*\\.cpp$")
-    set(options -march=native)
+    list(APPEND options -march=native)
     if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
       list(APPEND options -Wno-maybe-uninitialized)  # GCC 12 warns of its own AVX-512 intrinsics (its bug 105593)
     endif()
-    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${options}")
   endif()
+  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${options}")
 endfunction()
 
 # `#include "orrery_paths.hpp"`: the version and where the data folders are, for those that link the target.
