@@ -236,27 +236,24 @@ class Recordings {
   }
 
   // Of the axes along which parts were asked for, those along which ranks of a class issue
-  // different operations: seen on the last of a class, which is the last along all of them, and
-  // where one differs, on the last along each. A class costs as much as recording it did, so of
-  // many it is a few that are looked at, the first and the last among them.
+  // different operations: seen on the last rank of each class, which is the last along all of them,
+  // and on the last along each. Of one axis these know the same.
   Axes differing_parts(const SharedProgram& shared) {
-    constexpr std::uint32_t looked_at = 4;
     const Axes asked = knowledge_.parts_asked;
     if (asked.empty()) return asked;
+    const bool one = asked == Axes(asked.first());
     const std::vector<int> last = last_of_classes(shared.classes);
-    const std::uint32_t classes = shared.classes.classes(), looks = std::min(classes, looked_at);
     Axes differing;
-    for (std::uint32_t look = 0; look < looks; ++look) {
-      const std::uint32_t c = looks == 1 ? 0 : look * (classes - 1) / (looks - 1);
-      if (same(shared, c, last[c])) continue;
+    for (std::uint32_t c = 0; c < shared.classes.classes(); ++c) {
+      const bool all_alike = same(shared, c, last[c]);
       Axes own;
-      for (int i = 0; i < axis_count; ++i) {
+      for (int i = 0; i < axis_count && !(one && all_alike); ++i) {
         const Axis axis = static_cast<Axis>(i);
         const int first = shared.classes.representatives[c], along = options_.grid.size(axis) - 1;
         if (asked.contains(axis) && !same(shared, c, options_.grid.rank_with(first, axis, along)))
           own = own | axis;
       }
-      differing = differing | (own.empty() ? asked : own);
+      differing = differing | (own.empty() && !all_alike ? asked : own);
     }
     return differing;
   }

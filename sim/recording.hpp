@@ -103,8 +103,8 @@ struct Refusal {
 
 // Records `program` for as few classes of ranks as it allows: ranks are told apart by the
 // coordinates that it asks for, and by what their GPU and host cost. Where it asks for its part
-// (Rank::part), the last rank of a class is recorded too, of four of many classes, and must issue
-// the same, or the axis tells ranks apart as well. Nothing when
+// (Rank::part), the last rank of each class and the last along each of these axes are recorded too,
+// and must issue the same, or the axis tells ranks apart as well. Nothing when
 // it asks for more, or needs more than `most_classes`; then `refusal` says for what and where.
 // Throws what the program throws.
 std::optional<SharedProgram> record_program(const WorldOptions& options, const Machine& machine,

@@ -205,6 +205,18 @@ TEST_CASE("parts that cost differently along one axis tell ranks apart along tha
   check_alike(c, "3");
 }
 
+TEST_CASE("parts that cost differently in one class of many tell ranks apart") {
+  HybridCase c{.plan = {.tensor = 2, .pipeline = 6, .data = 2}};
+  c.program = [](Rank& rank) {
+    Stream& stream = rank.stream("compute");
+    const int part = rank.part(Axis::replicate);
+    const bool differs = rank.coordinate(Axis::pipeline) == 2;
+    for (int i = 0; i <= (differs ? part : 0); ++i) stream.launch(timed(rank, "own part", 2));
+    stream.mark_step(0);
+  };
+  check_alike(c, "12");
+}
+
 TEST_CASE("what two classes issue is matched while it is recorded") {
   const HybridCase c{.plan = {.pipeline = 2, .data = 2}, .program = [](Rank& rank) {
                        Stream& stream = rank.stream("compute");
